@@ -1,0 +1,217 @@
+"""Layouts of images, bins of values and noise keyed by row: numpy only, and the one place that knows layouts.
+
+Inside flowdetect, data are *rows*: an (n, D) array, for images with D = H * W * C in C order (channel last). A `Layout`
+remembers in which form the data arrived, so that what leaves (samples, transformed images) has the same form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+N_BINS_8_BIT = 256
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The form in which data arrived.
+
+    Attributes
+    ----------
+    image_shape : tuple of int (H, W, C), or None for rows that are plain vectors
+    axes : "rows", "nhw", "nhwc" (numpy) or "nchw" (torch)
+    """
+
+    image_shape: tuple[int, int, int] | None
+    axes: str = "rows"
+
+    def restore(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Give (n, D) rows the form of the original: rows, (n, H, W), (n, H, W, C) or (n, C, H, W)."""
+        if self.axes == "rows" or self.image_shape is None:
+            return rows
+        height, width, channels = self.image_shape
+        if self.axes == "nhw":
+            return rows.reshape(-1, height, width)
+        images = rows.reshape(-1, height, width, channels)
+        return images if self.axes == "nhwc" else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def is_torch_tensor(X: Any) -> bool:
+    """Whether X is a torch tensor, found out without importing torch."""
+    return type(X).__module__.split(".")[0] == "torch" and hasattr(X, "detach")
+
+
+def check_image_shape(image_shape: Any) -> tuple[int, int, int] | None:
+    """Turn (H, W) or (H, W, C) into (H, W, C); None stays None; all else is a ValueError."""
+    if image_shape is None:
+        return None
+    try:
+        shape = tuple(image_shape)
+    except TypeError:
+        shape = ()
+    whole = all(isinstance(side, Integral) and not isinstance(side, bool) and int(side) >= 1 for side in shape)
+    if len(shape) not in (2, 3) or not whole:
+        raise ValueError(
+            f"image_shape must be None, (height, width) or (height, width, channels) with whole numbers >= 1, "
+            f"got {image_shape!r}."
+        )
+    height, width, channels = (int(side) for side in (*shape, 1)[:3])
+    return height, width, channels
+
+
+def to_rows(X: Any, image_shape: Any = None) -> tuple[Any, Layout]:
+    """Bring data of any accepted layout into rows.
+
+    Parameters
+    ----------
+    X : (n, D) array, frame or list; numpy (n, H, W) or (n, H, W, C); torch (n, D) or (n, C, H, W)
+    image_shape : (H, W), (H, W, C) or None
+        None: taken from X if that has images' axes; a 2-D X is never guessed to be square.
+
+    Returns
+    -------
+    rows : X itself if it is 2-D (a frame stays a frame), else its (n, D) view or copy
+    layout : Layout
+
+    Raises
+    ------
+    ValueError
+        If X looks channel-first, or disagrees with image_shape.
+    """
+    shape = check_image_shape(image_shape)
+    from_torch = is_torch_tensor(X)
+    if from_torch:
+        X = X.detach().cpu().numpy()
+        if X.ndim == 3:
+            raise ValueError(
+                f"A torch tensor of images is (n, channels, height, width), got {X.shape}; pass X[:, None]."
+            )
+        if X.ndim == 4:
+            X = X.transpose(0, 2, 3, 1)  # (n, C, H, W) -> (n, H, W, C)
+    if isinstance(X, list | tuple) and len(X) and np.ndim(X[0]) > 1:
+        raise ValueError("Images are one array, got a list or tuple of arrays; pass np.stack(X).")
+    ndim = getattr(X, "ndim", None)
+    if ndim not in (3, 4) or not isinstance(X, np.ndarray):
+        _check_row_length(X, shape)
+        return X, Layout(shape)
+    if ndim == 4 and not from_torch and X.shape[1] in (1, 3) and X.shape[3] not in (1, 3):
+        raise ValueError(
+            f"X of shape {X.shape} looks channel-first; numpy images are (n, height, width, channels): pass "
+            f"X.transpose(0, 2, 3, 1), or a torch tensor, which is taken as (n, channels, height, width)."
+        )
+    height, width = X.shape[1:3]
+    found = (height, width, X.shape[3] if ndim == 4 else 1)
+    if shape is not None and shape != found:
+        raise ValueError(
+            f"image_shape={image_shape!r} disagrees with X of shape {X.shape}, whose images are {found} "
+            f"(height, width, channels); reshape X, or correct image_shape."
+        )
+    axes = "nhw" if ndim == 3 else "nchw" if from_torch else "nhwc"
+    return np.ascontiguousarray(X).reshape(len(X), height * width * found[2]), Layout(found, axes)
+
+
+def _check_row_length(X: Any, shape: tuple[int, int, int] | None) -> None:
+    columns: tuple[int, ...] = tuple(getattr(X, "shape", ()))[1:]
+    if shape is not None and len(columns) == 1 and columns[0] != shape[0] * shape[1] * shape[2]:
+        raise ValueError(
+            f"image_shape={shape} needs rows of {shape[0] * shape[1] * shape[2]} values (height * width * channels), "
+            f"got X with {columns[0]} columns."
+        )
+
+
+def check_n_bins(n_bins: Any) -> None:
+    """Refuse what is neither "auto", None nor a whole number of at least 2."""
+    if n_bins is None or (isinstance(n_bins, str) and n_bins == "auto"):
+        return
+    if not isinstance(n_bins, Integral) or isinstance(n_bins, bool) or n_bins < 2:
+        raise ValueError(f'n_bins must be "auto", None or a whole number >= 2, got {n_bins!r}.')
+
+
+def resolve_n_bins(rows: NDArray[Any], n_bins: Any, image_shape: tuple[int, int, int] | None) -> int | None:
+    """Say how many integer values a feature takes; None is real-valued data.
+
+    "auto" is None without an image shape, and for images that are not whole numbers >= 0; 256 for whole numbers up to
+    255; whole numbers beyond are a ValueError, since the number of bins cannot be guessed then.
+    """
+    check_n_bins(n_bins)
+    if not isinstance(n_bins, str):
+        return None if n_bins is None else int(n_bins)
+    if image_shape is None or rows.min() < 0 or not is_whole(rows):
+        return None
+    if rows.max() <= N_BINS_8_BIT - 1:
+        return N_BINS_8_BIT
+    raise ValueError(
+        f'n_bins="auto" knows 8-bit images (whole numbers 0..255) only, got whole numbers up to {rows.max()}; '
+        f"say n_bins={int(rows.max()) + 1} or more, or n_bins=None for real-valued data."
+    )
+
+
+def is_whole(rows: NDArray[Any]) -> bool:
+    """Whether all values are whole numbers, whatever the dtype."""
+    return rows.dtype.kind in "iub" or bool(np.all(rows == np.rint(rows)))
+
+
+def check_on_grid(rows: NDArray[Any], n_bins: int) -> None:
+    """Demand integers 0 .. n_bins - 1, as training in bins does."""
+    low, high = rows.min(), rows.max()
+    if low >= 0 and high <= n_bins - 1 and is_whole(rows):
+        return
+    if low >= 0 and high <= 1:
+        hint = f"these look like intensities in [0, 1]: multiply by {n_bins - 1} and round, or pass n_bins=None"
+    elif high > n_bins - 1 and low >= 0 and is_whole(rows):
+        hint = f"pass n_bins={int(high) + 1} or more"
+    else:
+        hint = "round and clip the values, or pass n_bins=None for real-valued data"
+    raise ValueError(
+        f"With n_bins={n_bins}, X must hold whole numbers 0..{n_bins - 1}, got values from {low} to {high}; {hint}."
+    )
+
+
+def check_in_reach(rows: NDArray[Any], n_bins: int) -> None:
+    """Demand values at most one value range outside 0 .. n_bins - 1, as scoring in bins does."""
+    low, high = -n_bins, 2 * n_bins - 1
+    outside = (rows < low) | (rows > high)
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
+        raise ValueError(
+            f"With n_bins={n_bins}, values are scored from {low} to {high} (one value range outside the data's), "
+            f"got {rows[row, column]} in row {row}; clip X, or check its scale."
+        )
+
+
+def draw_seed(random_state: Any) -> int:
+    """Turn scikit-learn's random_state into a seed; None draws fresh entropy and leaves numpy's global state alone."""
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31))
+    if isinstance(random_state, Integral) and 0 <= int(random_state) < 2**32:
+        return int(random_state)
+    raise ValueError(f"random_state must be None, a whole number 0..2**32 - 1 or a RandomState, got {random_state!r}.")
+
+
+def row_generators(rows: NDArray[Any], seed: int) -> Iterator[np.random.Generator]:
+    """Give one random generator per row, a function of the seed and the row's values alone.
+
+    A row therefore gets the same noise alone, in any batch, in any order and in any process; its dtype does not matter.
+    """
+    key = int(seed).to_bytes(8, "little")
+    canonical = np.ascontiguousarray(rows, dtype=np.float64) + 0.0  # -0.0 -> 0.0
+    for row in canonical:
+        digest = hashlib.blake2b(row.tobytes(), key=key, digest_size=16).digest()
+        yield np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+def keyed_uniform(rows: NDArray[Any], seed: int, n_draws: int = 1) -> NDArray[np.float32]:
+    """Draw the dequantisation noise: (n_draws, n, D), uniform in [0, 1), keyed by seed and row."""
+    n_rows, n_features = rows.shape
+    noise = np.empty((n_draws, n_rows, n_features), dtype=np.float32)
+    for i, generator in enumerate(row_generators(rows, seed)):
+        noise[:, i] = generator.random((n_draws, n_features), dtype=np.float32)
+    return noise

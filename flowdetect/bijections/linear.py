@@ -1,0 +1,113 @@
+"""Linear bijections of the channels: the invertible 1x1 convolution and its fixed alternatives."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowdetect.bijections.base import Bijection, soft_bound
+from flowdetect.bijections.elementwise import ActNorm
+from flowdetect.nets.conv import SPEED
+
+LU_BOUND = 10.0
+
+
+class Permute(Bijection):
+    """A fixed permutation of the channels: reversed, or drawn once at random ("shuffle")."""
+
+    order: Tensor
+
+    def __init__(self, channels: int, kind: str = "reverse") -> None:
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("order", torch.arange(channels).flip(0))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        if self.kind == "shuffle":
+            self.order.copy_(torch.randperm(len(self.order), generator=generator))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return x[:, self.order], x.new_zeros(len(x))
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return z[:, torch.argsort(self.order)]
+
+
+class Conv1x1(Bijection):
+    """Invertible 1x1 convolution in LU form: z = W x at every pixel, W = P L (U + diag(s)).
+
+    P is a fixed permutation, L unit lower and U strictly upper triangular, |s| in (e^-10, e^10) with fixed signs;
+    log|det| = H W sum(log|s|). Starts as a random rotation (Kingma & Dhariwal 2018, section 3.2, eq. 10 and 11).
+    """
+
+    permutation: Tensor
+    sign_s: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("permutation", torch.eye(channels))
+        self.register_buffer("sign_s", torch.ones(channels))
+        self.raw_lower = nn.Parameter(torch.zeros(channels, channels))
+        self.raw_upper = nn.Parameter(torch.zeros(channels, channels))
+        self.raw_log_s = nn.Parameter(torch.zeros(channels))
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        channels = len(self.sign_s)
+        noise = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
+        rotation, _ = torch.linalg.qr(noise)
+        permutation, lower, upper = torch.linalg.lu(rotation)
+        s = upper.diagonal()
+        self.permutation.copy_(permutation)
+        self.raw_lower.copy_(lower.tril(-1) / SPEED)
+        self.raw_upper.copy_(upper.triu(1) / SPEED)
+        self.sign_s.copy_(s.sign())
+        self.raw_log_s.copy_(LU_BOUND * torch.atanh(s.abs().log().clamp(-0.999 * LU_BOUND) / LU_BOUND) / SPEED)
+
+    def _log_s(self) -> Tensor:
+        return soft_bound(SPEED * self.raw_log_s, LU_BOUND)
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        lower = SPEED * self.raw_lower.tril(-1) + torch.diag(self.sign_s.square())  # unit diagonal
+        upper = SPEED * self.raw_upper.triu(1) + torch.diag(self.sign_s * self._log_s().exp())
+        return lower, upper
+
+    def weight_and_log_det(self) -> tuple[Tensor, Tensor]:
+        """W (c, c) and log|det W| of one pixel, a scalar."""
+        lower, upper = self._factors()
+        return self.permutation @ lower @ upper, self._log_s().sum()
+
+    def inverse_weight(self) -> Tensor:
+        """W^-1 (c, c), by two triangular solves."""
+        lower, upper = self._factors()
+        half = torch.linalg.solve_triangular(lower, self.permutation.T, upper=False, unitriangular=True)
+        return torch.linalg.solve_triangular(upper, half, upper=True)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        weight, log_det = self.weight_and_log_det()
+        return F.conv2d(x, weight[:, :, None, None]), (log_det * (x.shape[2] * x.shape[3])).expand(len(x))
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return F.conv2d(z, self.inverse_weight()[:, :, None, None])
+
+
+class NormalizedConv1x1(Bijection):
+    """`ActNorm` followed by `Conv1x1`, folded into one matrix product: z = W (s * x + b) = (W diag(s)) x + W b."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = ActNorm(channels)
+        self.conv = Conv1x1(channels)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_s, bias = self.norm.log_scale_and_bias()
+        weight, log_det = self.conv.weight_and_log_det()
+        z = F.conv2d(x, (weight * log_s.exp())[:, :, None, None], weight @ bias)
+        return z, ((log_s.sum() + log_det) * (x.shape[2] * x.shape[3])).expand(len(x))
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.norm.inverse(self.conv.inverse(z))
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.conv.initialize(self.norm.initialize(x))

@@ -1,0 +1,141 @@
+"""Bijections that reshape: squeezing space into channels, and the multi-scale architecture built on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from flowdetect.bijections.base import Bijection
+
+
+class Squeeze(Bijection):
+    """Trade space for channels: (n, C, H, W) -> (n, 4 C, H / 2, W / 2); every 2x2 block becomes four channels.
+
+    Channel 4 * c + 2 * i + j holds row i, column j of the blocks of channel c. The result is channel-last in memory,
+    which the convolutions after it like.
+    """
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        n, c, h, w = x.shape
+        blocks = x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5)  # (n, h/2, w/2, c, 2, 2)
+        return blocks.reshape(n, h // 2, w // 2, 4 * c).permute(0, 3, 1, 2), x.new_zeros(n)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        n, c, h, w = z.shape
+        blocks = z.reshape(n, c // 4, 2, 2, h, w).permute(0, 4, 2, 5, 3, 1)  # (n, h, 2, w, 2, c/4)
+        return blocks.reshape(n, 2 * h, 2 * w, c // 4).permute(0, 3, 1, 2)
+
+
+class Levels(NamedTuple):
+    """What a multi-scale flow says of a batch, level by level (L levels)."""
+
+    z: Tensor  # (n, D), level 1 first
+    log_det: Tensor  # (n, L), nats; with the standardisations
+    log_det_split: Tensor  # (n, L), nats; the standardisations alone
+
+
+class MultiScale(Bijection):
+    """Several levels; after each but the last, half of the channels leave and the rest go on (Dinh et al. 2016).
+
+    What leaves is standardised by a network of what stays, so that the latents of all levels are standard normal, and
+    this is one bijection from (n, C, H, W) to flat latents (n, D).
+
+    Parameters
+    ----------
+    levels : bijections, one a level
+    standardizers : bijections whose context is what stays, one a level but the last; or empty: what leaves is left as
+        it is ("standard" prior)
+    latent_shapes : (C, H, W) of what leaves at each level
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[Bijection],
+        standardizers: Sequence[Bijection],
+        latent_shapes: Sequence[tuple[int, int, int]],
+    ) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(levels)
+        self.standardizers = nn.ModuleList(standardizers)
+        self.latent_shapes = list(latent_shapes)
+
+    @property
+    def latent_slices(self) -> list[slice]:
+        """The columns of z that belong to each level, level 1 first."""
+        ends = [sum(prod(shape) for shape in self.latent_shapes[: i + 1]) for i in range(len(self.latent_shapes))]
+        return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z, log_det, _ = self.forward_levels(x)
+        return z, log_det.sum(1)
+
+    def forward_levels(self, x: Tensor) -> Levels:
+        """As `forward`, with the log-determinant of every level by itself."""
+        z: list[Tensor] = []
+        log_dets: list[Tensor] = []
+        splits: list[Tensor] = []
+        for i, level in enumerate(self.levels):
+            x, log_det = level(x)
+            leaves, x = self._split(x, i)
+            split = x.new_zeros(len(x))
+            if i < len(self.standardizers):
+                leaves, split = self.standardizers[i](leaves, x)
+            z.append(leaves.flatten(1))
+            log_dets.append(log_det + split)
+            splits.append(split)
+        return Levels(torch.cat(z, 1), torch.stack(log_dets, 1), torch.stack(splits, 1))
+
+    def _split(self, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        channels = self.latent_shapes[i][0]
+        return x[:, :channels], x[:, channels:]
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        x = z.new_empty(0)
+        last = len(self.levels) - 1
+        for i in reversed(range(len(self.levels))):
+            leaves = z[:, self.latent_slices[i]].reshape(-1, *self.latent_shapes[i])
+            if i < len(self.standardizers):
+                leaves = self.standardizers[i].inverse(leaves, x)
+            x = self.levels[i].inverse(leaves if i == last else torch.cat([leaves, x], dim=1))
+        return x
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        z: list[Tensor] = []
+        for i, level in enumerate(self.levels):
+            leaves, x = self._split(level.initialize(x), i)
+            if i < len(self.standardizers):
+                leaves = self.standardizers[i].initialize(leaves, x)
+            z.append(leaves.flatten(1))
+        return torch.cat(z, 1)
+
+
+class Top(Bijection):
+    """Applies a bijection, usually a `Standardize`, to the last level's columns of flat latents.
+
+    Parameters
+    ----------
+    bijection : Bijection on (n, C, H, W)
+    latent_shape : (C, H, W) of the last level, whose values are the last columns of z
+    """
+
+    def __init__(self, bijection: Bijection, latent_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.bijection = bijection
+        self.latent_shape = latent_shape
+
+    def _split(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        n_last = prod(self.latent_shape)
+        return z[:, :-n_last], z[:, -n_last:].reshape(-1, *self.latent_shape)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        rest, last = self._split(x)
+        last, log_det = self.bijection(last, context)
+        return torch.cat([rest, last.flatten(1)], dim=1), log_det
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        rest, last = self._split(z)
+        return torch.cat([rest, self.bijection.inverse(last, context).flatten(1)], dim=1)

@@ -1,0 +1,172 @@
+"""Named image sets, as arrays.
+
+The package ships no data: :func:`load_images` is a thin door to what scikit-learn embeds or fetches, and to a folder
+of compressed NumPy archives named by the environment variable ``FLOWDETECT_DATA``.
+"""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.datasets import fetch_openml, load_digits
+from sklearn.utils import Bunch
+
+_SPLITS = ("train", "test", "val")
+
+
+class _ImageSet(NamedTuple):
+    title: str
+    shape: tuple[int, ...]  # of one image, channel-last
+    openml_id: int | None = None
+    n_train: int | None = None  # OpenML keeps both splits in one table, training rows first
+
+
+_IMAGE_SETS = {
+    "cifar10": _ImageSet("CIFAR-10", (32, 32, 3), 40927, 50_000),
+    "digits": _ImageSet("Optical recognition of handwritten digits", (8, 8)),
+    "fashion_mnist": _ImageSet("Fashion-MNIST", (28, 28), 40996, 60_000),
+    "kmnist": _ImageSet("Kuzushiji-MNIST", (28, 28), 41982, 60_000),
+    "mnist": _ImageSet("MNIST", (28, 28), 554, 60_000),
+    "svhn": _ImageSet("SVHN, cropped digits", (32, 32, 3)),  # the order of OpenML's columns is nowhere stated
+}
+
+
+def load_images(name: str, split: str = "train", return_X_y: bool = True) -> Any:
+    """Load a named set of images and their labels.
+
+    "digits" comes with scikit-learn. The others are read from ``name.npz`` in the folder that the environment
+    variable ``FLOWDETECT_DATA`` names; where that file is missing, scikit-learn's ``fetch_openml`` fetches the set,
+    once, into scikit-learn's own cache.
+
+    Parameters
+    ----------
+    name : {"cifar10", "digits", "fashion_mnist", "kmnist", "mnist", "svhn"}
+        The set. "svhn" is read from a folder only.
+    split : {"train", "test", "val"}, default="train"
+        The part of the set. OpenML's sets and "digits" have "train" and "test"; an archive has the splits it has
+        arrays of.
+    return_X_y : bool, default=True
+        Whether to return ``(X, y)`` or a Bunch.
+
+    Returns
+    -------
+    X : (n, H, W) or (n, H, W, C) array of uint8
+        The images, channel-last, C order; values 0..255, and 0..16 for "digits" (`n_bins=17` for a density).
+    y : (n,) array of int64
+        The class labels, 0..9.
+    data : Bunch
+        Instead of both, if `return_X_y` is False: `data` is X, `target` is y, `DESCR` names the source.
+
+    Raises
+    ------
+    ValueError
+        If there is no such set or split, or an archive does not hold what it must.
+    OSError
+        If the set is in no folder and cannot be fetched.
+
+    Notes
+    -----
+    "digits" has no official split that scikit-learn keeps, so every third image of a class is held out until there
+    are 50: 1,297 images to train on and 500 to test on, the same ones always, the same writers in both.
+
+    An archive holds ``X_train``, ``y_train``, ``X_test``, ``y_test`` and perhaps ``X_val``, ``y_val``, in the shapes
+    and types above, or some of these pairs. It is never unpickled.
+
+    Examples
+    --------
+    >>> from flowdetect import load_images
+    >>> X, y = load_images("digits")
+    >>> X.shape, X.dtype, X.max()
+    ((1297, 8, 8), dtype('uint8'), np.uint8(16))
+    >>> digits = load_images("digits", split="test", return_X_y=False)
+    >>> digits.data.shape
+    (500, 8, 8)
+    >>> digits.DESCR
+    'Optical recognition of handwritten digits, test split, from scikit-learn (load_digits)'
+    """
+    if name not in _IMAGE_SETS:
+        raise ValueError(f"load_images knows no set {name!r}; the sets are {_join(_IMAGE_SETS)}.")
+    if split not in _SPLITS:
+        raise ValueError(f"load_images knows no split {split!r}; the splits are {_join(_SPLITS)}.")
+    folder = os.environ.get("FLOWDETECT_DATA")
+    if name == "digits":
+        X, y, source = _from_sklearn(split)
+    elif folder and (path := Path(folder, f"{name}.npz")).is_file():
+        X, y, source = _from_archive(path, name, split)
+    else:
+        X, y, source = _from_openml(name, split)
+    X, y = np.ascontiguousarray(X), y.astype(np.int64)
+    if return_X_y:
+        return X, y
+    return Bunch(data=X, target=y, DESCR=f"{_IMAGE_SETS[name].title}, {split} split, from {source}")
+
+
+def _from_sklearn(split: str) -> tuple[np.ndarray, np.ndarray, str]:
+    _check_split("digits", split, ("train", "test"))
+    digits = load_digits()
+    test = np.zeros(len(digits.target), dtype=bool)
+    for label in range(10):
+        test[np.flatnonzero(digits.target == label)[:150:3]] = True  # 50 of each class
+    rows = test if split == "test" else ~test
+    return digits.images[rows].astype(np.uint8), digits.target[rows], "scikit-learn (load_digits)"
+
+
+def _from_archive(path: Path, name: str, split: str) -> tuple[np.ndarray, np.ndarray, str]:
+    shape = _IMAGE_SETS[name].shape
+    expected = f"it must hold X_{split}, uint8 of shape (n, {_join(shape)}), and y_{split}, integers of shape (n,)"
+    try:
+        with path.open("rb") as file:  # np.load would leave a broken file open
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise zipfile.BadZipFile("not an .npz archive")
+            splits = [s for s in _SPLITS if f"X_{s}" in archive or f"y_{s}" in archive]
+            arrays = {key: archive[key] for key in (f"X_{split}", f"y_{split}") if key in archive}
+    except (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read ({error}); {expected}.") from error
+    if splits:
+        _check_split(name, split, splits, where=f" in {path}")
+    if len(arrays) < 2:
+        raise ValueError(f"{path} holds {_join(arrays) or 'neither images nor labels'}; {expected}.")
+    X, y = arrays[f"X_{split}"], arrays[f"y_{split}"]
+    if X.dtype != np.uint8 or X.shape != (*y.shape, *shape) or y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(
+            f"{path} holds X_{split}, {X.dtype} of shape {X.shape}, and y_{split}, {y.dtype} of shape {y.shape}; "
+            f"{expected}."
+        )
+    return X, y, str(path)
+
+
+def _from_openml(name: str, split: str) -> tuple[np.ndarray, np.ndarray, str]:
+    title, shape, openml_id, n_train = _IMAGE_SETS[name]
+    folder = f"put {name}.npz into a folder and name the folder in the environment variable FLOWDETECT_DATA"
+    if openml_id is None:
+        raise FileNotFoundError(f"load_images reads {title} from a folder only: {folder}.")
+    _check_split(name, split, ("train", "test"))
+    try:
+        table = fetch_openml(data_id=openml_id, as_frame=False, parser="pandas")
+    except OSError as error:
+        raise ConnectionError(
+            f"load_images found no {name}.npz and could not fetch {title} from OpenML ({error}). "
+            f"Either connect to the network and try again, or {folder}."
+        ) from error
+    rows = slice(n_train) if split == "train" else slice(n_train, None)
+    X = table.data[rows].astype(np.uint8)
+    if len(shape) == 3:
+        height, width, channels = shape
+        X = X.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)  # OpenML's rows are channel-first
+    else:
+        X = X.reshape(-1, *shape)
+    return X, table.target[rows], f"OpenML data set {openml_id}"
+
+
+def _check_split(name: str, split: str, splits: Iterable[str], where: str = "") -> None:
+    if split not in splits:
+        raise ValueError(f"{name!r} has no split {split!r}{where}; it has {_join(splits)}.")
+
+
+def _join(items: Iterable[object]) -> str:
+    return ", ".join(repr(item) for item in items)

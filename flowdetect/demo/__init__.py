@@ -1,0 +1,11 @@
+"""The demonstration: fit one flow, ask it about images it should not know, and tell what was measured.
+
+`python -m flowdetect demo` is its door: `load_sets` gives the images, `measure` the numbers, `wording` the sentences
+that follow from them, `write_report` the page.
+"""
+
+from flowdetect.demo.measure import Measurements, Settings, measure
+from flowdetect.demo.report import write_report
+from flowdetect.demo.sets import DATASETS, OUTSIDE, Sets, load_sets
+
+__all__ = ["DATASETS", "OUTSIDE", "Measurements", "Sets", "Settings", "load_sets", "measure", "write_report"]

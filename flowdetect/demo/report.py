@@ -1,0 +1,121 @@
+"""The demonstration's page: one HTML file with all its pictures inside, readable without a network."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+from flowdetect.demo import pictures, wording
+from flowdetect.demo.measure import Measurements, settings_in_words
+from flowdetect.demo.sets import OUTSIDE
+
+STYLE = """
+body { max-width: 960px; margin: 2.5rem auto; padding: 0 1.2rem; color: #222; background: #fff;
+       font: 16px/1.55 system-ui, sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin-bottom: .3rem; }
+h2 { font-size: 1.2rem; margin-top: 2.6rem; border-top: 1px solid #ddd; padding-top: 1.1rem; }
+p.lead { font-size: 1.15rem; color: #0072B2; margin-top: .4rem; }
+img { max-width: 100%; height: auto; display: block; margin: 1rem auto; }
+table { border-collapse: collapse; font-size: .88rem; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .8rem .3rem 0; text-align: right; border-bottom: 1px solid #eee; }
+th { color: #595959; font-weight: 600; border-bottom: 1px solid #bbb; }
+th:first-child, td:first-child, .words th, .words td { text-align: left; }
+.scroll { overflow-x: auto; }
+code { background: #f4f4f4; padding: .1rem .3rem; border-radius: 3px; }
+"""
+
+
+def write_report(found: Measurements, folder: Path, command: str) -> Path:
+    """Write the page.
+
+    Parameters
+    ----------
+    found : Measurements
+    folder : where to write; made if it is not there
+    command : how the demonstration was called
+
+    Returns
+    -------
+    path : of the page, report.html in the folder
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "report.html"
+    body = "\n".join(
+        [_story(found), _scores(found), _images(found), _transformations(found), _training(found, command)]
+    )
+    head = f'<meta charset="utf-8"><title>flowdetect demo: {escape(found.sets.name)}</title><style>{STYLE}</style>'
+    meta = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    path.write_text(f'<!DOCTYPE html>\n<html lang="en"><head>{head}{meta}</head><body>\n{body}\n</body></html>\n')
+    return path
+
+
+def _story(found: Measurements) -> str:
+    aurocs = found.aurocs()
+    sentences = [wording.verdict(name, *pair) for name, pair in aurocs.items()]
+    hint = wording.advice(found.sets.name, aurocs)
+    return (
+        f"<h1>What does a likelihood say of images it has never seen?</h1>"
+        f'<p class="lead">{escape(wording.headline(aurocs))}</p>'
+        f"<p>A Glow flow learned log p(x) from {len(found.sets.train)} images of {escape(found.sets.name)}. Two scores "
+        f"then ranked its {len(found.sets.test)} test images against images from outside: the likelihood itself, and "
+        f"the likelihood corrected for complexity, log<sub>2</sub> p(x) + L(x), where L(x) is the length in bits that "
+        f"a lossless codec needs for the image. AUROC is the chance that an outside image scores lower than a test "
+        f"image: 1 is perfect, 0.5 is guessing, and below 0.5 the score prefers the wrong images.</p>"
+        + _list(sentences)
+        + (f"<p>{escape(hint)}</p>" if hint else "")
+    )
+
+
+def _scores(found: Measurements) -> str:
+    flagged = found.flagged()
+    rows = [
+        [str(name), *(f"{share:.1%}" for share in row)] for name, row in zip(flagged.index, flagged.values, strict=True)
+    ]
+    return (
+        "<h2>The scores</h2><p>Histograms, each scaled to its own peak; scores far below are gathered at the left "
+        "edge. Right is more normal.</p>"
+        + pictures.as_html(pictures.histograms(found), "histograms of the likelihood and of the corrected score")
+        + pictures.as_html(pictures.roc_curves(found), "ROC curves of both scores for each outside set")
+        + f'<div class="scroll words">{found.report._repr_html_()}</div>'
+        + "<p>With thresholds set on held-out images so that one in ten of these is flagged, the share flagged is</p>"
+        + wording.html_table(["set", *map(str, flagged.columns)], rows)
+    )
+
+
+def _images(found: Measurements) -> str:
+    named = [f"{name}: {OUTSIDE[name]}" for name in found.sets.outside if name in OUTSIDE]
+    return (
+        "<h2>The images</h2><p>Test images, the outside sets, and images that the flow drew from noise.</p>"
+        + pictures.as_html(pictures.image_rows(found), "rows of real images, outside images and samples")
+        + _list(named)
+    )
+
+
+def _transformations(found: Measurements) -> str:
+    table = found.shift_table()
+    rows = [
+        [str(row.Index), f"{row.before:.2f}", f"{row.after:.2f}", f"{row.change:+.2f}"] for row in table.itertuples()
+    ]
+    return (
+        "<h2>Same meaning, other likelihood?</h2><p>Each of these changes leaves to the eye what the image shows. A "
+        "score that follows meaning would stay; more bits/dim are less likely. The number above each image is its "
+        "bits/dim.</p>"
+        + _list([wording.shift_sentence(str(name), change) for name, change in table.change.items()])
+        + pictures.as_html(pictures.shift_images(found), "images before and after each transformation, with bits/dim")
+        + pictures.as_html(pictures.shifts(found), "change of bits/dim by each transformation")
+        + wording.html_table(["transformation", "bits/dim before", "after", "change"], rows)
+    )
+
+
+def _training(found: Measurements, command: str) -> str:
+    words = {"command": command, **settings_in_words(found)}
+    rows = [[key, value] for key, value in words.items()]
+    return (
+        "<h2>The training</h2>"
+        + pictures.as_html(pictures.training_curve(found), "bits/dim by epoch")
+        + f'<div class="words">{wording.html_table(["setting", "value"], rows)}</div>'
+    )
+
+
+def _list(sentences: list[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ul>"

@@ -1,0 +1,9 @@
+"""Densities: scikit-learn estimators around one torch module each."""
+
+from flowdetect._persistence import load
+from flowdetect.density.base import BaseDensity
+from flowdetect.density.flow import FlowDensity, FlowModel
+from flowdetect.density.glow import GlowDensity
+from flowdetect.density.model import DensityModel
+
+__all__ = ["BaseDensity", "DensityModel", "FlowDensity", "FlowModel", "GlowDensity", "load"]

@@ -1,0 +1,235 @@
+"""Flows as densities: one bijection from data to standard normal noise, and dequantisation for data in bins."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Bunch, check_array
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from flowdetect.bijections import MultiScale, Rescale, Top
+from flowdetect.density.base import BaseDensity
+from flowdetect.density.model import DensityModel
+from flowdetect.distributions import standard_normal_log_prob
+
+BIN_CENTRE = 0.5
+TERMS = ("log_pz_levels", "log_det_levels", "log_det_split_levels")
+
+
+class FlowModel(DensityModel):
+    """A flow: log p(x) = log N(z; 0, 1) + log|det dz/dx|, z = top(flow(rescale(x + u))).
+
+    For data in bins, a bin has width 1 and u in [0, 1) is the dequantisation noise, so that E_u log p(x + u) is a lower
+    bound of the discrete data's log-probability.
+
+    Parameters
+    ----------
+    rescale : Rescale
+    flow : MultiScale
+    top : Top
+        The standardisation of what arrives at the last level; the one place where a label enters.
+    n_bins : int or None
+    n_classes : int or None
+    """
+
+    def __init__(
+        self, rescale: Rescale, flow: MultiScale, top: Top, n_bins: int | None = None, n_classes: int | None = None
+    ) -> None:
+        channels, height, width = rescale.loc.shape
+        super().__init__((channels, height, width), n_classes)
+        self.rescale = rescale
+        self.flow = flow
+        self.top = top
+        self.n_bins = n_bins
+
+    def dequantize(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """Add u, by default that of the bin's centre; real-valued data stay as they are."""
+        if self.n_bins is None:
+            return x
+        return x + (BIN_CENTRE if noise is None else noise)
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        y, log_det = self.rescale(self.dequantize(x, noise))
+        for bijection in (self.flow, self.top):
+            y, term = bijection(y, context)
+            log_det = log_det + term
+        return standard_normal_log_prob(y).sum(1) + log_det
+
+    def log_prob_by_class(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """As of the base; the flow below the top, which knows no label, is computed once."""
+        y, log_det = self.rescale(self.dequantize(x, noise))
+        y, term = self.flow(y)
+        columns = []
+        for k in range(self.n_classes or 0):
+            z, top_term = self.top(y, torch.full((len(x),), k, device=x.device))
+            columns.append(standard_normal_log_prob(z).sum(1) + (log_det + term + top_term))
+        return torch.stack(columns, 1)
+
+    def levels(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> list[Tensor]:
+        """log_pz_levels, log_det_levels and log_det_split_levels, each (n, L), nats; the first two sum to log_prob."""
+        y, constant = self.rescale(self.dequantize(x, noise))
+        y, log_det, log_det_split = self.flow.forward_levels(y)
+        z, top_term = self.top(y, context)
+        log_pz = standard_normal_log_prob(z)
+        log_pz_levels = torch.stack([log_pz[:, columns].sum(1) for columns in self.flow.latent_slices], 1)
+        pad = torch.zeros_like(log_det[:, 1:])
+        first = torch.cat([constant[:, None], pad], 1)  # the rescaling belongs to level 1
+        last = torch.cat([pad, top_term[:, None]], 1)
+        return [log_pz_levels, log_det + first + last, log_det_split + last]
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(n, C, H, W) -> latents (n, D), at the bins' centres."""
+        return self.top(self.flow(self.rescale(self.dequantize(x, None))[0])[0], context)[0]
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Latents (n, D) -> (n, C, H, W), the inverse of `encode`; nothing is rounded or clipped."""
+        v = self._generate(z, context)
+        return v if self.n_bins is None else v - BIN_CENTRE
+
+    def _generate(self, z: Tensor, context: Tensor | None) -> Tensor:
+        return self.rescale.inverse(self.flow.inverse(self.top.inverse(z, context)))
+
+    def sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        loc = self.rescale.loc
+        v = self._generate(torch.randn(n, loc.numel(), generator=generator).to(loc) * temperature, context)
+        return v if self.n_bins is None else v.floor().clamp(0, self.n_bins - 1)
+
+    def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> None:
+        self.top.initialize(self.flow.initialize(self.rescale(self.dequantize(x, noise))[0]), context)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity):
+    """What all flows share: latents both ways, and the likelihood split into its terms.
+
+    Parameters
+    ----------
+    n_draws : int, default 1
+        Draws of the dequantisation noise over which a score is averaged; see also `BaseDensity` for the others.
+    """
+
+    n_draws: int = 1
+    model_: FlowModel = field(init=False)
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseDensity._parameter_constraints,
+        "n_draws": [Interval(Integral, 1, None, closed="left")],
+    }
+    dequantizes: ClassVar[bool] = True
+
+    def _rescale(self, event_shape: tuple[int, int, int]) -> Rescale:
+        """Build the fixed first layer: standardised features, or bins mapped to about [-0.5, 0.5]."""
+        loc, scale = (torch.from_numpy(np.array(value, dtype=np.float32)) for value in (self.loc_, self.scale_))
+        tall = (-1, 1, 1) if loc.ndim else ()
+        return Rescale(loc.reshape(tall), scale.reshape(tall), event_shape)
+
+    @property
+    def latent_slices_(self) -> list[slice]:
+        """Columns of the latents that belong to each level, level 1 first."""
+        check_is_fitted(self)
+        return list(self.model_.flow.latent_slices)
+
+    @property
+    def _n_features_out(self) -> int:
+        return math.prod(self._event_shape())
+
+    def transform(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float64]:
+        """Latents of all levels, standard normal under the model: (n, D) float64, level 1 first.
+
+        In bins, the bins' centres are mapped. A conditional flow needs y, else takes each row's likeliest class.
+        """
+        rows = self._read_rows(X)
+        codes = self._codes(rows, y, self._noises(rows, dequantize=False))
+        model = cast(FlowModel, self._double_model())
+
+        def one_chunk(x: Any, k: Any) -> list[Tensor]:
+            return [model.encode(self._to_tensor(x, torch.float64), self._to_context(k))]
+
+        latents: NDArray[np.float64] = self._in_chunks(one_chunk, rows, codes)[0]
+        return latents
+
+    def inverse_transform(self, Z: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float64]:
+        """Map latents (n, D) back to rows, the inverse of `transform` in float64; nothing is rounded or clipped.
+
+        Parameters
+        ----------
+        Z : (n, D) latents, level 1 first
+        y : (n,) class labels; needed by a conditional flow
+
+        Returns
+        -------
+        X : (n, D) float64 rows
+        """
+        check_is_fitted(self)
+        latents = check_array(Z, dtype=np.float64, input_name="Z")
+        if latents.shape[1] != self._n_features_out:
+            raise ValueError(
+                f"Z must have {self._n_features_out} columns, as transform gives them, got {latents.shape[1]}."
+            )
+        if self.conditional and y is None:
+            raise ValueError(
+                f"{type(self).__name__}(conditional=True): inverse_transform needs y, the rows' class labels."
+            )
+        model = cast(FlowModel, self._double_model())
+
+        def one_chunk(z: Any, k: Any) -> list[Tensor]:
+            x = model.decode(torch.as_tensor(z, device=self.device_), self._to_context(k))
+            return [x.permute(0, 2, 3, 1).flatten(1)]
+
+        rows = self._in_chunks(one_chunk, latents, self._read_labels(y, len(latents)))[0]
+        return self._with_constants(rows)
+
+    def likelihood_terms(self, X: ArrayLike, y: ArrayLike | None = None) -> Bunch:
+        """Split each row's score into its terms, nats.
+
+        Returns
+        -------
+        terms : Bunch
+            log_pz, log_det : (n,), whose sum is the score; log_pz_levels, log_det_levels : (n, L), which sum to them;
+            log_det_split_levels : (n, L), the part of the latter due to the standardisations. A conditional flow
+            without y gives the terms of the likeliest class, and log_class : (n,), so that the three still sum.
+        """
+        rows = self._read_rows(X)
+        noises = self._noises(rows)
+        codes = self._codes(rows, y, noises)
+
+        def one_chunk(x: Any, u: Any, k: Any) -> list[Tensor]:
+            return self.model_.levels(self._to_tensor(x), self._to_context(k), self._to_noise(u))
+
+        draws = [self._in_chunks(one_chunk, rows, noise, codes) for noise in noises]
+        terms = Bunch(
+            **{name: np.mean(values, axis=0) for name, values in zip(TERMS, zip(*draws, strict=True), strict=True)}
+        )
+        terms.log_pz, terms.log_det = terms.log_pz_levels.sum(1), terms.log_det_levels.sum(1)
+        if self.conditional and y is None:
+            score = np.mean([self._log_prob(rows, None, noise) for noise in noises], axis=0)
+            terms.log_class = score - terms.log_pz - terms.log_det
+        return terms
+
+    def _codes(self, rows: NDArray[Any], y: Any, noises: list[NDArray[Any] | None]) -> NDArray[np.int64] | None:
+        """Class indices of a conditional flow: those of y, else the likeliest of each row."""
+        if not self.conditional or y is not None:
+            return self._read_labels(y, len(rows))
+        joint = np.mean([self._log_prob_by_class(rows, noise) for noise in noises], axis=0) + self.class_log_prior_
+        return joint.argmax(1)
+
+    @property
+    def score_is_bound_(self) -> bool:
+        """Whether scores are lower bounds: in bins, by dequantisation."""
+        check_is_fitted(self)
+        return self.n_bins_ is not None

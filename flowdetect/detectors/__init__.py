@@ -1,0 +1,10 @@
+"""Detectors: what a density says, turned into a score on which out-of-distribution rows differ, and a threshold.
+
+Every detector takes a fitted or unfitted density as an object, ours or anyone's with `score_samples`.
+"""
+
+from flowdetect.detectors.base import BaseDetector
+from flowdetect.detectors.complexity import ComplexityDetector
+from flowdetect.detectors.likelihood import LikelihoodDetector
+
+__all__ = ["BaseDetector", "ComplexityDetector", "LikelihoodDetector"]

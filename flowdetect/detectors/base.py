@@ -1,0 +1,361 @@
+"""What all detectors share: a density inside, a score of it, a threshold on the score and p-values.
+
+A likelihood is not a verdict: a detector is the step from the one to the other. A new detector writes `_score`, and
+`_calibrate` if its score needs reference rows; everything else stands here, in scikit-learn's signs (higher is more
+normal, +1 is normal and -1 is not).
+"""
+
+from __future__ import annotations
+
+import secrets
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from flowdetect import _persistence
+from flowdetect._images import to_rows
+
+FLOATS = [np.float64, np.float32]
+LARGEST_SEED = np.iinfo(np.int32).max
+
+
+class BaseDetector(OutlierMixin, BaseEstimator):
+    r"""A density, a score made of it, and a threshold; the base of all detectors.
+
+    A row x is called an outlier if its score s(x) is below `offset_`. Its p-value compares it with the n calibration
+    scores: p(x) = (1 + #{i : s_i <= s(x)}) / (1 + n).
+
+    Parameters
+    ----------
+    density : estimator with `fit` and `score_samples`
+        A density of flowdetect, or any other, such as scikit-learn's GaussianMixture. It is cloned and the clone
+        fitted; one inside scikit-learn's `FrozenEstimator` is used as it is.
+    contamination : float in (0, 0.5], default=0.1
+        Share of the rows given to `fit` that are to be called outliers; it sets `offset_`.
+    calibration_fraction : float in [0, 1), default=0.1
+        Share of the rows given to `fit` that the density is not trained on, and which p-values compare with. 0: the
+        density is trained on all rows, and all serve for comparison too, which makes p-values of new rows too small.
+        Ignored with a frozen density, for which all rows serve.
+    random_state : int, RandomState instance or None, default=None
+        Draws the calibration rows, and a seed for each `random_state` within the density that is None; one that is
+        set stays. None: new rows and seeds in each `fit`, numpy's global generator being left alone.
+
+    Attributes
+    ----------
+    density_ : the fitted density
+    offset_ : float
+        The `contamination` quantile of the scores of all rows given to `fit`.
+    calibration_scores_ : (n_calibration,) array
+        Scores of the calibration rows, sorted.
+    image_shape_ : tuple of int (H, W, C) or None
+        Shape of the images: that of the data given to `fit`, else that of the density; None for tables.
+    n_features_in_ : int
+        Values per row; H * W * C for images.
+    feature_names_in_ : (n_features_in_,) array of str
+        Names of the columns, where a frame was given to `fit`.
+
+    Notes
+    -----
+    X may hold rows (n, D), as an array or frame, or images: numpy (n, H, W), (n, H, W, C), torch (n, C, H, W). Images
+    go on in that layout to a density that knows images, that is one with an `image_shape` parameter, and as rows of
+    floats to all others. Frames go on as they are.
+
+    `offset_` comes from rows most of which the density was trained on. For a held-out threshold, freeze a fitted
+    density and fit the detector on other rows.
+
+    p-values are valid (uniform or larger on rows like the calibration rows) as long as calibration rows and new rows
+    are exchangeable, whatever the density: Vovk et al., "Algorithmic Learning in a Random World" (2005), section 2.2.
+
+    Examples
+    --------
+    A detector of one's own says what its score is:
+
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from flowdetect.detectors import BaseDetector
+    >>> class TemperedDetector(BaseDetector):
+    ...     def _score(self, X):
+    ...         return self._log_likelihood(X) / 2
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> detector = TemperedDetector(GaussianMixture(), random_state=0).fit(X)
+    >>> detector.predict([[0.0, 0.0], [9.0, 9.0]])
+    array([ 1, -1])
+    """
+
+    image_shape: Any = None  # detectors with a parameter of this name overwrite it
+    image_shape_: tuple[int, int, int] | None
+
+    def __init__(
+        self,
+        density: Any,
+        *,
+        contamination: float = 0.1,
+        calibration_fraction: float = 0.1,
+        random_state: Any = None,
+    ) -> None:
+        self.density = density
+        self.contamination = contamination
+        self.calibration_fraction = calibration_fraction
+        self.random_state = random_state
+
+    def _score(self, X: Any) -> NDArray[np.float64]:
+        """Say how normal each row is: the one method that a detector must write.
+
+        Parameters
+        ----------
+        X : rows (n, D) or images, checked, as `density_` takes them
+
+        Returns
+        -------
+        scores : (n,) array; higher is more normal
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define _score(X), higher being more normal.")
+
+    def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
+        """Learn what the score needs besides the density; called once in `fit`, before any `_score`.
+
+        Parameters
+        ----------
+        X_train : the rows that the density was trained on
+        X_calibration : the rows that it was not trained on
+            With a frozen density, and with calibration_fraction=0, both are all the rows given to `fit`.
+        """
+
+    def fit(self, X: Any, y: Any = None) -> BaseDetector:
+        """Fit the density, unless it is frozen, and the threshold.
+
+        Parameters
+        ----------
+        X : (n, D) array or frame, or images
+            At least two rows.
+        y : (n,) array or None
+            Class labels for a conditional density; handed to the density, not used otherwise.
+
+        Returns
+        -------
+        self : BaseDetector
+
+        Raises
+        ------
+        TypeError
+            If the density lacks `fit` or `score_samples`.
+        ValueError
+            If a parameter is out of range, X is not finite, or a row has no finite score.
+        """
+        self._check_parameters()
+        random = check_random_state(secrets.randbits(32) if self.random_state is None else self.random_state)
+        X = self._check_X(X, reset=True)
+        check_consistent_length(X, y)
+        train, calibration = self._split(len(X), random)
+        X_train, y_train = _take(X, train), None if y is None else np.asarray(y)[train]
+        self.density_ = _seeded_clone(self.density, random)
+        self.density_.fit(X_train, y_train)
+        self._settle_image_shape()
+        self._calibrate(X_train, _take(X, calibration))
+        scores = self._finite_scores(X)
+        self.calibration_scores_ = np.sort(scores[calibration])
+        self.offset_ = float(np.quantile(scores, self.contamination))
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int_]:
+        """Fit on X and say which of its rows are outliers.
+
+        Parameters
+        ----------
+        X : (n, D) array or frame, or images
+        y : (n,) array or None
+            As in `fit`.
+
+        Returns
+        -------
+        labels : (n,) array of int; +1 normal, -1 outlier
+        """
+        return self.fit(X, y).predict(X)
+
+    def score_samples(self, X: Any) -> NDArray[np.float64]:
+        """Say how normal each row is.
+
+        Parameters
+        ----------
+        X : (n, D) array or frame, or images
+
+        Returns
+        -------
+        scores : (n,) array of float64; higher is more normal; unit and meaning are the detector's
+
+        Raises
+        ------
+        ValueError
+            If X does not fit the data given to `fit`, or a row has no finite score.
+        """
+        check_is_fitted(self, "offset_")
+        return self._finite_scores(self._check_X(X, reset=False))
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Say how far above the threshold each row scores: score_samples(X) - offset_.
+
+        Parameters
+        ----------
+        X : (n, D) array or frame, or images
+
+        Returns
+        -------
+        decision : (n,) array of float64; negative for outliers
+        """
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> NDArray[np.int_]:
+        """Say which rows are outliers.
+
+        Parameters
+        ----------
+        X : (n, D) array or frame, or images
+
+        Returns
+        -------
+        labels : (n,) array of int; +1 normal, -1 outlier
+        """
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def p_values(self, X: Any) -> NDArray[np.float64]:
+        """Say how rare a score as low as each row's is among the calibration rows.
+
+        p(x) = (1 + number of calibration scores at most s(x)) / (1 + n_calibration)
+
+        Parameters
+        ----------
+        X : (n, D) array or frame, or images
+
+        Returns
+        -------
+        p_values : (n,) array in (0, 1]; small for outliers, at least 1 / (1 + n_calibration)
+        """
+        scores = self.score_samples(X)
+        at_most = np.searchsorted(self.calibration_scores_, scores, side="right")
+        return (1 + at_most) / (1 + len(self.calibration_scores_))
+
+    def save(self, path: Any) -> None:
+        """Write the detector, with its density, to a file that `flowdetect.load` reads.
+
+        Parameters
+        ----------
+        path : str or path
+            An older file of that name is replaced only when the new one is whole.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        ValueError
+            If a parameter is something that a file does not keep, such as a RandomState.
+        """
+        _persistence.save(self, path)
+
+    def _log_likelihood(self, X: Any) -> NDArray[np.float64]:
+        """Ask the density for log p(x): (n,), nats."""
+        return np.asarray(self.density_.score_samples(X), dtype=np.float64)
+
+    def _finite_scores(self, X: Any) -> NDArray[np.float64]:
+        scores = np.asarray(self._score(X), dtype=np.float64)
+        if scores.shape != (len(X),):
+            raise ValueError(
+                f"{type(self).__name__} needs one score a row, shape ({len(X)},), but {_name(self.density_)} led to "
+                f"scores of shape {scores.shape}; correct its score_samples."
+            )
+        lost = np.flatnonzero(~np.isfinite(scores))
+        if len(lost):
+            raise ValueError(
+                f"{type(self).__name__} needs finite scores, but {_name(self.density_)} led to {scores[lost[0]]} in "
+                f"row {lost[0]} ({len(lost)} such rows); look at that row, or at how the density was trained."
+            )
+        return scores
+
+    def _check_parameters(self) -> None:
+        """Refuse parameters that cannot work, before anything is computed."""
+        name = type(self).__name__
+        if isinstance(self.density, type):
+            raise TypeError(f"{name} needs a density, got the class {_name(self.density)}; make an instance of it.")
+        for method in ("fit", "score_samples"):
+            if not hasattr(self.density, method):
+                raise TypeError(
+                    f"{name} needs a density with {method}, such as GaussianMixture() or GlowDensity(); "
+                    f"{_name(self.density)} has none."
+                )
+        if not _is_real(self.contamination) or not 0 < self.contamination <= 0.5:
+            raise ValueError(
+                f"{name} needs contamination, the share of rows to call outliers, above 0 and at most 0.5, "
+                f"got {self.contamination!r}; the usual value is 0.1."
+            )
+        if not _is_real(self.calibration_fraction) or not 0 <= self.calibration_fraction < 1:
+            raise ValueError(
+                f"{name} needs calibration_fraction, the share of rows kept from training, at least 0 and below 1, "
+                f"got {self.calibration_fraction!r}; the usual value is 0.1."
+            )
+
+    def _check_X(self, X: Any, *, reset: bool) -> Any:
+        """Validate X and give it as the density takes it: a frame or images as they are, else an (n, D) array."""
+        rows, layout = to_rows(X, self.image_shape if reset else self.image_shape_)
+        knows_images = hasattr(self.density, "image_shape")
+        # GaussianMixture.score_samples squares uint8 pixels as uint8, which overflows: only ours get integers
+        dtype = "numeric" if knows_images else FLOATS
+        checked = validate_data(self, rows, reset=reset, dtype=dtype, ensure_min_samples=2 if reset else 1)
+        if reset:
+            self.image_shape_ = layout.image_shape
+        if layout.axes != "rows":
+            return X if knows_images else checked
+        return X if _is_frame(X) else checked
+
+    def _settle_image_shape(self) -> None:
+        """Take the images' shape from the density where the data do not tell it."""
+        told = getattr(self.density_, "image_shape_", None)
+        if self.image_shape_ is None:
+            self.image_shape_ = told
+        elif told is not None and tuple(told) != self.image_shape_:
+            raise ValueError(
+                f"{type(self).__name__} has images of {self.image_shape_} (height, width, channels), but its density "
+                f"{_name(self.density_)} was fitted on images of {told}; give both the same image_shape."
+            )
+
+    def _split(self, n_rows: int, random: np.random.RandomState) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+        """Give the indices of the training and of the calibration rows, each in the order of X."""
+        rows = np.arange(n_rows)
+        if isinstance(self.density, FrozenEstimator) or self.calibration_fraction == 0:
+            return rows, rows
+        n_calibration = min(max(round(self.calibration_fraction * n_rows), 1), n_rows - 1)
+        shuffled = random.permutation(n_rows)
+        return np.sort(shuffled[n_calibration:]), np.sort(shuffled[:n_calibration])
+
+
+def _seeded_clone(density: Any, random: np.random.RandomState) -> Any:
+    """Clone the density (a frozen one clones to itself) and give a seed to each random_state in it that is None."""
+    copy = clone(density)
+    parameters = copy.get_params(deep=True)
+    names = sorted(name for name in parameters if name.split("__")[-1] == "random_state")
+    seeds = {name: int(random.randint(LARGEST_SEED)) for name in names if parameters[name] is None}
+    return copy.set_params(**seeds) if seeds else copy
+
+
+def _take(X: Any, indices: NDArray[np.int_]) -> Any:
+    """Choose rows of a frame, a numpy array or a torch tensor."""
+    return _safe_indexing(X, indices) if _is_frame(X) else X[indices]
+
+
+def _is_frame(X: Any) -> bool:
+    return hasattr(X, "columns")
+
+
+def _is_real(number: Any) -> bool:
+    return isinstance(number, Real) and not isinstance(number, bool)
+
+
+def _name(density: Any) -> str:
+    """Name the density's class, that of the density within if it is frozen."""
+    if isinstance(density, type):
+        return density.__name__
+    return type(density.estimator if isinstance(density, FrozenEstimator) else density).__name__

@@ -1,0 +1,19 @@
+"""From scores to answers: metrics with intervals, reports on many scorers and sets, and their pictures."""
+
+from flowdetect.evaluation.metrics import aupr_in, aupr_out, auroc, bootstrap_interval, fpr_at_95_tpr
+from flowdetect.evaluation.ood import OODReport, ood_report
+from flowdetect.evaluation.plots import plot_image_grid, plot_roc, plot_score_histograms, plot_sit_shifts
+
+__all__ = [
+    "OODReport",
+    "aupr_in",
+    "aupr_out",
+    "auroc",
+    "bootstrap_interval",
+    "fpr_at_95_tpr",
+    "ood_report",
+    "plot_image_grid",
+    "plot_roc",
+    "plot_score_histograms",
+    "plot_sit_shifts",
+]

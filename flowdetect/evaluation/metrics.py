@@ -1,0 +1,273 @@
+"""How well scores tell two sets apart, with bootstrap intervals.
+
+Scores come in scikit-learn's sign, higher is more normal; the out-of-distribution (OoD) set is the positive class. The
+sign turns in one place, `_labels_and_alarm`. Only the order of the scores counts: a strictly increasing map changes
+nothing, ties are exact, infinite scores are allowed, NaN is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+TPR = 0.95
+CHUNK_CELLS = 2_000_000  # resamples x distinct scores held at once; 16 MB an array
+
+
+def auroc(scores_in: ArrayLike, scores_out: ArrayLike) -> float:
+    r"""Give the area under the ROC curve.
+
+    .. math:: P(s_\text{out} < s_\text{in}) + \tfrac{1}{2} P(s_\text{out} = s_\text{in})
+
+    Parameters
+    ----------
+    scores_in : (n_in,) array, higher is more normal
+    scores_out : (n_out,) array
+
+    Returns
+    -------
+    area : float in [0, 1]; 1 separates perfectly, 0.5 is chance, ties count half
+
+    Raises
+    ------
+    ValueError
+        If a set is empty, not one-dimensional, or holds NaN.
+
+    Examples
+    --------
+    >>> from flowdetect.evaluation import auroc
+    >>> auroc([2.0, 3.0], [1.0, 2.0])
+    0.875
+    """
+    return float(roc_auc_score(*_labels_and_alarm(scores_in, scores_out)))
+
+
+def aupr_out(scores_in: ArrayLike, scores_out: ArrayLike) -> float:
+    """Give the average precision of finding OoD rows by low scores.
+
+    Depends on the sizes of the sets: chance is n_out / (n_in + n_out).
+
+    Parameters
+    ----------
+    scores_in : (n_in,) array, higher is more normal
+    scores_out : (n_out,) array
+
+    Returns
+    -------
+    precision : float in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        If a set is empty, not one-dimensional, or holds NaN.
+
+    Examples
+    --------
+    >>> from flowdetect.evaluation import aupr_out
+    >>> aupr_out([3.0, 4.0], [1.0, 2.0])
+    1.0
+    """
+    return float(average_precision_score(*_labels_and_alarm(scores_in, scores_out)))
+
+
+def aupr_in(scores_in: ArrayLike, scores_out: ArrayLike) -> float:
+    """Give the average precision of finding in-distribution rows by high scores; chance is n_in / (n_in + n_out).
+
+    Parameters
+    ----------
+    scores_in : (n_in,) array, higher is more normal
+    scores_out : (n_out,) array
+
+    Returns
+    -------
+    precision : float in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        If a set is empty, not one-dimensional, or holds NaN.
+
+    Examples
+    --------
+    >>> from flowdetect.evaluation import aupr_in
+    >>> aupr_in([1.0, 3.0], [2.0])
+    0.833...
+    """
+    is_out, alarm = _labels_and_alarm(scores_in, scores_out)
+    return float(average_precision_score(1 - is_out, -alarm))
+
+
+def fpr_at_95_tpr(scores_in: ArrayLike, scores_out: ArrayLike) -> float:
+    """Give the share of normal rows that raise an alarm when at least 95 % of the OoD rows do.
+
+    The OoD set is the positive class; where papers take the in-distribution set, the number is another one.
+
+    Parameters
+    ----------
+    scores_in : (n_in,) array, higher is more normal
+    scores_out : (n_out,) array
+
+    Returns
+    -------
+    share : float in [0, 1]; smaller is better, chance is 0.95
+
+    Raises
+    ------
+    ValueError
+        If a set is empty, not one-dimensional, or holds NaN.
+
+    Examples
+    --------
+    >>> from flowdetect.evaluation import fpr_at_95_tpr
+    >>> fpr_at_95_tpr([1.0, 3.0, 4.0, 5.0], [0.0, 2.0])
+    0.25
+    """
+    fpr, tpr = roc_points(scores_in, scores_out)
+    return float(fpr[np.argmax(tpr >= TPR)])
+
+
+def roc_points(scores_in: ArrayLike, scores_out: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give the corners of the ROC curve, one for each distinct score, the OoD set being positive.
+
+    Parameters
+    ----------
+    scores_in : (n_in,) array, higher is more normal
+    scores_out : (n_out,) array
+
+    Returns
+    -------
+    fpr, tpr : (n_distinct + 1,) arrays, rising from 0 to 1
+    """
+    fpr, tpr, _ = roc_curve(*_labels_and_alarm(scores_in, scores_out), drop_intermediate=False)
+    return fpr, tpr
+
+
+def bootstrap_interval(
+    scores_in: ArrayLike,
+    scores_out: ArrayLike,
+    metric: str = "auroc",
+    *,
+    n_bootstrap: int = 1000,
+    confidence: float = 0.95,
+    random_state: int | None = 0,
+) -> tuple[float, float]:
+    """Give a percentile interval from resampling both sets, each within itself (stratified).
+
+    Scores are sorted once; a resample is a count for each distinct score, from which the metrics follow by cumulative
+    sums, so that 1000 resamples of 10,000 against 10,000 scores take about a second.
+
+    Parameters
+    ----------
+    scores_in : (n_in,) array, higher is more normal
+    scores_out : (n_out,) array
+    metric : {"auroc", "aupr_out", "aupr_in", "fpr95"}, default="auroc"
+    n_bootstrap : int, default=1000
+    confidence : float in (0, 1), default=0.95
+    random_state : int or None, default=0
+        None gives other resamples at each call.
+
+    Returns
+    -------
+    low, high : float
+        Of width 0 where the sets are wholly apart: no resample shows an overlap that the sets do not have.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not as documented, or a set is empty, not one-dimensional, or holds NaN.
+
+    References
+    ----------
+    "Bootstrap Methods: Another Look at the Jackknife" (Efron, 1979), https://doi.org/10.1214/aos/1176344552
+
+    Examples
+    --------
+    >>> from flowdetect.evaluation import bootstrap_interval
+    >>> bootstrap_interval([3.0, 4.0, 5.0], [1.0, 2.0])
+    (1.0, 1.0)
+    """
+    if metric not in _COUNT_METRICS:
+        raise ValueError(f"metric must be one of {', '.join(_COUNT_METRICS)}, got {metric!r}.")
+    if not isinstance(n_bootstrap, Integral) or n_bootstrap < 1:
+        raise ValueError(f"n_bootstrap must be a whole number >= 1, got {n_bootstrap!r}.")
+    if not isinstance(confidence, Real) or not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}.")
+    ranks_in, ranks_out = _ranks(scores_in, scores_out)
+    n_ranks = 1 + int(max(ranks_in.max(), ranks_out.max()))
+    generator = np.random.default_rng(random_state)
+    chunk = max(1, CHUNK_CELLS // n_ranks)
+    values = []
+    for start in range(0, n_bootstrap, chunk):
+        n_resamples = min(chunk, int(n_bootstrap) - start)
+        counts_in = _resampled_counts(ranks_in, n_ranks, n_resamples, generator)
+        counts_out = _resampled_counts(ranks_out, n_ranks, n_resamples, generator)
+        values.append(_COUNT_METRICS[metric](counts_in, counts_out))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(values), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _ranks(scores_in: ArrayLike, scores_out: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Replace scores by their place among the distinct values of both sets."""
+    pooled = []
+    for name, scores in (("scores_in", scores_in), ("scores_out", scores_out)):
+        array = np.asarray(scores, dtype=np.float64)
+        if array.ndim != 1 or len(array) == 0:
+            raise ValueError(f"{name} must be a one-dimensional array of at least one score, got shape {array.shape}.")
+        if np.isnan(array).any():
+            raise ValueError(f"{name} holds NaN at index {int(np.argmax(np.isnan(array)))}; leave that row out.")
+        pooled.append(array)
+    _, ranks = np.unique(np.concatenate(pooled), return_inverse=True)
+    return ranks[: len(pooled[0])], ranks[len(pooled[0]) :]
+
+
+def _labels_and_alarm(scores_in: ArrayLike, scores_out: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """Give 1 for OoD rows and 0 for others, and a number that is higher the less normal a row is."""
+    ranks_in, ranks_out = _ranks(scores_in, scores_out)
+    is_out = np.repeat([0, 1], [len(ranks_in), len(ranks_out)])
+    return is_out, -np.concatenate([ranks_in, ranks_out])
+
+
+def _resampled_counts(
+    ranks: NDArray[np.intp], n_ranks: int, n_resamples: int, generator: np.random.Generator
+) -> NDArray[np.intp]:
+    """Draw len(ranks) of the ranks with replacement, n_resamples times; count them: (n_resamples, n_ranks)."""
+    drawn = ranks[generator.integers(0, len(ranks), size=(n_resamples, len(ranks)))]
+    drawn += n_ranks * np.arange(n_resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=n_resamples * n_ranks).reshape(n_resamples, n_ranks)
+
+
+def _auroc_of_counts(counts_in: NDArray[Any], counts_out: NDArray[Any]) -> NDArray[np.float64]:
+    below = np.cumsum(counts_out, axis=1) - 0.5 * counts_out  # OoD rows with a lower score; ties count half
+    pairs = counts_in[0].sum() * counts_out[0].sum()
+    return np.einsum("bk,bk->b", counts_in, below) / pairs
+
+
+def _aupr_out_of_counts(counts_in: NDArray[Any], counts_out: NDArray[Any]) -> NDArray[np.float64]:
+    found = np.cumsum(counts_out, axis=1)
+    alarms = np.maximum(found + np.cumsum(counts_in, axis=1), 1)  # where it is 0, so is counts_out
+    return np.einsum("bk,bk->b", counts_out, found / alarms) / counts_out[0].sum()
+
+
+def _aupr_in_of_counts(counts_in: NDArray[Any], counts_out: NDArray[Any]) -> NDArray[np.float64]:
+    return _aupr_out_of_counts(counts_out[:, ::-1], counts_in[:, ::-1])
+
+
+def _fpr95_of_counts(counts_in: NDArray[Any], counts_out: NDArray[Any]) -> NDArray[np.float64]:
+    tpr = np.cumsum(counts_out, axis=1) / counts_out[0].sum()
+    false_alarms = np.cumsum(counts_in, axis=1) / counts_in[0].sum()
+    first = np.argmax(tpr >= TPR, axis=1)
+    return false_alarms[np.arange(len(first)), first]
+
+
+_COUNT_METRICS: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]] = {
+    "auroc": _auroc_of_counts,
+    "aupr_out": _aupr_out_of_counts,
+    "aupr_in": _aupr_in_of_counts,
+    "fpr95": _fpr95_of_counts,
+}

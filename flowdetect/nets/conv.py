@@ -1,0 +1,83 @@
+"""Convolutional networks inside couplings and standardisations."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Learned constants and the parameters of per-channel bijections are stored divided by this, so that Adam, whose steps
+# do not depend on a gradient's size, moves them faster than weights.
+SPEED = 30.0
+
+
+class ConvNet(nn.Module):
+    """Three convolutions, kernel sizes k, 1, k, with ReLU between; the last one starts at zero.
+
+    So a coupling built on it starts as the identity (Kingma & Dhariwal 2018, section 3.3).
+
+    Parameters
+    ----------
+    in_channels, hidden_channels, out_channels : int
+    kernel_size : int
+        Odd; 1 makes it a perceptron over the channels, for tables.
+
+    Attributes
+    ----------
+    training_dtype : torch.dtype or None
+        The type in which the convolutions run in training mode; None: that of the weights. The training loop sets it to
+        bfloat16 where that is faster; scoring and inverting never use it.
+    """
+
+    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int, kernel_size: int = 3) -> None:
+        super().__init__()
+        widths = [in_channels, hidden_channels, hidden_channels, out_channels]
+        kernels = [kernel_size, 1, kernel_size]
+        self.weights = nn.ParameterList(
+            torch.zeros(c_out, c_in, k, k).contiguous(memory_format=torch.channels_last)
+            for c_in, c_out, k in zip(widths[:-1], widths[1:], kernels, strict=True)
+        )
+        self.biases = nn.ParameterList(torch.zeros(c_out) for c_out in widths[1:])
+        self.training_dtype: torch.dtype | None = None
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw the hidden weights and biases, uniform in +-1/sqrt(fan in); the last convolution stays zero."""
+        for weight, bias in list(zip(self.weights, self.biases, strict=True))[:-1]:
+            bound = weight[0].numel() ** -0.5
+            for parameter in (weight, bias):
+                parameter.copy_(bound * (2 * torch.rand(parameter.shape, generator=generator) - 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in_channels, H, W) -> (n, out_channels, H, W), in the dtype of x."""
+        dtype = self.training_dtype if self.training and self.training_dtype is not None else x.dtype
+        h = x.to(dtype)
+        last = len(self.weights) - 1
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            h = F.conv2d(h, weight.to(dtype), bias.to(dtype), padding=weight.shape[-1] // 2)
+            h = h if i == last else h.relu_()
+        return h.to(x.dtype)
+
+
+class Constant(nn.Module):
+    """A learned tensor, the same for all rows and starting at zero: a network that has nothing to condition on."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.raw_value = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, ...) -> (n, *shape)."""
+        return (SPEED * self.raw_value).expand(len(x), *self.raw_value.shape)
+
+
+class LabelTable(nn.Module):
+    """A learned tensor per class, starting at zero: class indices (n,) -> (n, *shape)."""
+
+    def __init__(self, n_classes: int, *shape: int) -> None:
+        super().__init__()
+        self.raw_value = nn.Parameter(torch.zeros(n_classes, *shape))
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """(n,) integers -> (n, *shape)."""
+        return SPEED * self.raw_value[labels]

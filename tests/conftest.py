@@ -1,0 +1,24 @@
+"""What holds for every test: scikit-learn's array checks switched on, few hypothesis examples, no GPU assumed."""
+
+import os
+
+import hypothesis
+import pytest
+
+os.environ["SCIPY_ARRAY_API"] = "1"  # scipy reads it once, when it is first imported
+
+hypothesis.settings.register_profile("flowdetect", deadline=None, max_examples=20)
+hypothesis.settings.load_profile("flowdetect")
+
+
+def pytest_collection_modifyitems(items):
+    gpu_items = [item for item in items if "gpu" in item.keywords]
+    if gpu_items and not _has_cuda():
+        for item in gpu_items:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def _has_cuda():
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,114 @@
+import io
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from flowdetect.evaluation import plot_image_grid, plot_roc, plot_score_histograms, plot_sit_shifts
+
+rng = np.random.default_rng(0)
+SCORES = {"in": rng.normal(0, 1, 200), "out": rng.normal(3, 1, 100)}
+PLOTS = {
+    "histograms": (plot_score_histograms, SCORES),
+    "roc": (plot_roc, {"density": (SCORES["in"], SCORES["out"])}),
+    "grid": (plot_image_grid, rng.random((3, 4, 5))),
+    "shifts": (plot_sit_shifts, {"Glow": {"left": SCORES["in"], "noise": SCORES["out"]}, "CNN": {"noise": [1.0, 2.0]}}),
+}
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+@pytest.fixture(params=PLOTS, ids=list(PLOTS))
+def plot(request):
+    return PLOTS[request.param]
+
+
+def test_draws_a_figure_of_its_own(plot):
+    function, data = plot
+    ax = function(data)
+    file = io.BytesIO()
+    ax.figure.savefig(file)
+    assert file.getbuffer().nbytes > 1000
+    assert ax.figure.get_size_inches()[0] <= 9.01
+
+
+def test_draws_into_the_axes_given(plot):
+    function, data = plot
+    ax = Figure().add_subplot()
+    assert function(data, ax=ax) is ax
+
+
+def test_leaves_matplotlib_as_it_is(plot):
+    function, data = plot
+    before = dict(mpl.rcParams)
+    function(data)
+    assert dict(mpl.rcParams) == before
+
+
+def test_histograms_label_each_set_in_its_colour():
+    ax = plot_score_histograms(SCORES, xlabel="nats")
+    assert texts(ax) == ["out", "in"]
+    assert len({to_hex(text.get_color()) for text in ax.texts}) == 2
+    assert ax.get_xlabel() == "nats"
+    heights = {text.xy[1] for text in ax.texts}
+    assert len(heights) == 2  # names never overlap
+
+
+@pytest.mark.parametrize("odd", [[1.0], [2.0, 2.0], [np.nan, 0.0, np.inf]])
+def test_histograms_of_few_or_odd_scores(odd):
+    ax = plot_score_histograms({"in": odd, "none": [np.nan]})
+    assert texts(ax) == ["in"]
+
+
+def test_histograms_of_nothing():
+    with pytest.raises(ValueError, match="at least one finite score"):
+        plot_score_histograms({"in": [np.nan]})
+
+
+def test_roc_states_the_area():
+    ax = plot_roc({"perfect": ([1.0, 2.0], [0.0, np.nan]), "blind": ([0.0], [0.0]), "none": ([np.nan], [1.0])})
+    assert set(texts(ax)) == {"AUROC", "perfect  1.000", "blind  0.500", "none  not scored"}
+    assert len(ax.lines) == 3  # the diagonal and two curves
+    np.testing.assert_array_equal(ax.lines[1].get_xydata()[[0, -1]], [[0, 0], [1, 1]])
+
+
+def test_grid_shows_the_value_range():
+    images = np.array([[[0, 255]], [[51, 102]]], dtype=np.uint8)
+    ax = plot_image_grid(images, titles=["a", "b"], n_columns=1, row_labels=["r", "s"])
+    assert texts(ax) == ["a", "b", "r", "s"]
+    np.testing.assert_allclose(ax.images[1].get_array(), [[0.2, 0.4]])
+    ax = plot_image_grid(images.astype(float), value_range=(0, 102))
+    np.testing.assert_allclose(ax.images[0].get_array(), [[0, 1]])
+
+
+@pytest.mark.parametrize("images", [np.zeros((2, 3, 3)), np.ones((1, 3, 3, 3), bool), np.zeros((12, 2, 2, 1))])
+def test_grid_of_flat_colour_and_many_images(images):
+    assert len(plot_image_grid(images).images) == len(images)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"images": np.zeros((3, 4))}, r"images must be .* got shape \(3, 4\)"),
+        ({"images": np.zeros((3, 2, 2, 2))}, "images must be"),
+        ({"images": np.zeros((3, 2, 2)), "titles": ["a"]}, "titles must be as many as images, 3, got 1"),
+        ({"images": np.zeros((3, 2, 2)), "row_labels": []}, "row_labels must be as many as rows of images, 1, got 0"),
+        ({"images": np.zeros((3, 2, 2)), "n_columns": 0}, "n_columns must be"),
+    ],
+)
+def test_grid_refuses(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        plot_image_grid(**parameters)
+
+
+def test_shifts_state_the_mean_and_name_each_scorer_once():
+    ax = plot_sit_shifts(
+        {"Glow": {"left": [1.0, 2.0], "zero": [-1.0]}, "CNN": {"zero": [0.5, np.nan]}}, xscale="symlog"
+    )
+    assert texts(ax) == ["+1.50  Glow", "\N{MINUS SIGN}1.00", "+0.50  CNN"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["left", "zero"]
+    assert texts(plot_sit_shifts({"Glow": {"left": [1.0]}})) == ["+1.00"]

@@ -1,0 +1,141 @@
+"""The bijections that the laws are checked on: name -> how to make one with random weights.
+
+A new bijection is one line; a class that is in no line fails the completeness test.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from flowdetect.bijections import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    Bijection,
+    Chain,
+    Conv1x1,
+    MultiScale,
+    NormalizedConv1x1,
+    Permute,
+    Rescale,
+    Squeeze,
+    Standardize,
+    Top,
+)
+from flowdetect.bijections.elementwise import RAW_GAIN
+from flowdetect.nets import Constant, ConvNet, LabelTable
+from flowdetect.nets.conv import SPEED
+
+HIDDEN = 8
+N_CLASSES = 3
+# what a log-scale or an entry of a matrix is disturbed by, about; more makes inverses of far-out latents so large that
+# float64 runs out of digits
+PERTURBATION = 0.2
+
+
+class Case(NamedTuple):
+    make: Callable[[tuple[int, int, int], int], Bijection]  # (C, H, W), depth -> bijection
+    event_shape: Callable[[int, int, int], tuple[int, ...]] = lambda c, h, w: (c, h, w)
+    context: str | None = None  # "image" (of as many channels), "labels" or None
+
+
+def rescale(shape, depth):
+    channels = shape[0]
+    return Rescale(
+        torch.linspace(-1, 2, channels)[:, None, None], torch.linspace(0.1, 3, channels)[:, None, None], shape
+    )
+
+
+def affine_coupling(shape, depth, scale="sigmoid"):
+    c = shape[0]
+    return AffineCoupling(ConvNet(c - c // 2, HIDDEN, 2 * (c // 2), 1 + 2 * (depth % 2)), scale)
+
+
+def additive_coupling(shape, depth):
+    c = shape[0]
+    return AdditiveCoupling(ConvNet(c - c // 2, HIDDEN, c // 2))
+
+
+def chain(shape, depth, scale="sigmoid"):
+    steps = [(NormalizedConv1x1(shape[0]), affine_coupling(shape, depth, scale)) for _ in range(depth)]
+    return Chain([bijection for step in steps for bijection in step])
+
+
+def multi_scale(shape, depth, learned=True):
+    """Two levels of a (C, 4 H, 4 W) image."""
+    c, h, w = shape
+    levels = [Chain([Squeeze(), chain((4 * c, 2 * h, 2 * w), depth)]), Chain([Squeeze(), chain((8 * c, h, w), depth)])]
+    standardizers = [Standardize(ConvNet(2 * c, HIDDEN, 4 * c))] if learned else []
+    return MultiScale(levels, standardizers, [(2 * c, 2 * h, 2 * w), (8 * c, h, w)])
+
+
+def top(shape, depth, net=Constant):
+    """On flat latents of `depth` values before the last level's."""
+    c, h, w = shape
+    return Top(Standardize(net(2 * c, h, w)), shape)
+
+
+def four_times(c, h, w):
+    return c // 2, 4 * (1 if h > 1 else h), 4  # few values, for the Jacobian
+
+
+BIJECTIONS = {
+    "ActNorm": Case(lambda shape, depth: ActNorm(shape[0])),
+    "AdditiveCoupling": Case(additive_coupling),
+    "AffineCoupling, sigmoid": Case(affine_coupling),
+    "AffineCoupling, exp": Case(partial(affine_coupling, scale="exp")),
+    "Chain": Case(chain),
+    "Chain, exp": Case(partial(chain, scale="exp")),
+    "Chain of none": Case(lambda shape, depth: Chain([])),
+    "Conv1x1": Case(lambda shape, depth: Conv1x1(shape[0])),
+    "MultiScale": Case(multi_scale, four_times),
+    "MultiScale, standard": Case(partial(multi_scale, learned=False), four_times),
+    "NormalizedConv1x1": Case(lambda shape, depth: NormalizedConv1x1(shape[0])),
+    "Permute, reverse": Case(lambda shape, depth: Permute(shape[0])),
+    "Permute, shuffle": Case(lambda shape, depth: Permute(shape[0], "shuffle")),
+    "Rescale": Case(rescale),
+    "Squeeze": Case(lambda shape, depth: Squeeze(), lambda c, h, w: (c, 2 * h, 2 * w)),
+    "Standardize, constant": Case(lambda shape, depth: Standardize(Constant(2 * shape[0], *shape[1:]))),
+    "Standardize, image": Case(
+        lambda shape, depth: Standardize(ConvNet(shape[0], HIDDEN, 2 * shape[0])), context="image"
+    ),
+    "Standardize, sigmoid": Case(
+        lambda shape, depth: Standardize(ConvNet(shape[0], HIDDEN, 2 * shape[0]), "sigmoid"), context="image"
+    ),
+    "Standardize, labels": Case(
+        lambda shape, depth: Standardize(LabelTable(N_CLASSES, 2 * shape[0], *shape[1:])), context="labels"
+    ),
+    "Top": Case(top, lambda c, h, w: (c * h * w + 3,)),
+    "Top, labels": Case(
+        partial(top, net=partial(LabelTable, N_CLASSES)), lambda c, h, w: (c * h * w + 3,), context="labels"
+    ),
+}
+
+
+def random_case(case, shape, depth, seed, n_rows=4):
+    """A bijection none of whose parameters is zero, a batch and a context for it."""
+    generator = torch.Generator().manual_seed(seed)
+    event_shape = case.event_shape(*shape)
+    inner = (event_shape[0], event_shape[1] // 4, event_shape[2] // 4) if case.event_shape is four_times else shape
+    bijection = randomize(case.make(inner, depth), generator)
+    x = torch.randn(n_rows, *event_shape, generator=generator)
+    context = {
+        None: None,
+        "image": torch.randn(n_rows, *shape, generator=generator),
+        "labels": torch.arange(n_rows) % N_CLASSES,
+    }[case.context]
+    return bijection, x, context
+
+
+@torch.no_grad()
+def randomize(module, generator):
+    """Draw a module's parameters and disturb every one of them, so that nothing is an identity."""
+    for part in module.modules():
+        if hasattr(part, "reset_parameters"):
+            part.reset_parameters(generator)
+    for name, parameter in module.named_parameters():
+        gain = SPEED if "raw" in name else RAW_GAIN  # by which layers multiply it
+        parameter.add_(PERTURBATION / gain * torch.randn(parameter.shape, generator=generator))
+    return module

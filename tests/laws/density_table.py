@@ -1,0 +1,47 @@
+"""The densities that the laws are checked on: name -> constructor and data. A new density is one more line."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from flowdetect.datasets import load_images
+from flowdetect.density import BaseDensity, GlowDensity
+
+DIGITS, LABELS = load_images("digits", return_X_y=True)  # (n, 8, 8) uint8, 0..16
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, size=(40, 4, 4, 3)).astype(np.uint8)
+REAL_IMAGES = RNG.normal(size=(40, 4, 4))
+TABLE = RNG.normal(size=(60, 5)) * [1, 10, 0.1, 1, 1] + [0, 100, 0, 0, 0]
+NAMES = RNG.choice(["even", "odd"], size=60)
+
+# fast, and yet away from the identity that a flow starts as
+glow = partial(GlowDensity, n_steps=1, hidden_channels=8, max_epochs=2, batch_size=16, learning_rate=2e-3)
+
+
+class Case(NamedTuple):
+    make: Callable[..., BaseDensity]
+    X: Any
+    y: Any = None
+
+
+DENSITIES = {
+    "Glow, digits": Case(partial(glow, n_bins=17, n_steps=2), DIGITS[:80]),
+    "Glow, digits as rows": Case(partial(glow, n_bins=17, image_shape=(8, 8)), DIGITS[:80].reshape(80, 64)),
+    "Glow, digits by class": Case(partial(glow, n_bins=17, conditional=True), DIGITS[:80], LABELS[:80]),
+    "Glow, constant volume": Case(partial(glow, n_bins=17, coupling="additive", split_prior="standard"), DIGITS[:80]),
+    "Glow, exp scale, shuffle, two draws": Case(
+        partial(glow, n_bins=17, scale="exp", permutation="shuffle", n_draws=2), DIGITS[:80]
+    ),
+    "Glow, reverse, one level": Case(partial(glow, n_bins=17, permutation="reverse", n_levels=1), DIGITS[:80]),
+    "Glow, colour": Case(glow, COLOUR),
+    "Glow, colour, torch": Case(glow, torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
+    "Glow, real-valued images": Case(glow, REAL_IMAGES),
+    "Glow, one column": Case(glow, TABLE[:, :1]),
+    "Glow, two columns": Case(partial(glow, n_steps=2), TABLE[:, :2].astype(np.float32)),
+    "Glow, five columns": Case(glow, TABLE),
+    "Glow, five columns by class": Case(partial(glow, conditional=True, permutation="shuffle"), TABLE, NAMES),
+    "Glow, five columns in bins": Case(partial(glow, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
+}

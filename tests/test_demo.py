@@ -1,0 +1,133 @@
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from flowdetect.__main__ import main
+from flowdetect.demo import OUTSIDE, load_sets, wording
+
+TINY = ["--epochs", "1", "--steps", "1", "--hidden", "8", "--images", "200"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One tiny demonstration: what it printed and the page it wrote."""
+    folder = tmp_path_factory.mktemp("demo") / "new"
+    command = [sys.executable, "-m", "flowdetect", "demo", *TINY, "--ood", "dimmed,flat", "--out", str(folder)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return printed, (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_tables_and_sentences_are_printed(run):
+    printed, _ = run
+    assert printed.count("| likelihood      | digits | ") == printed.count("| corrected score | digits | ") == 2
+    for words in ("first latent level zeroed", "2 pixels left", "- dimmed: the", "- flat: the", "report.html"):
+        assert words in printed
+
+
+def test_page_is_self_contained(run):
+    _, page = run
+    assert "http:" not in page
+    assert "https:" not in page
+    assert "<script" not in page
+    assert "<link" not in page
+    sources = re.findall(r"src\s*=\s*\"([^\"]{0,30})", page)
+    assert len(sources) >= 6
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_page_says_what_was_printed(run):
+    printed, page = run
+    number = re.search(r"likelihood      \| digits \| dimmed *\| *(\d\.\d{3})", printed)[1]
+    assert f"(AUROC {number})" in page
+    assert "seed 0" in page
+    assert "scikit-learn" in page
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "corrected", "said"),
+    [
+        (0.29, 0.91, ["gets it wrong", "gets it right"]),
+        (0.31, 0.90, ["prefers the wrong images", "some of them apart"]),
+        (0.50, 0.49, ["likelihood tells some of them apart", "corrected score prefers the wrong images"]),
+        (0.91, 0.85, ["likelihood tells them apart", "the correction costs"]),
+        (0.91, 0.87, ["likelihood tells them apart"]),
+    ],
+)
+def test_verdict_follows_the_numbers(likelihood, corrected, said):
+    sentence = wording.verdict("faint", likelihood, corrected)
+    for words in said:
+        assert words in sentence
+    assert ("gets it wrong" in sentence) == (likelihood < 0.3)
+    assert ("gets it right" in sentence) == (corrected > 0.9)
+    assert ("costs" in sentence) == (corrected < likelihood - 0.05)
+    assert f"AUROC {likelihood:.3f}" in sentence
+
+
+def test_headline_follows_the_numbers():
+    assert "gets 'a' wrong" in wording.headline({"a": (0.1, 0.95), "b": (0.6, 0.7)})
+    assert "gets it right" in wording.headline({"a": (0.1, 0.95), "b": (0.1, 0.7)})
+    assert "does not set them right" in wording.headline({"a": (0.1, 0.8), "b": (0.2, 0.7)})
+    assert "not by far" in wording.headline({"a": (0.4, 0.95)})
+    assert "prefers none" in wording.headline({"a": (0.6, 0.95)})
+
+
+def test_advice_is_given_only_where_the_story_is_missing():
+    assert wording.FASHION_COMMAND in wording.advice("digits", {"a": (0.4, 0.95)})
+    assert wording.advice("digits", {"a": (0.2, 0.95)}) == wording.DIGITS_CAUTION
+    assert wording.advice("mnist", {"a": (0.2, 0.95)}) is None
+    assert wording.advice("fashion_mnist", {"a": (0.4, 0.95)}) is None
+
+
+def test_shift_sentence_follows_the_sign():
+    assert "less likely (+0.50" in wording.shift_sentence("moved", 0.5)
+    assert "more likely (-0.50" in wording.shift_sentence("moved", -0.5)
+    assert "hardly moves" in wording.shift_sentence("moved", 0.01)
+
+
+def test_sets_are_disjoint_and_of_one_shape():
+    sets = load_sets("digits", list(OUTSIDE))
+    assert len(sets.train) + len(sets.calibration) == 1043
+    assert {images.shape[1:] for images in (sets.train, sets.calibration, sets.test, *sets.outside.values())} == {
+        (8, 8)
+    }
+    assert all(images.max() < sets.n_bins for images in sets.outside.values())
+    assert all(np.ptp(image) == 0 for image in sets.outside["flat"])
+
+
+@pytest.mark.parametrize("name", ["no_such_set", "mnist"])
+def test_unfit_outside_set_is_explained_in_a_line(name, capsys, monkeypatch, tmp_path):
+    np.savez(tmp_path / "mnist.npz", X_test=np.zeros((3, 28, 28), np.uint8), y_test=np.zeros(3, np.int64))
+    monkeypatch.setenv("FLOWDETECT_DATA", str(tmp_path))
+    assert main(["demo", "--ood", name]) == 2
+    error = capsys.readouterr().err
+    assert f"the outside set '{name}'" in error
+    assert "dimmed" in error
+    assert "FLOWDETECT_DATA" in error
+
+
+def test_digits_own_set_with_another_data_set(tmp_path, monkeypatch):
+    images, labels = np.zeros((30, 28, 28), np.uint8), np.zeros(30, np.int64)
+    np.savez(tmp_path / "mnist.npz", X_train=images, y_train=labels, X_test=images, y_test=labels)
+    monkeypatch.setenv("FLOWDETECT_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match="goes with --dataset digits only"):
+        load_sets("mnist", ["unseen"])
+    with pytest.raises(ValueError, match="cannot train on 'svhn'"):
+        load_sets("svhn")
+
+
+@pytest.mark.parametrize("arguments", [["demo", "--dataset", "letters"], ["demo", "--epochs", "0"], []])
+def test_wrong_arguments(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: python -m flowdetect" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert re.match(r"flowdetect \d+\.\d+", capsys.readouterr().out)
