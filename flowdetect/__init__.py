@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowdetect.datasets import load_images
-    from flowdetect.density import GlowDensity, load
+    from flowdetect.density import GlowDensity, PixelCNNDensity, load
     from flowdetect.detectors import ComplexityDetector, LikelihoodDetector
     from flowdetect.evaluation import ood_report
     from flowdetect.sit import AddNoise, Translate, ZeroLatents
@@ -23,6 +23,7 @@ __all__ = [
     "ComplexityDetector",
     "GlowDensity",
     "LikelihoodDetector",
+    "PixelCNNDensity",
     "Translate",
     "ZeroLatents",
     "__version__",
@@ -36,6 +37,7 @@ _HOMES = {
     "ComplexityDetector": "detectors",
     "GlowDensity": "density",
     "LikelihoodDetector": "detectors",
+    "PixelCNNDensity": "density",
     "Translate": "sit",
     "ZeroLatents": "sit",
     "load": "density",

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 N_BINS_8_BIT = 256
+COUNTED_AT_ONCE = 1024  # rows
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,16 @@ def row_generators(rows: NDArray[Any], seed: int) -> Iterator[np.random.Generato
     for row in canonical:
         digest = hashlib.blake2b(row.tobytes(), key=key, digest_size=16).digest()
         yield np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+def count_values(rows: NDArray[Any], n_channels: int, n_bins: int) -> NDArray[np.int64]:
+    """Count how often each channel takes each value: rows (n, H*W*C) of whole numbers -> (C, n_bins)."""
+    counts = np.zeros((n_channels, n_bins), dtype=np.int64)
+    for start in range(0, len(rows), COUNTED_AT_ONCE):
+        values = rows[start : start + COUNTED_AT_ONCE].reshape(-1, n_channels).astype(np.intp)
+        for channel, column in enumerate(values.T):
+            counts[channel] += np.bincount(column, minlength=n_bins)
+    return counts
 
 
 def keyed_uniform(rows: NDArray[Any], seed: int, n_draws: int = 1) -> NDArray[np.float32]:

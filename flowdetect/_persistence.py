@@ -30,6 +30,7 @@ OURS = {
     "ComplexityDetector": "flowdetect.detectors",
     "GlowDensity": "flowdetect.density",
     "LikelihoodDetector": "flowdetect.detectors",
+    "PixelCNNDensity": "flowdetect.density",
     "Translate": "flowdetect.sit",
     "ZeroLatents": "flowdetect.sit",
 }

@@ -4,11 +4,63 @@ from __future__ import annotations
 
 import math
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+MAX_LOG_SCALE = 7.0
+# uniform draws are kept this far from 0 and 1, where the logistic quantile is infinite
+MARGIN = 1e-6
 
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:
     """log N(z; 0, 1) elementwise, nats."""
     return -0.5 * z.square() - HALF_LOG_2PI
+
+
+def bound_log_scale(log_s: Tensor) -> Tensor:
+    """Keep log-scales within [-7, 7], so that neither a density nor a bin's mass becomes 0 or infinite."""
+    return log_s.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE)
+
+
+def logistic_log_prob(y: Tensor, mu: Tensor, log_s: Tensor) -> Tensor:
+    """Log-density of the logistic distribution, elementwise: -z - log s - 2 log(1 + e^-z), z = (y - mu) / s."""
+    z = (y - mu) * (-log_s).exp()
+    return F.logsigmoid(z) + F.logsigmoid(-z) - log_s
+
+
+def discretized_logistic_log_prob(y: Tensor, mu: Tensor, log_s: Tensor, n_bins: int) -> Tensor:
+    """Log-mass of a bin under a logistic distribution (Salimans et al. 2017, eq. 2), elementwise, nats.
+
+    With a = (y + h - mu) / s, b = (y - h - mu) / s and half a bin h = 1 / (n_bins - 1), the mass is sigma(a) - sigma(b)
+    = sigma(a) sigma(-b) (1 - e^(b - a)), which needs no difference of nearly equal numbers. The first bin owns the tail
+    below, sigma(a), and the last one that above, sigma(-b).
+
+    Parameters
+    ----------
+    y : tensor
+        Values x = 0 .. n_bins - 1 mapped to 2 x / (n_bins - 1) - 1; off the grid and outside [-1, 1] too.
+    mu, log_s : tensors that broadcast against y
+        Location, and log-scale within the bounds of `bound_log_scale`.
+    n_bins : int
+    """
+    half = 1 / (n_bins - 1)
+    inverse_s = (-log_s).exp()
+    below = F.logsigmoid((y + half - mu) * inverse_s)
+    above = F.logsigmoid((mu - y + half) * inverse_s)
+    width = (-torch.expm1(-2 * half * inverse_s)).log()
+    inner = below + above + width
+    return torch.where(y <= -1, below, torch.where(y >= 1, above, inner))
+
+
+def logistic_quantile(u: Tensor) -> Tensor:
+    """Quantile of the standard logistic distribution, log(u / (1 - u)), of uniform draws a little inside (0, 1)."""
+    u = u.clamp(MARGIN, 1 - MARGIN)
+    return u.log() - (-u).log1p()
+
+
+def categorical_quantile(logits: Tensor, u: Tensor, dim: int = 1) -> Tensor:
+    """Index whose cumulative probability first exceeds a uniform draw; u has the shape of logits without `dim`."""
+    cumulative = logits.softmax(dim).cumsum(dim)
+    return (cumulative < u.unsqueeze(dim) * cumulative.narrow(dim, -1, 1)).sum(dim).clamp_max(logits.shape[dim] - 1)

@@ -233,7 +233,8 @@ def _check_terms(fitted: Any, X: Any, y: Any) -> None:
     for labels in _ways(y):
         terms, scores = fitted.likelihood_terms(X, labels), fitted.score_samples(X, labels)
         if "log_px" in terms:
-            _demand(_same(np.reshape(terms.log_px, (len(X), -1)).sum(1), scores, 1e-5), "log_px must sum to the score.")
+            total = np.reshape(terms.log_px, (len(X), -1)).sum(1) + terms.get("log_class", 0.0)
+            _demand(_same(total, scores, 1e-5), "log_px and, without y, log_class must sum to the score.")
             continue
         total = terms.log_pz + terms.log_det + terms.get("log_class", 0.0)
         _demand(_same(total, scores, 1e-5), "log_pz, log_det and, without y, log_class must sum to the score.")

@@ -95,6 +95,12 @@ def test_sets_are_disjoint_and_of_one_shape():
     }
     assert all(images.max() < sets.n_bins for images in sets.outside.values())
     assert all(np.ptp(image) == 0 for image in sets.outside["flat"])
+    np.testing.assert_array_equal(sets.outside["halved"][:, :, :4], sets.test[:, :, :4])
+    assert not sets.outside["halved"][:, :, 4:].any()
+    frame = sets.outside["small"].copy()
+    frame[:, 2:6, 2:6] = 0
+    assert not frame.any()
+    np.testing.assert_allclose(sets.outside["small"].mean(), sets.test.mean() / 4, atol=0.05)
 
 
 @pytest.mark.parametrize("name", ["no_such_set", "mnist"])

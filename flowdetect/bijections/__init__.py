@@ -2,7 +2,7 @@
 
 from flowdetect.bijections.base import Bijection, Chain
 from flowdetect.bijections.coupling import AdditiveCoupling, AffineCoupling
-from flowdetect.bijections.elementwise import ActNorm, Rescale, Standardize
+from flowdetect.bijections.elementwise import ActNorm, Gaussianize, Rescale, Standardize
 from flowdetect.bijections.linear import Conv1x1, NormalizedConv1x1, Permute
 from flowdetect.bijections.reshape import MultiScale, Squeeze, Top
 
@@ -13,6 +13,7 @@ __all__ = [
     "Bijection",
     "Chain",
     "Conv1x1",
+    "Gaussianize",
     "MultiScale",
     "NormalizedConv1x1",
     "Permute",

@@ -17,9 +17,9 @@ def sum_except_batch(x: Tensor) -> Tensor:
     return x.flatten(1).sum(1)
 
 
-def soft_bound(h: Tensor, bound: float) -> Tensor:
-    """Squash h smoothly into (-bound, bound), with slope 1 at 0."""
-    return bound * torch.tanh(h / bound)
+def soft_bound(h: Tensor, bound: float, gain: float = 1.0) -> Tensor:
+    """Squash gain * h smoothly into (-bound, bound), with slope gain at 0."""
+    return bound * torch.tanh(h * (gain / bound))
 
 
 class Bijection(nn.Module):

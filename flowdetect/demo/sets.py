@@ -55,13 +55,28 @@ class Dataset:
 
 DATASETS = {
     "digits": Dataset(
-        17, ("dimmed", "dimmed_ones", "unseen", "shifted", "flat", "noise"), epochs=12, steps=4, hidden=64
+        17, ("halved", "small", "dimmed", "unseen", "shifted", "flat", "noise"), epochs=12, steps=4, hidden=64
     ),
-    "fashion_mnist": Dataset(256, ("mnist", "dimmed"), epochs=2, steps=4, hidden=64),
-    "mnist": Dataset(256, ("fashion_mnist", "dimmed"), epochs=2, steps=4, hidden=64),
-    "kmnist": Dataset(256, ("mnist", "dimmed"), epochs=2, steps=4, hidden=64),
-    "cifar10": Dataset(256, ("svhn", "dimmed"), epochs=2, steps=4, hidden=64),
+    "fashion_mnist": Dataset(256, ("mnist", "halved"), epochs=2, steps=4, hidden=64),
+    "mnist": Dataset(256, ("fashion_mnist", "halved"), epochs=2, steps=4, hidden=64),
+    "kmnist": Dataset(256, ("mnist", "halved"), epochs=2, steps=4, hidden=64),
+    "cifar10": Dataset(256, ("svhn", "halved"), epochs=2, steps=4, hidden=64),
 }
+
+
+def _halved(images: Images, n_bins: int, generator: np.random.Generator) -> Images:
+    halved = images.copy()
+    halved[:, :, images.shape[2] // 2 :] = 0
+    return halved
+
+
+def _small(images: Images, n_bins: int, generator: np.random.Generator) -> Images:
+    height, width = images.shape[1] // 2, images.shape[2] // 2
+    blocks = images[:, : 2 * height, : 2 * width].reshape(len(images), height, 2, width, 2, -1)
+    small = np.zeros_like(images).reshape(*images.shape[:3], -1)
+    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+    small[:, top : top + height, left : left + width] = blocks.mean((2, 4)).round()
+    return small.reshape(images.shape)
 
 
 def _dimmed(images: Images, n_bins: int, generator: np.random.Generator) -> Images:
@@ -81,14 +96,22 @@ def _noise(images: Images, n_bins: int, generator: np.random.Generator) -> Image
     return generator.integers(0, n_bins, images.shape).astype(np.uint8)
 
 
-MAKERS: dict[str, Maker] = {"dimmed": _dimmed, "shifted": _shifted, "flat": _flat, "noise": _noise}
+MAKERS: dict[str, Maker] = {
+    "halved": _halved,
+    "small": _small,
+    "dimmed": _dimmed,
+    "shifted": _shifted,
+    "flat": _flat,
+    "noise": _noise,
+}
 
 OUTSIDE = {
+    "halved": "the held-out images with their right half painted black",
+    "small": "the held-out images at half their size, on black",
     "dimmed": "the held-out images at half brightness",
     "shifted": "the held-out images moved left by one pixel, the lost column entering at the right",
     "flat": "one grey level over the whole image, another in each",
     "noise": "each pixel drawn evenly from all grey levels",
-    "dimmed_ones": "the held-out digits 1 at half brightness",
     "unseen": f"the digits {KNOWN_DIGITS} and above, which are left out of training",
 }
 
@@ -125,11 +148,7 @@ def load_sets(dataset: str, outside: Sequence[str] = (), n_images: int | None = 
     n_calibration = min(MAX_CALIBRATION, round(CALIBRATION_FRACTION * len(X)))
     known = X_test[y_test < KNOWN_DIGITS] if dataset == "digits" else X_test
     test = known[:MAX_TEST]
-    own = (
-        {"unseen": X_test[y_test >= KNOWN_DIGITS], "dimmed_ones": X_test[y_test == 1] // 2}
-        if dataset == "digits"
-        else {}
-    )
+    own = {"unseen": X_test[y_test >= KNOWN_DIGITS]} if dataset == "digits" else {}
     n_bins = DATASETS[dataset].n_bins
     return Sets(
         name=dataset,

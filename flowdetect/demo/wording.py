@@ -8,8 +8,7 @@ from html import escape
 WRONG, CHANCE, RIGHT = 0.3, 0.5, 0.9  # AUROC
 SMALL_CHANGE = 0.05  # of an AUROC, or of bits/dim
 DIGITS_CAUTION = (
-    "Digits this small are soon learned: a flow trained longer knows how bright they are, and the failure fades; "
-    "compare with --epochs 60."
+    "Digits this small are soon learned: a flow trained longer prefers the wrong images less; compare with --epochs 60."
 )
 FASHION_COMMAND = "python -m flowdetect demo --dataset fashion_mnist --ood mnist"
 

@@ -5,5 +5,6 @@ from flowdetect.density.base import BaseDensity
 from flowdetect.density.flow import FlowDensity, FlowModel
 from flowdetect.density.glow import GlowDensity
 from flowdetect.density.model import DensityModel
+from flowdetect.density.pixelcnn import PixelCNNDensity
 
-__all__ = ["BaseDensity", "DensityModel", "FlowDensity", "FlowModel", "GlowDensity", "load"]
+__all__ = ["BaseDensity", "DensityModel", "FlowDensity", "FlowModel", "GlowDensity", "PixelCNNDensity", "load"]

@@ -27,12 +27,11 @@ from flowdetect.density._checkpoint import Checkpoint
 from flowdetect.density._devices import resolve_device, resolve_precision
 from flowdetect.density.base import BaseDensity
 from flowdetect.density.model import DensityModel
-from flowdetect.nets import ConvNet
 
 GRADIENT_CLIP = 1.0  # norm of the gradient of bits/dim
 WARM_UP = 0.1  # share of the steps, linear
 EMA_DECAY = 0.99
-AUTO_STEPS, AUTO_MAX_EPOCHS = 6000, 500
+AUTO_STEPS, AUTO_MAX_EPOCHS = 4000, 500
 MIN_ROWS_TO_HOLD_OUT = 20
 MAX_SKIPPED = 20  # non-finite steps in a row that end training
 CHECKPOINT_SECONDS = 60.0
@@ -42,7 +41,7 @@ COUNTERS = (
     *("bits_sum", "best_bits", "finished", "history"),
 )
 Batch = tuple[Tensor, Tensor | None, Tensor | None]  # x, context, noise
-INITIAL, SPLIT, ORDER, NOISE, SCORING = range(5)  # streams of randomness
+INITIAL, SPLIT, ORDER, NOISE, SCORING, DROPOUT = range(6)  # streams of randomness
 
 
 def stream(seed: int, kind: int, counter: int = 0) -> int:
@@ -108,6 +107,8 @@ def train_one_of_many(
     failure = training.run(fabric, checkpoint)
     if fabric.is_global_zero:
         _persistence.write(path, "training", *training.state())
+    fabric.barrier()  # nobody leaves while another still speaks to it
+    torch.distributed.destroy_process_group()
     return failure
 
 
@@ -195,9 +196,10 @@ class Training:
             self.model.initialize(*self._tensors(self.rows[index], codes, stream(self.density.seed_, INITIAL, 1)))
 
     def _set_training_dtype(self, precision: str) -> None:
+        dtype: Any = torch.bfloat16 if precision == "bfloat16" else None
         for module in self.model.modules():
-            if isinstance(module, ConvNet):
-                module.training_dtype = torch.bfloat16 if precision == "bfloat16" else None
+            if hasattr(module, "training_dtype"):
+                module.training_dtype = dtype
 
     # ---- the loop
 
@@ -254,6 +256,7 @@ class Training:
         for group in optimizer.param_groups:
             group["lr"] = self._learning_rate()
         x, context, noise = batch
+        self.model.begin_step(stream(self.density.seed_, DROPOUT, self.step))
         loss = -model(x, context, noise).mean() / (x[0].numel() * math.log(2))  # bits/dim
         fabric.backward(loss)
         norm = fabric.clip_gradients(model, optimizer, max_norm=GRADIENT_CLIP, error_if_nonfinite=False)

@@ -41,7 +41,7 @@ class BaseDensity(RowsDoor):
     conditional : bool, default False
         True: y holds class labels, and the density is of x given y. False: y is ignored.
     max_epochs : "auto" or int, default "auto"
-        Passes over the training rows; "auto": as many as make about 6,000 steps, 500 at most.
+        Passes over the training rows; "auto": as many as make about 4,000 steps, 500 at most.
     batch_size : int, default 64
         Rows per step.
     learning_rate : float, default 1e-3
@@ -147,8 +147,14 @@ class BaseDensity(RowsDoor):
         from flowdetect.density._training import fit_model
 
         self._validate_params()
-        rows, codes = self._read_training_data(X, y)
-        fit_model(self, rows, codes)
+        before = dict(self.__dict__)
+        try:
+            rows, codes = self._read_training_data(X, y)
+            fit_model(self, rows, codes)
+        except BaseException:
+            if self.__dict__.get("model_") is before.get("model_"):  # nothing was trained: all stays as it was
+                self.__dict__ = before
+            raise
         return self
 
     # ---- scoring
@@ -199,6 +205,22 @@ class BaseDensity(RowsDoor):
 
         return self._in_chunks(one_chunk, rows, noise)[0]
 
+    def _likeliest_codes(
+        self, rows: NDArray[Any], y: Any, noises: list[NDArray[Any] | None]
+    ) -> NDArray[np.int64] | None:
+        """Class indices of a conditional density: those of y, else the likeliest of each row."""
+        if not self.conditional or y is not None:
+            return self._read_labels(y, len(rows))
+        joint = np.mean([self._log_prob_by_class(rows, noise) for noise in noises], axis=0) + self.class_log_prior_
+        return joint.argmax(1)
+
+    def _drawn_codes(self, y: Any, n_rows: int, seed: int) -> NDArray[np.int64] | None:
+        """Class indices to draw from: those of y, else drawn with their training frequencies."""
+        if not self.conditional or y is not None:
+            return self._read_labels(y, n_rows)
+        prior = np.exp(self.class_log_prior_)
+        return np.random.default_rng(seed).choice(len(prior), n_rows, p=prior / prior.sum())
+
     def _finite(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         if not np.isfinite(scores).all():
             row = int(np.flatnonzero(~np.isfinite(scores))[0])
@@ -247,10 +269,7 @@ class BaseDensity(RowsDoor):
         if not isinstance(temperature, Real) or not 0 <= temperature < math.inf:
             raise ValueError(f"temperature must be a finite number >= 0, got {temperature!r}.")
         seed = draw_seed(random_state)
-        codes = self._read_labels(y, int(n_samples))
-        if self.conditional and codes is None:
-            prior = np.exp(self.class_log_prior_)
-            codes = np.random.default_rng(seed).choice(len(prior), int(n_samples), p=prior / prior.sum())
+        codes = self._drawn_codes(y, int(n_samples), seed)
         generator = torch.Generator().manual_seed(seed)
         parts = []
         with torch.no_grad():

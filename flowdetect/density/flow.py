@@ -12,28 +12,32 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Bunch, check_array
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from flowdetect.bijections import MultiScale, Rescale, Top
+from flowdetect._images import count_values
+from flowdetect.bijections import Bijection, Gaussianize, MultiScale, Rescale, Top
 from flowdetect.density.base import BaseDensity
 from flowdetect.density.model import DensityModel
 from flowdetect.distributions import standard_normal_log_prob
 
 BIN_CENTRE = 0.5
+NOISE_STEPS = 2**16
 TERMS = ("log_pz_levels", "log_det_levels", "log_det_split_levels")
 
 
 class FlowModel(DensityModel):
-    """A flow: log p(x) = log N(z; 0, 1) + log|det dz/dx|, z = top(flow(rescale(x + u))).
+    """A flow: log p(x) = log N(z; 0, 1) + log|det dz/dx|, z = top(flow(preprocess(x + u))).
 
     For data in bins, a bin has width 1 and u in [0, 1) is the dequantisation noise, so that E_u log p(x + u) is a lower
     bound of the discrete data's log-probability.
 
     Parameters
     ----------
-    rescale : Rescale
+    event_shape : (C, H, W)
+    preprocess : Bijection
+        The fixed map that values pass first.
     flow : MultiScale
     top : Top
         The standardisation of what arrives at the last level; the one place where a label enters.
@@ -42,11 +46,16 @@ class FlowModel(DensityModel):
     """
 
     def __init__(
-        self, rescale: Rescale, flow: MultiScale, top: Top, n_bins: int | None = None, n_classes: int | None = None
+        self,
+        event_shape: tuple[int, int, int],
+        preprocess: Bijection,
+        flow: MultiScale,
+        top: Top,
+        n_bins: int | None = None,
+        n_classes: int | None = None,
     ) -> None:
-        channels, height, width = rescale.loc.shape
-        super().__init__((channels, height, width), n_classes)
-        self.rescale = rescale
+        super().__init__(event_shape, n_classes)
+        self.preprocess = preprocess
         self.flow = flow
         self.top = top
         self.n_bins = n_bins
@@ -55,10 +64,13 @@ class FlowModel(DensityModel):
         """Add u, by default that of the bin's centre; real-valued data stay as they are."""
         if self.n_bins is None:
             return x
-        return x + (BIN_CENTRE if noise is None else noise)
+        if noise is None:
+            return x + BIN_CENTRE
+        # so coarse that float32 keeps x + u below x + 1 for 8-bit x: u >= 1 - 2^-17 would round up into the next bin
+        return x + (noise * NOISE_STEPS).floor() / NOISE_STEPS
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
-        y, log_det = self.rescale(self.dequantize(x, noise))
+        y, log_det = self.preprocess(self.dequantize(x, noise))
         for bijection in (self.flow, self.top):
             y, term = bijection(y, context)
             log_det = log_det + term
@@ -66,7 +78,7 @@ class FlowModel(DensityModel):
 
     def log_prob_by_class(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """As of the base; the flow below the top, which knows no label, is computed once."""
-        y, log_det = self.rescale(self.dequantize(x, noise))
+        y, log_det = self.preprocess(self.dequantize(x, noise))
         y, term = self.flow(y)
         columns = []
         for k in range(self.n_classes or 0):
@@ -76,19 +88,19 @@ class FlowModel(DensityModel):
 
     def levels(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> list[Tensor]:
         """log_pz_levels, log_det_levels and log_det_split_levels, each (n, L), nats; the first two sum to log_prob."""
-        y, constant = self.rescale(self.dequantize(x, noise))
+        y, first_term = self.preprocess(self.dequantize(x, noise))
         y, log_det, log_det_split = self.flow.forward_levels(y)
         z, top_term = self.top(y, context)
         log_pz = standard_normal_log_prob(z)
         log_pz_levels = torch.stack([log_pz[:, columns].sum(1) for columns in self.flow.latent_slices], 1)
         pad = torch.zeros_like(log_det[:, 1:])
-        first = torch.cat([constant[:, None], pad], 1)  # the rescaling belongs to level 1
+        first = torch.cat([first_term[:, None], pad], 1)  # the preprocessing belongs to level 1
         last = torch.cat([pad, top_term[:, None]], 1)
         return [log_pz_levels, log_det + first + last, log_det_split + last]
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(n, C, H, W) -> latents (n, D), at the bins' centres."""
-        return self.top(self.flow(self.rescale(self.dequantize(x, None))[0])[0], context)[0]
+        return self.top(self.flow(self.preprocess(self.dequantize(x, None))[0])[0], context)[0]
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Latents (n, D) -> (n, C, H, W), the inverse of `encode`; nothing is rounded or clipped."""
@@ -96,7 +108,7 @@ class FlowModel(DensityModel):
         return v if self.n_bins is None else v - BIN_CENTRE
 
     def _generate(self, z: Tensor, context: Tensor | None) -> Tensor:
-        return self.rescale.inverse(self.flow.inverse(self.top.inverse(z, context)))
+        return self.preprocess.inverse(self.flow.inverse(self.top.inverse(z, context)))
 
     def sample(
         self,
@@ -105,12 +117,12 @@ class FlowModel(DensityModel):
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        loc = self.rescale.loc
-        v = self._generate(torch.randn(n, loc.numel(), generator=generator).to(loc) * temperature, context)
+        noise = torch.randn(n, math.prod(self.event_shape), generator=generator)
+        v = self._generate(noise.to(next(self.buffers())) * temperature, context)
         return v if self.n_bins is None else v.floor().clamp(0, self.n_bins - 1)
 
     def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> None:
-        self.top.initialize(self.flow.initialize(self.rescale(self.dequantize(x, noise))[0]), context)
+        self.top.initialize(self.flow.initialize(self.preprocess(self.dequantize(x, noise))[0]), context)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -120,20 +132,52 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
     Parameters
     ----------
     n_draws : int, default 1
-        Draws of the dequantisation noise over which a score is averaged; see also `BaseDensity` for the others.
+        Draws of the dequantisation noise over which a score is averaged.
+    preprocessing : "auto", "gaussianize" or "linear", default "auto"
+        The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize": each channel's
+        marginal distribution over the training data is made normal, for data in bins; "linear": bins are mapped to
+        about [-0.5, 0.5], real values are standardised. "auto": "gaussianize" in bins, but "linear" for a
+        constant-volume flow, whose log-determinant must not depend on x.
+
+    See `BaseDensity` for the other parameters.
     """
 
     n_draws: int = 1
+    preprocessing: str = "auto"
     model_: FlowModel = field(init=False)
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseDensity._parameter_constraints,
         "n_draws": [Interval(Integral, 1, None, closed="left")],
+        "preprocessing": [StrOptions({"auto", "gaussianize", "linear"})],
     }
     dequantizes: ClassVar[bool] = True
 
-    def _rescale(self, event_shape: tuple[int, int, int]) -> Rescale:
-        """Build the fixed first layer: standardised features, or bins mapped to about [-0.5, 0.5]."""
+    @property
+    def _has_constant_volume(self) -> bool:
+        """Whether the log-determinant of all that is learned is the same for all x."""
+        return False
+
+    def _learn_rescaling(self, rows: NDArray[Any]) -> None:
+        if self.preprocessing == "gaussianize" and self.n_bins_ is None:
+            raise ValueError(
+                f'{type(self).__name__}: preprocessing="gaussianize" is for data in bins, and X is real-valued; pass '
+                f'"auto" or "linear", or n_bins if X holds whole numbers.'
+            )
+        super()._learn_rescaling(rows)
+        if self.n_bins_ is not None and self._gaussianizes:
+            self.value_counts_ = count_values(rows, self._event_shape()[0], self.n_bins_)
+
+    @property
+    def _gaussianizes(self) -> bool:
+        if self.preprocessing == "auto":
+            return self.n_bins_ is not None and not self._has_constant_volume
+        return self.preprocessing == "gaussianize"
+
+    def _preprocess(self, event_shape: tuple[int, int, int]) -> Bijection:
+        """Build the fixed first layer."""
+        if self._gaussianizes:
+            return Gaussianize(torch.from_numpy(np.array(self.value_counts_)))
         loc, scale = (torch.from_numpy(np.array(value, dtype=np.float32)) for value in (self.loc_, self.scale_))
         tall = (-1, 1, 1) if loc.ndim else ()
         return Rescale(loc.reshape(tall), scale.reshape(tall), event_shape)
@@ -154,7 +198,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
         In bins, the bins' centres are mapped. A conditional flow needs y, else takes each row's likeliest class.
         """
         rows = self._read_rows(X)
-        codes = self._codes(rows, y, self._noises(rows, dequantize=False))
+        codes = self._likeliest_codes(rows, y, self._noises(rows, dequantize=False))
         model = cast(FlowModel, self._double_model())
 
         def one_chunk(x: Any, k: Any) -> list[Tensor]:
@@ -206,7 +250,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
         """
         rows = self._read_rows(X)
         noises = self._noises(rows)
-        codes = self._codes(rows, y, noises)
+        codes = self._likeliest_codes(rows, y, noises)
 
         def one_chunk(x: Any, u: Any, k: Any) -> list[Tensor]:
             return self.model_.levels(self._to_tensor(x), self._to_context(k), self._to_noise(u))
@@ -220,13 +264,6 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
             score = np.mean([self._log_prob(rows, None, noise) for noise in noises], axis=0)
             terms.log_class = score - terms.log_pz - terms.log_det
         return terms
-
-    def _codes(self, rows: NDArray[Any], y: Any, noises: list[NDArray[Any] | None]) -> NDArray[np.int64] | None:
-        """Class indices of a conditional flow: those of y, else the likeliest of each row."""
-        if not self.conditional or y is not None:
-            return self._read_labels(y, len(rows))
-        joint = np.mean([self._log_prob_by_class(rows, noise) for noise in noises], axis=0) + self.class_log_prior_
-        return joint.argmax(1)
 
     @property
     def score_is_bound_(self) -> bool:

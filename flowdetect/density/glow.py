@@ -53,13 +53,18 @@ class GlowDensity(FlowDensity):
     permutation : "conv1x1", "shuffle" or "reverse", default "conv1x1"
         What mixes the channels in each step.
     scale : "sigmoid" or "exp", default "sigmoid"
-        How a coupling's scale is made: s = sigmoid(b + 2) in (0.047, 0.9991) or s = exp(b) in (0.0067, 148), with b
-        bounded in (-5, 5).
+        How a coupling's scale is made: s = sigmoid(b + 2) in (0.27, 0.993) or s = exp(b) in (0.05, 20.1), with b
+        bounded in (-3, 3).
     split_prior : "learned" or "standard", default "learned"
         Whether what leaves a level is standardised by a network of what stays. "standard" with additive coupling is the
         constant-volume flow: its log-determinant is the same for all x.
     n_draws : int, default 1
         Draws of the dequantisation noise over which a score is averaged.
+    preprocessing : "auto", "gaussianize" or "linear", default "auto"
+        The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize": each channel's
+        marginal distribution over the training data is made normal, for data in bins; "linear": bins are mapped to
+        about [-0.5, 0.5], real values are standardised. "auto": "gaussianize" in bins, but "linear" for the
+        constant-volume flow.
 
     All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, batch_size,
     learning_rate, weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose,
@@ -119,7 +124,11 @@ class GlowDensity(FlowDensity):
         parameters = (2 * latent_shape[0], *latent_shape[1:])  # mean and log-scale
         net = Constant(*parameters) if self.n_classes is None else LabelTable(self.n_classes, *parameters)
         top = Top(Standardize(net), latent_shape)
-        return FlowModel(self._rescale(event_shape), flow, top, self.n_bins_, self.n_classes)
+        return FlowModel(event_shape, self._preprocess(event_shape), flow, top, self.n_bins_, self.n_classes)
+
+    @property
+    def _has_constant_volume(self) -> bool:
+        return self.coupling == "additive" and self.split_prior == "standard"
 
     def _multi_scale(self, event_shape: tuple[int, int, int]) -> MultiScale:
         channels, height, width = event_shape

@@ -49,6 +49,9 @@ class DensityModel(nn.Module):
         """Draw n values (n, C, H, W); noise is multiplied by the temperature; the generator lives on the CPU."""
         raise NotImplementedError
 
+    def begin_step(self, seed: int) -> None:
+        """Seed whatever noise a training step draws inside the model, such as dropout's; most models draw none."""
+
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all random initial parameters from the generator, and from nothing else."""
         for module in self.modules():

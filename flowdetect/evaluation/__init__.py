@@ -2,7 +2,13 @@
 
 from flowdetect.evaluation.metrics import aupr_in, aupr_out, auroc, bootstrap_interval, fpr_at_95_tpr
 from flowdetect.evaluation.ood import OODReport, ood_report
-from flowdetect.evaluation.plots import plot_image_grid, plot_roc, plot_score_histograms, plot_sit_shifts
+from flowdetect.evaluation.plots import (
+    plot_image_grid,
+    plot_pixel_likelihood,
+    plot_roc,
+    plot_score_histograms,
+    plot_sit_shifts,
+)
 
 __all__ = [
     "OODReport",
@@ -13,6 +19,7 @@ __all__ = [
     "fpr_at_95_tpr",
     "ood_report",
     "plot_image_grid",
+    "plot_pixel_likelihood",
     "plot_roc",
     "plot_score_histograms",
     "plot_sit_shifts",

@@ -117,7 +117,7 @@ def plot_roc(
     """
     ax = _axes(ax, (4, 4))
     ax.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1)
-    lines = []
+    lines, areas = [], []
     for i, (name, (scores_in, scores_out)) in enumerate(curves.items()):
         kept_in, kept_out = _scored(scores_in), _scored(scores_out)
         if not len(kept_in) or not len(kept_out):
@@ -125,11 +125,13 @@ def plot_roc(
             continue
         fpr, tpr = roc_points(kept_in, kept_out)
         ax.plot(fpr, tpr, color=_color(i), linestyle=LINES[i % len(LINES)], linewidth=1.8, clip_on=False)
-        lines.append((f"{name}  {auroc(kept_in, kept_out):.3f}", _color(i)))
+        areas.append(auroc(kept_in, kept_out))
+        lines.append((f"{name}  {areas[-1]:.3f}", _color(i)))
+    corner = (0.98, 0.02) if min(areas, default=1) >= 0.5 else (0.9, 0.35)  # curves below the diagonal pass the corner
     for place, (text, color) in enumerate([("AUROC", GREY), *lines][::-1]):
         ax.annotate(
             text,
-            (0.98, 0.02),
+            corner,
             xytext=(0, (LABEL_SIZE + 3) * place),
             xycoords="axes fraction",
             textcoords="offset points",
@@ -215,6 +217,36 @@ def plot_image_grid(
         ax.text(-0.12 * width, i * step_y + height / 2, label, ha="right", va="center", fontsize=LABEL_SIZE)
     ax.set(xlim=(0, right), ylim=(bottom, -headroom))
     ax.set_axis_off()
+    return ax
+
+
+def plot_pixel_likelihood(images: ArrayLike, log_px: ArrayLike, *, ax: Axes | None = None) -> Axes:
+    """Draw images, and below each how many bits each of its pixels costs: bright is unlikely.
+
+    Parameters
+    ----------
+    images : (n, H, W) or (n, H, W, C) array
+    log_px : array of the same shape, nats
+        From `likelihood_terms` of a `PixelCNNDensity`; channels are summed.
+    ax : matplotlib Axes, default=None
+
+    Returns
+    -------
+    ax : matplotlib Axes
+    """
+    bits = -np.asarray(log_px, dtype=float) / np.log(2)
+    if bits.shape != np.shape(images):
+        raise ValueError(f"log_px must have the shape of images, {np.shape(images)}, got {bits.shape}.")
+    bits = bits if bits.ndim == 3 else bits.sum(-1)
+    n, height, width = bits.shape
+    ax = plot_image_grid(images, n_columns=n, ax=ax)
+    step_x, step_y = 1.06 * width, 1.06 * height
+    top = max(float(np.quantile(bits, KEPT_QUANTILES[1])), 1e-9)
+    for i, costs in enumerate(bits):
+        extent = (i * step_x, i * step_x + width, step_y + height, step_y)
+        drawn = ax.imshow(costs, cmap="magma", vmin=0, vmax=top, extent=extent)
+    ax.set_ylim(step_y + height, 0)
+    ax.figure.colorbar(drawn, ax=ax, label="bits", shrink=0.8, pad=0.02)
     return ax
 
 

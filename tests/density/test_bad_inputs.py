@@ -9,7 +9,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 
 import flowdetect
-from flowdetect import GlowDensity, _persistence
+from flowdetect import GlowDensity, PixelCNNDensity, _persistence
 from flowdetect.density import _training
 
 RNG = np.random.default_rng(0)
@@ -66,6 +66,7 @@ DATA = {
     "five axes": (lambda: fit(np.zeros((4, 2, 2, 2, 2))), "dim 5", "dim <= 2"),
     "text": (lambda: fit(np.array([["a", "b"]] * 9)), "strings", "numeric values"),
     "a list of images": (lambda: fit(list(IMAGES)), "list", "np.stack"),
+    "real values to gaussianize": (lambda: fit(TABLE, preprocessing="gaussianize"), "real-valued", '"linear"'),
     "constant table": (lambda: fit(np.ones((30, 3))), "all 3 columns", "constant", "vary"),
     "constant real images": (lambda: fit(np.full((30, 4, 4), 0.5)), "constant", "n_bins"),
     "beyond float32": (lambda: fit(TABLE * 1e39), "standard deviation", "float32", "StandardScaler"),
@@ -106,6 +107,7 @@ OPTIONS = {
     "scale": ("tanh", "'sigmoid'", "'tanh'"),
     "split_prior": ("none", "'learned'", "'none'"),
     "n_draws": (0, "range [1, inf)", "0"),
+    "preprocessing": ("logit", "'gaussianize'", "'logit'"),
     "image_shape": (64, "(height, width)", "64"),
     "n_bins": (1, "whole number >= 2", "1"),
     "conditional": ("yes", "bool", "'yes'"),
@@ -124,6 +126,15 @@ OPTIONS = {
     "precision": ("float16", "'bfloat16'", "'float16'"),
     "n_devices": (0, "range [1, inf)", "0"),
     "checkpoint": (3.5, "path or None", "3.5"),
+}
+
+PIXELCNN_OPTIONS = {
+    "variant": ("pixelrnn", "'gated'", "'pixelrnn'"),
+    "likelihood": ("normal", "'categorical'", "'normal'"),
+    "n_filters": (0, "range [1, inf)", "0"),
+    "n_blocks": (1.5, "range [1, inf)", "1.5"),
+    "n_mixtures": (0, "range [1, inf)", "0"),
+    "dropout": (1, "range [0.0, 1.0)", "1"),
 }
 
 CHECKPOINTS = {
@@ -226,6 +237,14 @@ def test_options(name):
 
 def test_every_option_is_tried():
     assert set(OPTIONS) == set(GlowDensity().get_params())
+    shared = set(OPTIONS) & set(PixelCNNDensity().get_params())
+    assert set(PIXELCNN_OPTIONS) | shared == set(PixelCNNDensity().get_params())
+
+
+@pytest.mark.parametrize("name", PIXELCNN_OPTIONS)
+def test_pixelcnn_options(name):
+    value, *words = PIXELCNN_OPTIONS[name]
+    refuse(lambda: PixelCNNDensity(**{name: value}).fit(TABLE), ValueError, [name, *words])
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
@@ -253,3 +272,15 @@ def test_after_fitting(there, case):
 def test_warm_start_with_another_width(there):
     density = copy.deepcopy(there.table).set_params(warm_start=True)
     refuse(lambda: density.fit(TABLE[:, :2]), ValueError, ["warm_start", "clone"])
+
+
+def test_a_refused_fit_leaves_the_fitted_density_as_it_was(there):
+    density = copy.deepcopy(there.table)
+    scores = density.score_samples(TABLE)
+    with pytest.raises(ValueError, match="all 2 columns"):
+        density.fit(np.ones((30, 2)))
+    np.testing.assert_array_equal(density.score_samples(TABLE), scores)
+    unfitted = GlowDensity()
+    with pytest.raises(ValueError, match="all 2 columns"):
+        unfitted.fit(np.ones((30, 2)))
+    assert not [name for name in vars(unfitted) if name.endswith("_")]

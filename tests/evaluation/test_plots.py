@@ -6,7 +6,13 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from flowdetect.evaluation import plot_image_grid, plot_roc, plot_score_histograms, plot_sit_shifts
+from flowdetect.evaluation import (
+    plot_image_grid,
+    plot_pixel_likelihood,
+    plot_roc,
+    plot_score_histograms,
+    plot_sit_shifts,
+)
 
 rng = np.random.default_rng(0)
 SCORES = {"in": rng.normal(0, 1, 200), "out": rng.normal(3, 1, 100)}
@@ -103,6 +109,17 @@ def test_grid_of_flat_colour_and_many_images(images):
 def test_grid_refuses(parameters, message):
     with pytest.raises(ValueError, match=message):
         plot_image_grid(**parameters)
+
+
+def test_pixel_likelihood_shows_bits_below_their_images():
+    log_px = -np.log(2) * np.arange(24.0).reshape(2, 3, 4)
+    ax = plot_pixel_likelihood(np.zeros((2, 3, 4)), log_px)
+    maps = [image.get_array() for image in ax.images[2:]]
+    np.testing.assert_allclose(maps, np.arange(24.0).reshape(2, 3, 4))
+    colour = plot_pixel_likelihood(np.zeros((1, 3, 4, 3)), np.full((1, 3, 4, 3), -np.log(2)))
+    np.testing.assert_allclose(colour.images[1].get_array(), 3)
+    with pytest.raises(ValueError, match=r"shape of images, \(2, 3, 4\), got \(2, 3\)"):
+        plot_pixel_likelihood(np.zeros((2, 3, 4)), log_px[:, :, 0])
 
 
 def test_shifts_state_the_mean_and_name_each_scorer_once():

@@ -16,6 +16,7 @@ from flowdetect.bijections import (
     Bijection,
     Chain,
     Conv1x1,
+    Gaussianize,
     MultiScale,
     NormalizedConv1x1,
     Permute,
@@ -46,6 +47,12 @@ def rescale(shape, depth):
     return Rescale(
         torch.linspace(-1, 2, channels)[:, None, None], torch.linspace(0.1, 3, channels)[:, None, None], shape
     )
+
+
+def gaussianize(shape, depth):
+    """Channels that differ, with values that never occur among them."""
+    n_bins = 3 + depth
+    return Gaussianize(torch.arange(shape[0] * n_bins).reshape(shape[0], n_bins) % 4)
 
 
 def affine_coupling(shape, depth, scale="sigmoid"):
@@ -90,6 +97,7 @@ BIJECTIONS = {
     "Chain, exp": Case(partial(chain, scale="exp")),
     "Chain of none": Case(lambda shape, depth: Chain([])),
     "Conv1x1": Case(lambda shape, depth: Conv1x1(shape[0])),
+    "Gaussianize": Case(gaussianize),
     "MultiScale": Case(multi_scale, four_times),
     "MultiScale, standard": Case(partial(multi_scale, learned=False), four_times),
     "NormalizedConv1x1": Case(lambda shape, depth: NormalizedConv1x1(shape[0])),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from flowdetect.datasets import load_images
-from flowdetect.density import BaseDensity, GlowDensity
+from flowdetect.density import BaseDensity, GlowDensity, PixelCNNDensity
 
 DIGITS, LABELS = load_images("digits", return_X_y=True)  # (n, 8, 8) uint8, 0..16
 RNG = np.random.default_rng(0)
@@ -19,6 +19,7 @@ NAMES = RNG.choice(["even", "odd"], size=60)
 
 # fast, and yet away from the identity that a flow starts as
 glow = partial(GlowDensity, n_steps=1, hidden_channels=8, max_epochs=2, batch_size=16, learning_rate=2e-3)
+pixelcnn = partial(PixelCNNDensity, n_filters=8, n_blocks=1, n_mixtures=2, max_epochs=2, batch_size=16)
 
 
 class Case(NamedTuple):
@@ -35,6 +36,7 @@ DENSITIES = {
     "Glow, exp scale, shuffle, two draws": Case(
         partial(glow, n_bins=17, scale="exp", permutation="shuffle", n_draws=2), DIGITS[:80]
     ),
+    "Glow, linear preprocessing": Case(partial(glow, n_bins=17, preprocessing="linear"), DIGITS[:80]),
     "Glow, reverse, one level": Case(partial(glow, n_bins=17, permutation="reverse", n_levels=1), DIGITS[:80]),
     "Glow, colour": Case(glow, COLOUR),
     "Glow, colour, torch": Case(glow, torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
@@ -44,4 +46,18 @@ DENSITIES = {
     "Glow, five columns": Case(glow, TABLE),
     "Glow, five columns by class": Case(partial(glow, conditional=True, permutation="shuffle"), TABLE, NAMES),
     "Glow, five columns in bins": Case(partial(glow, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
+    "PixelCNN, digits": Case(partial(pixelcnn, variant="pixelcnn", n_bins=17), DIGITS[:80]),
+    "PixelCNN, gated, digits by class": Case(partial(pixelcnn, n_bins=17, conditional=True), DIGITS[:80], LABELS[:80]),
+    "PixelCNN, gated, categorical, colour": Case(partial(pixelcnn, likelihood="categorical"), COLOUR),
+    "PixelCNN++, dropout, digits": Case(partial(pixelcnn, variant="pixelcnn++", n_bins=17, dropout=0.5), DIGITS[:80]),
+    "PixelCNN++, colour, torch": Case(
+        partial(pixelcnn, variant="pixelcnn++"), torch.from_numpy(COLOUR).permute(0, 3, 1, 2)
+    ),
+    "PixelCNN++, real-valued images": Case(partial(pixelcnn, variant="pixelcnn++"), REAL_IMAGES),
+    "PixelCNN, one column": Case(pixelcnn, TABLE[:, :1]),
+    "PixelCNN, five columns": Case(pixelcnn, TABLE),
+    "PixelCNN, five columns by class": Case(partial(pixelcnn, conditional=True), TABLE, NAMES),
+    "PixelCNN, five columns in bins": Case(
+        partial(pixelcnn, n_bins=9, likelihood="categorical"), RNG.integers(0, 9, size=(60, 5))
+    ),
 }

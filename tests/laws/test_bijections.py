@@ -15,6 +15,7 @@ from flowdetect.bijections import (
     AffineCoupling,
     Bijection,
     Conv1x1,
+    Gaussianize,
     MultiScale,
     NormalizedConv1x1,
     Standardize,
@@ -102,6 +103,28 @@ def test_initialisation_gives_median_zero_and_standard_deviation_one():
     values = z.transpose(0, 1).flatten(1)
     assert values.median(1).values.tolist() == pytest.approx([0.0] * 3, abs=1e-4)
     assert values.std(1).tolist() == pytest.approx([1.0] * 3, abs=1e-2)
+
+
+class TestGaussianize:
+    def slopes(self, *counts):
+        return Gaussianize(torch.tensor(counts)).knots.diff(dim=1)
+
+    def test_slopes_lie_in_the_documented_interval(self):
+        low, high = map(float, re.search(r"slopes lie in \(([\d.]+), ([\d.]+)\)", Gaussianize.__doc__).groups())
+        one_value = [[10**9 * (i == k) for i in range(256)] for k in (0, 128, 255)]
+        two_values = [10**9 * (i in (0, 255)) for i in range(256)]
+        slopes = self.slopes(*one_value, two_values)
+        assert low <= slopes.min() <= 1.1 * low
+        assert 0.5 * high <= slopes.max() <= high
+
+    def test_probability_of_a_bin_is_its_share_of_the_counts(self):
+        counts = [500, 250, 0, 250]
+        probability = torch.special.ndtr(Gaussianize(torch.tensor([counts])).knots).diff(dim=1)[0]
+        expected = [0.98 * (count / 1000 + 0.3 / 4) / 1.3 for count in counts]
+        assert probability.tolist() == pytest.approx(expected, abs=1e-6)
+
+    def test_a_channel_without_counts_is_treated_as_uniform(self):
+        assert bool((self.slopes([0, 0, 0]) > 0).all())
 
 
 @torch.no_grad()

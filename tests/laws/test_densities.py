@@ -11,7 +11,7 @@ from unittest import SkipTest
 import numpy as np
 import pytest
 import torch
-from density_table import COLOUR, DENSITIES, DIGITS, LABELS, TABLE, glow
+from density_table import COLOUR, DENSITIES, DIGITS, LABELS, TABLE, glow, pixelcnn
 from scipy.special import logsumexp
 from sklearn.datasets import make_moons
 from sklearn.exceptions import SkipTestWarning
@@ -19,7 +19,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from flowdetect import density as density_room
 from flowdetect._images import keyed_uniform
-from flowdetect.density import BaseDensity, FlowDensity, GlowDensity
+from flowdetect.density import BaseDensity, FlowDensity, GlowDensity, PixelCNNDensity
 from flowdetect.testing import check_density
 
 FEWEST_CHECKS = 40
@@ -30,7 +30,10 @@ for_all_densities = pytest.mark.parametrize("case", DENSITIES.values(), ids=DENS
 
 
 def checked_by_scikit_learn():
-    return [GlowDensity(n_steps=1, hidden_channels=8, max_epochs=2)]
+    return [
+        GlowDensity(n_steps=1, hidden_channels=8, max_epochs=2),
+        PixelCNNDensity(n_filters=8, n_blocks=1, max_epochs=2),
+    ]
 
 
 def test_every_public_density_is_in_the_table():
@@ -71,7 +74,25 @@ def table_flow():
     return glow(n_steps=3, hidden_channels=32, random_state=0).fit(rows[:200]), rows
 
 
-@pytest.fixture(params=[digits_flow, table_flow], scope="module")
+def digits_pixelcnn():
+    density = pixelcnn(variant="pixelcnn++", n_bins=17, n_filters=16, random_state=0)
+    return density.fit(DIGITS[:200]), DIGITS[:1000]
+
+
+def digits_gated():
+    density = pixelcnn(likelihood="categorical", n_bins=17, n_filters=16, random_state=0)
+    return density.fit(DIGITS[:200]), DIGITS[:1000]
+
+
+def table_pixelcnn():
+    rows = np.random.default_rng(1).normal(size=(1200, 5))
+    return pixelcnn(n_filters=32, random_state=0).fit(rows[:200]), rows
+
+
+MAKERS = [digits_flow, table_flow, digits_pixelcnn, digits_gated, table_pixelcnn]
+
+
+@pytest.fixture(params=MAKERS, scope="module")
 def company(request):
     density, X = request.param()
     return density, X, density.score_samples(X)
@@ -240,7 +261,7 @@ class TestBins:
         tensor = torch.from_numpy(probes).reshape(-1, 1, 8, 8)
         with torch.no_grad():
             model = copy.deepcopy(digits.model_).double()
-            z, _ = model.flow(model.rescale(tensor + 0.5)[0])
+            z, _ = model.flow(model.preprocess(tensor + 0.5)[0])
             np.testing.assert_allclose(digits.transform(probes), model.top(z)[0], atol=1e-9)
 
     def test_the_inverse_neither_rounds_nor_clips(self, digits, probes):
@@ -356,12 +377,11 @@ def test_curvature_is_that_of_finite_differences(name):
         with torch.no_grad():
             return model.log_prob(tensor, labels).numpy()
 
-    step = 1e-4 * density.model_.rescale.scale.double().numpy().ravel()
+    scale = np.full(x.size, density.scale_)
+    step = 1e-5 * scale  # short: ReLUs make log p bend at once
     steps = np.diag(step)
     expected = (log_p(x + steps) - 2 * log_p(x) + log_p(x - steps)) / step**2
-    np.testing.assert_allclose(
-        density.curvature(case.X[0:1], y), expected, rtol=1e-3, atol=1e-4 / step.min() ** 2 * 1e-4
-    )
+    np.testing.assert_allclose(density.curvature(case.X[0:1], y) * scale**2, expected * scale**2, rtol=1e-3, atol=1e-2)
 
 
 def test_curvature_of_a_gaussian():

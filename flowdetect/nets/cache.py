@@ -1,0 +1,142 @@
+"""How causal layers are computed: on whole images, or row by row and pixel by pixel with caches of what came before.
+
+A causal network is written once, as pointwise operations and calls `evaluate(layer, x)`. With `whole`, x holds all
+pixels. With a `Cache`, x holds the present row or pixel alone; the cache keeps what each layer was given before, so
+that a sampled pixel costs one patch a layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowdetect.nets.masked import CausalConv
+
+
+class Whole:
+    """Computes layers on whole images."""
+
+    def __call__(self, layer: CausalConv, x: Tensor) -> Any:
+        """Apply a layer to the features of all pixels; Any, since a cache gives None where a strided layer rests."""
+        return layer(x)
+
+    def first(self, layer: CausalConv, image: Tensor) -> Tensor:
+        """Apply a layer to the image itself."""
+        return layer(image)
+
+    def below(self) -> Whole:
+        """Give the evaluation at half the resolution."""
+        return self
+
+    def keep(self, owner: object, value: Any) -> Any:
+        """Give the value, or the last one that was not None."""
+        return value
+
+    def at_pixel(self, row: Tensor | None) -> Tensor | None:
+        """Give the part of a row's features that belongs to what is computed now."""
+        return row
+
+    def upsample(self, owner: object, low: Any, shape: tuple[int, int]) -> Tensor:
+        """Bring (n, 4 C, H/2, W/2) features of half the resolution to (n, C, H, W)."""
+        return F.pixel_shuffle(low, 2)[:, :, : shape[0], : shape[1]]
+
+
+whole = Whole()
+
+
+class Cache(Whole):
+    """Computes layers at the present row, or the present pixel, from what they were given before.
+
+    Parameters
+    ----------
+    image : (n, C, H, W) tensor
+        The image as far as it is known; the cache reads it, and whoever samples writes it.
+    by_row : bool
+        Whether a whole row or one pixel is computed at a time.
+    """
+
+    def __init__(self, image: Tensor, by_row: bool, shape: tuple[int, int] | None = None) -> None:
+        self.image, self.by_row = image, by_row
+        self.height, self.width = shape or (image.shape[2], image.shape[3])
+        self.i = self.j = 0
+        self.inputs: dict[CausalConv, Tensor] = {}  # (n, rows, columns, C), padded by the layer's reach
+        self.weights: dict[CausalConv, tuple[Tensor, Tensor]] = {}
+        self.kept: dict[object, Any] = {}
+        self.half: Cache | None = None
+
+    def move(self, i: int, j: int = 0) -> None:
+        """Go to a row, or a pixel."""
+        self.i, self.j = i, j
+        if self.half is not None:
+            self.half.move(i // 2, j // 2)
+
+    def __call__(self, layer: CausalConv, x: Tensor) -> Any:
+        inputs = self.inputs.get(layer)
+        if inputs is None:
+            kh, kw = layer.kernel
+            inputs = self.inputs[layer] = x.new_zeros(len(x), self.height + kh, self.width + kw, x.shape[1])
+        i, j = self.i, self.j
+        if self.by_row:
+            inputs[:, i + layer.top, layer.left : layer.left + self.width] = x[:, :, 0].transpose(1, 2)
+        else:
+            inputs[:, i + layer.top, j + layer.left] = x[:, :, 0, 0]
+        if layer.stride == 2 and (i % 2 or (j % 2 and not self.by_row)):
+            return None
+        return self._apply(layer, inputs, i, j)
+
+    def first(self, layer: CausalConv, image: Tensor) -> Tensor:
+        i, j = self.i, self.j
+        (kh, kw), x = layer.kernel, self.image
+        columns = range(self.width) if self.by_row else (j,)
+        top, left = i - layer.top, columns[0] - layer.left
+        bottom, right = top + kh, columns[-1] - layer.left + kw
+        inner = x[:, :, max(0, top) : max(0, min(bottom, self.height)), max(0, left) : max(0, min(right, self.width))]
+        pads = [max(0, -left), max(0, right - self.width), max(0, -top), max(0, bottom - self.height)]
+        window = F.pad(inner, [min(pad, limit) for pad, limit in zip(pads, (kw, kw, kh, kh), strict=True)])
+        return self._apply(layer, window.permute(0, 2, 3, 1), 0, 0)
+
+    def _apply(self, layer: CausalConv, inputs: Tensor, i: int, j: int) -> Tensor:
+        """Compute row i, or pixel (i, j), from padded inputs (n, rows, columns, C)."""
+        if layer not in self.weights:
+            weight = layer.masked_weight()
+            if not self.by_row:
+                weight = weight.permute(2, 3, 1, 0).flatten(0, 2)  # (kh kw C, out)
+            self.weights[layer] = (weight.contiguous(), layer.bias)
+        weight, bias = self.weights[layer]
+        kh, kw = layer.kernel
+        if self.by_row:
+            rows = inputs[:, i : i + kh, : self.width + kw - 1].permute(0, 3, 1, 2)
+            return F.conv2d(rows, weight, bias, stride=(1, layer.stride))
+        patch = inputs[:, i : i + kh, j : j + kw].flatten(1)
+        return torch.addmm(bias, patch, weight)[:, :, None, None]
+
+    def below(self) -> Cache:
+        if self.half is None:
+            shape = (self.height + 1) // 2, (self.width + 1) // 2
+            self.half = Cache(self.image, self.by_row, shape)
+            self.half.move(self.i // 2, self.j // 2)
+        return self.half
+
+    def keep(self, owner: object, value: Any) -> Any:
+        if value is not None:
+            self.kept[owner] = value
+        return self.kept[owner]
+
+    def at_pixel(self, row: Tensor | None) -> Tensor | None:
+        return row if row is None or self.by_row else row[:, :, :, self.j : self.j + 1]
+
+    def upsample(self, owner: object, low: Any, shape: tuple[int, int]) -> Tensor:
+        if self.by_row:
+            return F.pixel_shuffle(self.keep(owner, low), 2)[:, :, self.i % 2 : self.i % 2 + 1, : self.width]
+        row = self.kept.get(owner)
+        if low is not None:
+            if row is None:
+                row = low.new_zeros(*low.shape[:2], (self.width + 1) // 2)
+                self.kept[owner] = row
+            row[:, :, self.j // 2] = low[:, :, 0, 0]
+        assert row is not None
+        now = row[:, :, self.j // 2].unflatten(1, (-1, 2, 2))  # (n, C, 2, 2)
+        return now[:, :, self.i % 2, self.j % 2][:, :, None, None]

@@ -1,0 +1,263 @@
+"""Causal networks: features of every pixel that depend on the pixels before it, in raster order.
+
+Two streams run side by side. The vertical one holds, at row i, what the rows above say; the horizontal one what the
+pixels to the left in row i say as well. Messages go from the vertical to the horizontal stream, never back, so that the
+blind spot of a single stream is gone (van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders").
+
+Only functions whose vectorised and scalar code agree bit for bit are used (exp, expm1 and tanh, but neither torch's elu
+nor its sigmoid), so that a row scores the same in any company.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowdetect.nets.cache import Cache, Whole, whole
+from flowdetect.nets.masked import CausalConv, Dropout
+
+
+def pointwise(in_channels: int, out_channels: int, gain: float = 1.0) -> CausalConv:
+    """Make a 1x1 convolution, which needs no cache: call it directly."""
+    return CausalConv(in_channels, out_channels, (1, 1), 0, 0, gain=gain)
+
+
+def concat_elu(x: Tensor) -> Tensor:
+    """Elu of x and of -x, side by side: (n, c, ...) -> (n, 2 c, ...)."""
+    both = torch.cat([x, -x], dim=1)
+    return both.relu() + both.clamp_max(0).expm1()
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + e^-x)."""
+    return 0.5 + 0.5 * (0.5 * x).tanh()
+
+
+class LabelBias(nn.Module):
+    """A learned vector per class, added to all pixels; classes (n,) -> (n, channels, 1, 1)."""
+
+    def __init__(self, n_classes: int, channels: int) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(n_classes, channels))
+
+    def forward(self, labels: Tensor) -> Tensor:
+        return self.value[labels][:, :, None, None]
+
+
+class Block(nn.Module):
+    """One layer of both streams. A stream that a network does not have is None, and so are its messages."""
+
+    label: LabelBias | None
+
+    def labelled(self, h: Tensor, context: Tensor | None) -> Tensor:
+        """Add what the class says."""
+        return h if self.label is None or context is None else h + self.label(context).to(h.dtype)
+
+    def vertical(self, u: Any, skip: Any, evaluate: Whole) -> tuple[Any, Any]:
+        """(stream, skip) -> stream, message to the horizontal stream."""
+        return None, None
+
+    def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
+        """Stream, message, skip and class -> stream."""
+        raise NotImplementedError
+
+
+class MaskedBlock(Block):
+    """Residual block of PixelCNN: 1x1, masked 3x3 ("B": the pixel itself included) and 1x1, each after a ReLU.
+
+    van den Oord et al. 2016, "Pixel Recurrent Neural Networks", Figure 5.
+    """
+
+    def __init__(self, channels: int, n_classes: int | None, dropout: float) -> None:
+        super().__init__()
+        inner = max(1, channels // 2)
+        self.reduce = pointwise(channels, inner, 2**0.5)
+        self.mix = CausalConv(inner, inner, (2, 3), 1, 1, mask=torch.tensor([[1.0, 1, 1], [1, 1, 0]]), gain=2**0.5)
+        self.expand = pointwise(inner, channels, 0.0)
+        self.dropout = Dropout(dropout)
+        self.label = None if n_classes is None else LabelBias(n_classes, inner)
+
+    def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
+        inner = self.labelled(self.reduce(h.relu()), context).relu()
+        return h + self.expand(self.dropout(evaluate(self.mix, inner).relu()))
+
+
+class GatedBlock(Block):
+    """Gated PixelCNN layer: tanh times sigmoid in both streams, residual in the horizontal one.
+
+    van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders", Figure 2 and eq. 4.
+    """
+
+    def __init__(self, channels: int, n_classes: int | None, dropout: float) -> None:
+        super().__init__()
+        self.down = CausalConv(channels, 2 * channels, (2, 3), 1, 1)
+        self.message = pointwise(2 * channels, 2 * channels)
+        self.right = CausalConv(channels, 2 * channels, (1, 2), 0, 1)
+        self.out = pointwise(channels, channels, 0.5)
+        self.dropout = Dropout(dropout)
+        self.label = None if n_classes is None else LabelBias(n_classes, 2 * channels)
+
+    def vertical(self, u: Any, skip: Any, evaluate: Whole) -> tuple[Any, Any]:
+        before = evaluate(self.down, u)
+        return gate(before), self.message(before)
+
+    def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
+        before = self.labelled(evaluate(self.right, h) + message, context)
+        return h + self.out(self.dropout(gate(before)))
+
+
+def gate(x: Tensor) -> Tensor:
+    """tanh(a) sigmoid(b) with (a, b) the halves of x's channels."""
+    a, b = x.chunk(2, dim=1)
+    return a.tanh() * sigmoid(b)
+
+
+class GatedResidual(nn.Module):
+    """x + a sigmoid(b), (a, b) = conv(dropout(celu(conv(celu(x)) + message))); celu is `concat_elu`.
+
+    Salimans et al. 2017, "PixelCNN++", and its authors' code (gated_resnet).
+    """
+
+    def __init__(self, channels: int, kernel: tuple[int, int], dropout: float, has_skip: bool) -> None:
+        super().__init__()
+        self.first = CausalConv(2 * channels, channels, kernel, 1, 1)
+        self.second = CausalConv(2 * channels, 2 * channels, kernel, 1, 1, gain=0.1)
+        self.dropout = Dropout(dropout)
+        self.skip = pointwise(2 * channels, channels) if has_skip else None
+
+    def forward(self, x: Tensor, message: Any, skip: Any, evaluate: Whole) -> Tensor:
+        """Stream of one kind -> stream."""
+        inner = evaluate(self.first, concat_elu(x))
+        if message is not None:
+            inner = inner + message
+        if self.skip is not None:
+            inner = inner + self.skip(concat_elu(skip))
+        a, b = evaluate(self.second, self.dropout(concat_elu(inner))).chunk(2, dim=1)
+        return x + a * sigmoid(b)
+
+
+class ResidualBlock(Block):
+    """PixelCNN++ layer: a `GatedResidual` in each stream."""
+
+    def __init__(self, channels: int, n_classes: int | None, dropout: float, has_skip: bool = False) -> None:
+        super().__init__()
+        self.down = GatedResidual(channels, (2, 3), dropout, has_skip)
+        self.right = GatedResidual(channels, (2, 2), dropout, has_skip)
+        self.message = pointwise(2 * channels, channels)
+        self.label = None if n_classes is None else LabelBias(n_classes, channels)
+
+    def vertical(self, u: Any, skip: Any, evaluate: Whole) -> tuple[Any, Any]:
+        u = self.down(u, None, skip, evaluate)
+        return u, self.message(concat_elu(u))
+
+    def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
+        return self.right(h, self.labelled(message, context), skip, evaluate)
+
+
+@dataclass
+class Messages:
+    """What the vertical stream of a stage says to the horizontal one: a tensor a block, and the stage below's."""
+
+    first: list[Any]
+    second: list[Any]
+    below: Messages | None = None
+    last: Any = None  # the vertical stream itself, at the end of the stage
+
+
+class Stage(nn.Module):
+    """Blocks at one resolution, around those at half of it: down, below, up, with shortcuts from down to up."""
+
+    def __init__(self, first: list[Block], second: list[Block], below: Stage | None, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.ModuleList(first), nn.ModuleList(second)
+        self.below = below
+        if below is not None:
+            self.u_down = CausalConv(channels, channels, (2, 3), 1, 1, stride=2)
+            self.h_down = CausalConv(channels, channels, (2, 2), 1, 1, stride=2)
+            self.u_up, self.h_up = pointwise(channels, 4 * channels), pointwise(channels, 4 * channels)
+
+    def vertical(self, u: Any, evaluate: Whole) -> Messages:
+        """Run the vertical stream through the stage."""
+        messages, shortcuts = Messages([], []), []
+        for block in self.first:
+            u, message = block.vertical(u, None, evaluate)
+            messages.first.append(message)
+            shortcuts.append(u)
+        if self.below is not None:
+            low, shape = evaluate(self.u_down, u), (u.shape[2], u.shape[3])
+            below = None if low is None else self.below.vertical(low, evaluate.below())
+            messages.below = evaluate.keep((self, "u"), below)
+            u = evaluate.upsample(self.u_up, None if below is None else self.u_up(below.last), shape)
+        for block in self.second:
+            u, message = block.vertical(u, shortcuts.pop(), evaluate)
+            messages.second.append(message)
+        messages.last = u
+        return messages
+
+    def horizontal(self, h: Tensor, messages: Messages, context: Tensor | None, evaluate: Whole) -> Tensor:
+        """Run the horizontal stream through the stage."""
+        shortcuts = []
+        for block, message in zip(self.first, messages.first, strict=True):
+            h = block.horizontal(h, evaluate.at_pixel(message), None, context, evaluate)
+            shortcuts.append(h)
+        if self.below is not None:
+            low, shape = evaluate(self.h_down, h), (h.shape[2], h.shape[3])
+            if low is not None:
+                assert messages.below is not None
+                low = self.h_up(self.below.horizontal(low, messages.below, context, evaluate.below()))
+            h = evaluate.upsample(self.h_up, low, shape)
+        for block, message in zip(self.second, messages.second, strict=True):
+            h = block.horizontal(h, evaluate.at_pixel(message), shortcuts.pop(), context, evaluate)
+        return h
+
+
+class CausalNet(nn.Module):
+    """Features of every pixel from the pixels before it: first layers that leave out the pixel itself, then a stage.
+
+    Parameters
+    ----------
+    u_first : CausalConv or None
+        Image -> vertical stream, from the rows above.
+    h_first : list of CausalConv
+        Image -> horizontal stream, summed; from the row above and the pixels to the left.
+    stage : Stage
+    """
+
+    def __init__(self, u_first: CausalConv | None, h_first: list[CausalConv], stage: Stage) -> None:
+        super().__init__()
+        self.u_first, self.h_first, self.stage = u_first, nn.ModuleList(h_first), stage
+        self.training_dtype: torch.dtype | None = None
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(n, C, H, W) -> (n, channels, H, W)."""
+        dtype = self.training_dtype if self.training and self.training_dtype is not None else x.dtype
+        image = x.to(dtype, memory_format=torch.channels_last)
+        return self.horizontal(image, self.vertical(image), context).to(x.dtype)
+
+    def vertical(self, image: Tensor, evaluate: Whole = whole) -> Messages:
+        """Run the vertical stream, at all rows or at the evaluation's row."""
+        return self.stage.vertical(None if self.u_first is None else evaluate.first(self.u_first, image), evaluate)
+
+    def horizontal(self, image: Tensor, messages: Messages, context: Tensor | None, evaluate: Whole = whole) -> Tensor:
+        """Run the horizontal stream, at all pixels or at the evaluation's pixel."""
+        h, *more = [evaluate.first(layer, image) for layer in self.h_first]
+        for part in more:
+            h = h + part
+        return self.stage.horizontal(h, messages, context, evaluate)
+
+    def in_order(self, image: Tensor, context: Tensor | None = None) -> Iterator[tuple[int, int, Tensor]]:
+        """Features (n, channels, 1, 1) of one pixel (i, j) after the other, in raster order.
+
+        Whoever takes a pixel's features writes its value into `image` before asking for the next.
+        """
+        rows, pixels = Cache(image, by_row=True), Cache(image, by_row=False)
+        for i in range(image.shape[2]):
+            rows.move(i)
+            messages = self.vertical(image, rows)
+            for j in range(image.shape[3]):
+                pixels.move(i, j)
+                yield i, j, self.horizontal(image, messages, context, pixels)

@@ -1,0 +1,131 @@
+"""From the features of a pixel to the distribution of its channels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from flowdetect.distributions import (
+    bound_log_scale,
+    categorical_quantile,
+    discretized_logistic_log_prob,
+    logistic_log_prob,
+    logistic_quantile,
+)
+from flowdetect.nets.causal import pointwise
+
+
+class LogisticMixtureHead(nn.Module):
+    """Features of a pixel -> a mixture of logistic distributions of its channels (Salimans et al. 2017, section 2).
+
+    Within a component, a channel's location is linear in the channels before it (section 2.2, eq. 3).
+
+    Parameters
+    ----------
+    features, channels, n_mixtures : int
+    n_bins : int or None
+        None: real values, whose score is a density.
+    """
+
+    def __init__(self, features: int, channels: int, n_mixtures: int, n_bins: int | None) -> None:
+        super().__init__()
+        self.channels, self.n_mixtures, self.n_bins = channels, n_mixtures, n_bins
+        self.n_uniforms = channels + 1
+        n_coefficients = channels * (channels - 1) // 2
+        self.out = pointwise(features, n_mixtures * (1 + 2 * channels + n_coefficients), gain=0.1)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Spread the components' locations over the range of values."""
+        bias = self.out.bias.view(self.n_mixtures, -1)
+        spread = (torch.arange(self.n_mixtures) + 0.5) / self.n_mixtures * 2 - 1
+        bias[:, 1 : 1 + self.channels] = spread[:, None]
+        bias[:, 1 + self.channels : 1 + 2 * self.channels] = -math.log(max(2, self.n_mixtures))
+
+    def _mixture(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """log pi (n, M, H, W), mu and log s (n, M, C, H, W), coefficients (n, M, C (C - 1) / 2, H, W)."""
+        p, c = self.out(h).unflatten(1, (self.n_mixtures, -1)), self.channels
+        return (
+            p[:, :, 0].log_softmax(1),
+            p[:, :, 1 : 1 + c],
+            bound_log_scale(p[:, :, 1 + c : 1 + 2 * c]),
+            p[:, :, 1 + 2 * c :],
+        )
+
+    def _location(self, mu: Tensor, coefficients: Tensor, y: Tensor, channel: int) -> Tensor:
+        """Location of one channel given y of those before it: (n, M, H, W)."""
+        start = channel * (channel - 1) // 2
+        location = mu[:, :, channel]
+        for k in range(channel):
+            location = location + coefficients[:, :, start + k].tanh() * y[:, None, k]
+        return location
+
+    def log_prob(self, h: Tensor, y: Tensor) -> Tensor:
+        """Log-probability of each channel given those before it: (n, C, H, W)."""
+        log_pi, mu, log_s, coefficients = self._mixture(h)
+        mu = torch.stack([self._location(mu, coefficients, y, c) for c in range(self.channels)], 2)
+        if self.n_bins is None:
+            log_p = logistic_log_prob(y[:, None], mu, log_s)
+        else:
+            log_p = discretized_logistic_log_prob(y[:, None], mu, log_s, self.n_bins)
+        joint = (log_pi[:, :, None] + log_p.cumsum(2)).logsumexp(1)  # of the channels up to each
+        return joint if self.channels == 1 else torch.cat([joint[:, :1], joint.diff(dim=1)], 1)
+
+    def draw(self, h: Tensor, u: Tensor, temperature: float) -> Tensor:
+        """Values y (n, C, H, W) at uniform draws u (n, C + 1, H, W); the temperature multiplies s and flattens pi."""
+        log_pi, mu, log_s, coefficients = self._mixture(h)
+        k = categorical_quantile(log_pi / max(temperature, 1e-6), u[:, 0])[:, None, None]
+
+        def of_component(values: Tensor) -> Tensor:
+            return values.gather(1, k.expand(-1, 1, *values.shape[2:]))
+
+        mu, log_s, coefficients = of_component(mu), of_component(log_s), of_component(coefficients)
+        y = torch.empty_like(mu[:, 0])
+        for c in range(self.channels):
+            noise = temperature * log_s[:, 0, c].exp() * logistic_quantile(u[:, 1 + c])
+            y[:, c] = self._to_grid(self._location(mu, coefficients, y, c)[:, 0] + noise)
+        return y
+
+    def _to_grid(self, y: Tensor) -> Tensor:
+        if self.n_bins is None:
+            return y
+        half = (self.n_bins - 1) / 2
+        return ((y + 1) * half).round().clamp(0, self.n_bins - 1) / half - 1
+
+
+class CategoricalHead(nn.Module):
+    """Features of a pixel -> probabilities of each value; a channel's depend on the channels before it as well.
+
+    van den Oord et al. 2016, section 3.2 (softmax over values) and 3.3 (channels); the dependence on earlier channels
+    is in a layer of its own here, rather than in masks throughout the network.
+    """
+
+    def __init__(self, features: int, channels: int, n_bins: int) -> None:
+        super().__init__()
+        self.channels = self.n_uniforms = channels
+        self.n_bins = n_bins
+        self.hidden = nn.ModuleList(pointwise(features + c, features) for c in range(1, channels))
+        self.out = nn.ModuleList(pointwise(features, n_bins, gain=0.1) for _ in range(channels))
+
+    def _logits(self, h: Tensor, y: Tensor, channel: int) -> Tensor:
+        """(n, n_bins, H, W) of one channel, given y of those before it."""
+        if channel:
+            h = self.hidden[channel - 1](torch.cat([h, y[:, :channel]], 1)).relu()
+        return self.out[channel](h)
+
+    def log_prob(self, h: Tensor, y: Tensor) -> Tensor:
+        """Log-probability of each channel given those before it: (n, C, H, W); y is rounded to the grid."""
+        half = (self.n_bins - 1) / 2
+        values = ((y + 1) * half).round().clamp(0, self.n_bins - 1).long()
+        columns = [self._logits(h, y, c).log_softmax(1).gather(1, values[:, c : c + 1]) for c in range(self.channels)]
+        return torch.cat(columns, 1)
+
+    def draw(self, h: Tensor, u: Tensor, temperature: float) -> Tensor:
+        """Values y (n, C, H, W) at uniform draws u (n, C, H, W); logits are divided by the temperature."""
+        y = h.new_zeros(len(h), self.channels, *h.shape[2:])
+        for c in range(self.channels):
+            values = categorical_quantile(self._logits(h, y, c) / max(temperature, 1e-6), u[:, c])
+            y[:, c] = values / ((self.n_bins - 1) / 2) - 1
+        return y

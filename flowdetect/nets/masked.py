@@ -1,0 +1,166 @@
+"""Layers that see only what comes before, in raster order or in the order of features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class CausalConv(nn.Module):
+    """A convolution that reaches up and to the left: y[i, j] = sum_ab w[a, b] x[i - top + a, j - left + b] + bias.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel : (kh, kw)
+    top, left : int
+        How far the kernel's first row and column lie above and to the left of the pixel. top = kh: only rows above.
+    stride : 1 or 2
+    mask : (kh, kw) tensor of 0 and 1, or None
+    gain : float
+        Of the initial weights; 0 starts the layer at zero.
+    """
+
+    mask: Tensor | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int],
+        top: int,
+        left: int,
+        stride: int = 1,
+        mask: Tensor | None = None,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.kernel, self.top, self.left, self.stride, self.gain = kernel, top, left, stride, gain
+        weight = torch.zeros(out_channels, in_channels, *kernel)
+        self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.register_buffer("mask", mask, persistent=False)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw weights of variance gain^2 / fan in; biases start at zero."""
+        fan_in = self.weight.shape[1] * (self.kernel[0] * self.kernel[1] if self.mask is None else int(self.mask.sum()))
+        noise = torch.randn(self.weight.shape, generator=generator)
+        self.weight.copy_(noise * self.gain / max(1, fan_in) ** 0.5)
+
+    def masked_weight(self) -> Tensor:
+        """Weights, zero where the mask is."""
+        return self.weight if self.mask is None else self.weight * self.mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in_channels, H, W) -> (n, out_channels, ceil(H / stride), ceil(W / stride)), in the dtype of x."""
+        kh, kw = self.kernel
+        weight, bias = self.masked_weight().to(x.dtype), self.bias.to(x.dtype)
+        if (self.top, self.left) == (kh // 2, kw // 2) and kh % 2 == kw % 2 == 1:
+            return F.conv2d(x, weight, bias, self.stride, padding=(kh // 2, kw // 2))
+        x = F.pad(x, (self.left, kw - 1 - self.left, self.top, kh - 1 - self.top))
+        return F.conv2d(x, weight, bias, self.stride)
+
+
+class Dropout(nn.Module):
+    """Dropout whose noise comes from a generator of its own, which the training seeds at every step."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+        self.generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Set each value to 0 with the given probability, and scale the others up; in training only."""
+        if not self.training or not self.probability:
+            return x
+        kept = torch.rand(x.shape, generator=self.generator) >= self.probability
+        return x * kept.to(x.device, x.dtype) / (1 - self.probability)
+
+
+class MaskedLinear(nn.Module):
+    """A linear layer of features grouped by degree: an output of degree d sees inputs of degree at most d, or below d.
+
+    Germain et al. 2015, "MADE: Masked Autoencoder for Distribution Estimation", eq. 8 and 9.
+
+    Parameters
+    ----------
+    in_degrees, out_degrees : (in,) and (out,) integer tensors
+    strict : bool
+        Whether an output sees degrees below its own only.
+    gain : float
+        Of the initial weights.
+    """
+
+    mask: Tensor
+
+    def __init__(self, in_degrees: Tensor, out_degrees: Tensor, strict: bool = False, gain: float = 1.0) -> None:
+        super().__init__()
+        below = in_degrees[None] < out_degrees[:, None]
+        mask = below if strict else below | (in_degrees[None] == out_degrees[:, None])
+        self.register_buffer("mask", mask.float(), persistent=False)
+        self.gain = gain
+        self.weight = nn.Parameter(torch.zeros(mask.shape))
+        self.bias = nn.Parameter(torch.zeros(len(out_degrees)))
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw weights of variance gain^2 / fan in, row by row; biases start at zero."""
+        noise = torch.randn(self.weight.shape, generator=generator)
+        self.weight.copy_(noise * self.gain / self.mask.sum(1, keepdim=True).clamp_min(1).sqrt())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in, 1, 1) -> (n, out, 1, 1), as a convolution, which computes equal rows alike wherever they stand."""
+        return F.conv2d(x, (self.weight * self.mask)[:, :, None, None], self.bias)
+
+
+class MaskedMLP(nn.Module):
+    """Features of every column of a table from the columns before it: masked layers with residual blocks.
+
+    Parameters
+    ----------
+    n_columns : int
+    hidden : int
+        Width; at least n_columns - 1 is taken, so that every column is seen by all later ones.
+    features : int
+        Features a column.
+    n_blocks : int
+    n_classes : int or None
+    dropout : float
+    """
+
+    def __init__(
+        self, n_columns: int, hidden: int, features: int, n_blocks: int, n_classes: int | None, dropout: float
+    ) -> None:
+        super().__init__()
+        columns = torch.arange(n_columns)
+        degrees = torch.arange(max(hidden, n_columns - 1)) % max(1, n_columns - 1)
+        self.first = MaskedLinear(columns, degrees)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList([MaskedLinear(degrees, degrees, gain=2**0.5), MaskedLinear(degrees, degrees, gain=0.1)])
+            for _ in range(n_blocks)
+        )
+        self.out = MaskedLinear(degrees, columns.repeat_interleave(features), strict=True)
+        self.dropout = Dropout(dropout)
+        # the class speaks to the hidden units, and to the outputs too, since the first column sees no hidden unit
+        widths = [len(degrees), n_columns * features]
+        self.labels = nn.ParameterList([] if n_classes is None else [torch.zeros(n_classes, width) for width in widths])
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(n, 1, D, 1) -> (n, features, D, 1)."""
+        labelled = len(self.labels) > 0 and context is not None
+        h = self.first(x.transpose(1, 2))
+        h = h + self.labels[0][context][:, :, None, None] if labelled else h
+        for widen, close in self.blocks:
+            h = h + close(self.dropout(widen(h.relu()).relu()))
+        out = self.out(h.relu())
+        out = out + self.labels[1][context][:, :, None, None] if labelled else out
+        return out[..., 0].unflatten(1, (x.shape[2], -1)).transpose(1, 2)
+
+    def in_order(self, x: Tensor, context: Tensor | None = None) -> Iterator[tuple[int, int, Tensor]]:
+        """Features (n, features, 1, 1) of one column after the other; see `CausalNet.in_order`."""
+        for d in range(x.shape[2]):
+            yield d, 0, self(x, context)[:, :, d : d + 1]

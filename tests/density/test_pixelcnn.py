@@ -1,0 +1,256 @@
+"""PixelCNN: masses that sum to 1, masks, cached sampling and completion."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from flowdetect.datasets import load_images
+from flowdetect.density import PixelCNNDensity
+from flowdetect.density.pixelcnn import causal_net
+from flowdetect.nets.masked import MaskedMLP
+
+VARIANTS = ("pixelcnn", "gated", "pixelcnn++")
+LIKELIHOODS = ("logistic_mixture", "categorical")
+DIGITS, LABELS = load_images("digits")
+
+
+def small(**settings):
+    return PixelCNNDensity(**{"n_filters": 8, "n_blocks": 1, "max_epochs": 2, "random_state": 0, **settings})
+
+
+def every_image(n_bins, *shape):
+    """All images of a shape, and 2,000 draws from a distribution far from uniform."""
+    images = np.array(list(itertools.product(range(n_bins), repeat=np.prod(shape)))).reshape(-1, *shape)
+    rng = np.random.default_rng(0)
+    draws = rng.choice(len(images), 2000, p=rng.dirichlet(np.full(len(images), 0.02)))
+    return images.astype(np.uint8), images[draws].astype(np.uint8)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("n_bins", "shape"), [(4, (2, 2)), (3, (1, 2, 3))], ids=["grey", "colour"])
+def test_masses_sum_to_one(variant, likelihood, n_bins, shape):
+    images, X = every_image(n_bins, *shape)
+    density = small(
+        variant=variant, likelihood=likelihood, n_bins=n_bins, n_filters=16, max_epochs=20, learning_rate=3e-3
+    ).fit(X)
+    scores = density.score_samples(images)
+    assert np.exp(scores).sum() == pytest.approx(1, abs=1e-5)
+    assert -(np.exp(scores) * scores).sum() < np.log(len(images)) - 1  # far from the uniform distribution
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_masses_of_a_table_sum_to_one(likelihood):
+    rows, X = every_image(4, 3)
+    density = small(likelihood=likelihood, n_bins=4, n_filters=16, max_epochs=20, learning_rate=3e-3).fit(X)
+    assert np.exp(density.score_samples(rows)).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_real_valued_table_integrates_to_one():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 2)) @ [[1.0, 0.5], [0.0, 0.3]]
+    side = np.linspace(-8, 8, 401)
+    grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
+    density = small(max_epochs=10).fit(X)
+    assert np.exp(density.score_samples(grid)).sum() * (side[1] - side[0]) ** 2 == pytest.approx(1, abs=0.01)
+
+
+# ---- what depends on what
+
+
+def dependence(net, shape):
+    """Which pixels' features (rows) depend on which pixels (columns), at any of some inputs: a ReLU may be off."""
+    generator = torch.Generator().manual_seed(1)
+    net.double().eval()
+    for parameter in net.parameters():
+        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    found = False
+    for _ in range(8):
+        x = torch.randn(1, *shape, generator=generator, dtype=torch.float64)
+        jacobian = torch.autograd.functional.jacobian(lambda x: net(x).square().sum(1).flatten(), x)
+        found = found | (jacobian[:, 0].abs().sum(1) > 0).flatten(1).numpy()  # over channels
+    return found
+
+
+def network(variant, n_blocks, channels=1, height=6, width=7):
+    net = causal_net(variant, (channels, height, width), 12, n_blocks, None, 0.0)
+    generator = torch.Generator().manual_seed(0)
+    for module in net.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters(generator)
+    return net, (channels, height, width)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_no_pixel_depends_on_itself_or_later_ones(variant, channels):
+    found = dependence(*network(variant, 3, channels))
+    assert not np.triu(found).any()
+
+
+@pytest.mark.parametrize(("variant", "n_blocks"), [("gated", 6), ("pixelcnn++", 2)])
+def test_all_earlier_pixels_are_seen(variant, n_blocks):
+    found = dependence(*network(variant, n_blocks))
+    np.testing.assert_array_equal(found, np.tril(np.ones_like(found), -1))
+
+
+def reach(height, width, n_blocks):
+    """Pixels that PixelCNN reaches: each layer goes one row up and one column right, the first one three."""
+    reached = np.zeros((height * width,) * 2, dtype=bool)
+    first = [(-a, b) for a in range(4) for b in range(-3, 4) if a or b < 0]
+    steps = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0)]
+    for i, j in itertools.product(range(height), range(width)):
+        at = {(i, j)}
+        for _ in range(n_blocks):
+            at = {(a + da, b + db) for a, b in at for da, db in steps if 0 <= a + da and 0 <= b + db < width}
+        at = {(a + da, b + db) for a, b in at for da, db in first if 0 <= a + da and 0 <= b + db < width}
+        reached[i * width + j, [a * width + b for a, b in at]] = True
+    return reached
+
+
+@pytest.mark.parametrize("n_blocks", [1, 6])
+def test_the_first_generation_lacks_exactly_its_blind_spot(n_blocks):
+    found = dependence(*network("pixelcnn", n_blocks, height=6, width=12))
+    np.testing.assert_array_equal(found, reach(6, 12, n_blocks))
+    assert (np.tril(np.ones_like(found), -1) & ~found).any()
+
+
+def test_pattern_of_a_table_is_triangular_and_full():
+    net = MaskedMLP(5, 8, 3, 2, None, 0.0)
+    found = dependence(net, (1, 5, 1))
+    np.testing.assert_array_equal(found, np.tril(np.ones((5, 5)), -1))
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_channels_see_the_channels_before_them(likelihood):
+    X = np.random.default_rng(0).integers(0, 5, (50, 2, 2, 3)).astype(np.uint8)
+    model = copy.deepcopy(small(n_bins=5, likelihood=likelihood).fit(X).model_).double()
+    for parameter in model.parameters():
+        parameter.data.add_(0.1)
+    h = torch.randn(1, 8, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def parameters(y):
+        # the distribution of each channel, seen at values that do not move along with y
+        fixed = torch.zeros(1, 3, 1, 1, dtype=torch.float64)
+        outputs = []
+        for c in range(3):
+            mixed = torch.cat([y[:, :c], fixed[:, c:]], 1)
+            outputs.append(model.head.log_prob(h, mixed)[0, c, 0, 0])
+        return torch.stack(outputs)
+
+    jacobian = torch.autograd.functional.jacobian(parameters, torch.full((1, 3, 1, 1), 0.3, dtype=torch.float64))
+    np.testing.assert_array_equal(jacobian.flatten(1).abs().numpy() > 0, np.tril(np.ones((3, 3)), -1))
+
+
+# ---- sampling
+
+
+def drawn_naively(model, n, seed, context=None):
+    """Sample with a pass of the whole network for every pixel."""
+    x = torch.zeros(n, *model.event_shape, dtype=model.loc.dtype)
+    y = model._to_net((x - model.loc) / model.scale).clone()
+    u = torch.rand(
+        n, model.head.n_uniforms, *y.shape[2:], generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).to(y)
+    for i, j in itertools.product(range(y.shape[2]), range(y.shape[3])):
+        at = (slice(None), slice(None), slice(i, i + 1), slice(j, j + 1))
+        y[at] = model.head.draw(model.net(y, context)[at], u[at], 1.0)
+    values = model._from_net(y) * model.scale + model.loc
+    return values if model.n_bins is None else values.round()
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("shape", [(8, 8), (5, 7, 3)], ids=["grey", "colour, odd"])
+def test_cached_sampling_equals_naive_sampling(variant, likelihood, shape):
+    X = np.random.default_rng(0).integers(0, 9, (60, *shape)).astype(np.uint8)
+    y = np.arange(60) % 3
+    density = small(variant=variant, likelihood=likelihood, n_bins=9, conditional=True, n_blocks=2).fit(X, y)
+    model, labels = copy.deepcopy(density.model_).double(), torch.tensor([0, 1, 2, 2])
+    for parameter in model.parameters():
+        parameter.data.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+    with torch.no_grad():
+        cached = model.sample(4, labels, generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(cached, drawn_naively(model, 4, 1, labels), atol=0, rtol=0)
+
+
+def test_sampling_a_table_equals_naive_sampling():
+    model = small().fit(np.random.default_rng(0).normal(size=(60, 4))).model_
+    model = copy.deepcopy(model).double()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.sample(4, generator=torch.Generator().manual_seed(1)), drawn_naively(model, 4, 1)
+        )
+
+
+def test_samples_follow_the_masses():
+    images, X = every_image(3, 2, 2)
+    density = small(n_bins=3, n_filters=16, max_epochs=20, learning_rate=3e-3).fit(X)
+    samples = density.sample(4000, random_state=0).reshape(4000, -1)
+    observed = np.bincount(samples @ 3 ** np.arange(4)[::-1], minlength=81)
+    expected = 4000 * np.exp(density.score_samples(images))
+    often = expected > 5
+    chi_squared = ((observed - expected)[often] ** 2 / expected[often]).sum()
+    assert chi_squared < often.sum() + 4 * np.sqrt(2 * often.sum())
+
+
+@pytest.fixture(scope="module")
+def density():
+    return small(n_bins=17).fit(DIGITS[:100])
+
+
+class TestComplete:
+    @pytest.mark.parametrize("known", [0, 3, 8, (2, 5)])
+    def test_known_pixels_stay_and_unknown_ones_do_not_matter(self, density, known):
+        n_known = 8 * known if isinstance(known, int) else 8 * known[0] + known[1]
+        X = DIGITS[:5].reshape(5, 64)
+        changed = X.copy()
+        changed[:, n_known:] = 16
+        completed = density.complete(X, known, random_state=0)
+        np.testing.assert_array_equal(completed.reshape(5, 64)[:, :n_known], X[:, :n_known])
+        np.testing.assert_array_equal(density.complete(changed, known, random_state=0), completed)
+
+    def test_nothing_known_is_a_sample(self, density):
+        np.testing.assert_array_equal(
+            density.complete(DIGITS[:5], 0, random_state=3), density.sample(5, random_state=3)
+        )
+
+    @pytest.mark.parametrize("known", [-1, 9, (2, 8), (8, 1), 2.5, "all"])
+    def test_other_amounts_are_refused(self, density, known):
+        with pytest.raises(ValueError, match=r"known must be a number of rows, 0 \.\. 8.*got"):
+            density.complete(DIGITS[:2], known)
+
+
+# ---- scores
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_extreme_images_have_finite_scores(variant):
+    density = small(variant=variant, n_bins=17).fit(DIGITS[:100])
+    extremes = np.stack([np.zeros((8, 8)), np.full((8, 8), 16), np.full((8, 8), -16), np.full((8, 8), 32)])
+    assert np.isfinite(density.score_samples(extremes)).all()
+
+
+def test_off_grid_values_are_scored_as_they_are():
+    density = small(n_bins=17).fit(DIGITS[:100])
+    assert (density.score_samples(DIGITS[:5] + 0.3) != density.score_samples(DIGITS[:5])).all()
+    rounding = small(n_bins=17, likelihood="categorical").fit(DIGITS[:100])
+    bottom = np.zeros((1, 8, 8))
+    bottom[0, 7, 7] = 0.3  # the last pixel: nothing depends on it
+    np.testing.assert_allclose(rounding.score_samples(bottom), rounding.score_samples(np.floor(bottom)))
+
+
+def test_categorical_needs_bins():
+    with pytest.raises(ValueError, match='"logistic_mixture", or n_bins'):
+        small(likelihood="categorical").fit(np.random.default_rng(0).normal(size=(20, 3)))
+
+
+def test_dropout_is_drawn_from_the_seed_alone():
+    densities = [small(n_bins=17, dropout=0.5).fit(DIGITS[:60]) for _ in range(2)]
+    without = small(n_bins=17).fit(DIGITS[:60])
+    first, second = (density.score_samples(DIGITS[:5]) for density in densities)
+    np.testing.assert_array_equal(first, second)
+    assert (first != without.score_samples(DIGITS[:5])).all()
