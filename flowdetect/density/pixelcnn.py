@@ -139,7 +139,7 @@ class PixelCNNDensity(BaseDensity):
         on tables.
     likelihood : "logistic_mixture" or "categorical", default "logistic_mixture"
         "categorical" has a probability for each value, and needs data in bins.
-    n_filters : int, default 64
+    n_filters : int, default 32
         Width of the network.
     n_blocks : int, default 5
         Blocks; of "pixelcnn++" in each stage, on the way down and on the way up again.
@@ -162,6 +162,15 @@ class PixelCNNDensity(BaseDensity):
     n_iter_ : int, epochs trained
     score_is_bound_ : bool, False
 
+    Notes
+    -----
+    Settings of the papers: PixelCNN++ on CIFAR-10 has variant="pixelcnn++", n_filters=160, n_blocks=5, n_mixtures=10,
+    dropout=0.5 (Salimans et al. 2017, section 3.1); a smaller one for 28x28 images n_filters=100, n_blocks=2,
+    n_mixtures=3. On two CPU cores these take hours to days.
+
+    A temperature in `sample` and `complete` multiplies the scales of the logistic distributions and divides the
+    logarithms of the components' (of the categorical likelihood: the values') probabilities.
+
     References
     ----------
     Conditional Image Generation with PixelCNN Decoders (van den Oord et al.), 2016, https://arxiv.org/abs/1606.05328
@@ -180,7 +189,7 @@ class PixelCNNDensity(BaseDensity):
 
     variant: str = "gated"
     likelihood: str = "logistic_mixture"
-    n_filters: int = 64
+    n_filters: int = 32
     n_blocks: int = 5
     n_mixtures: int = 5
     dropout: float = 0.0
