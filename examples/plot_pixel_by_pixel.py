@@ -36,13 +36,13 @@ plot_image_grid(
 # %%
 # Which pixels a likelihood hangs on
 # ----------------------------------
-# Sampled digits, and among them one with a pixel changed: the changed pixel costs many bits, and so may those after it,
+# Sampled digits, the fourth with a pixel changed: the changed pixel costs many bits, and so may those after it,
 # whose surroundings are now strange.
 
 samples = density.sample(8, random_state=1)
 samples[3, 4, 4] = 16 - samples[3, 4, 4]
 _, ax = plt.subplots(figsize=(8.5, 2.4), layout="constrained")
-plot_pixel_likelihood(samples, density.likelihood_terms(samples).log_px, ax=ax)
+plot_pixel_likelihood(samples, density.likelihood_terms(samples).log_px, value_range=(0, 16), ax=ax)
 
 # %%
 # What a pixel sees

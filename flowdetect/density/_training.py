@@ -95,14 +95,12 @@ def train_elsewhere(fabric: Any, training: Training, checkpoint: Checkpoint | No
     """Run a training in one process a device; the first one's state comes back in a file, too large for their pipe."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state"
-        failure: BaseException | None = fabric.launch(train_one_of_many, training, checkpoint, path)
+        failure: BaseException | None = fabric.launch(train_one, training, checkpoint, path)
         training.restore(*_persistence.read(path, "training"))
     return failure
 
 
-def train_one_of_many(
-    fabric: Any, training: Training, checkpoint: Checkpoint | None, path: Path
-) -> BaseException | None:
+def train_one(fabric: Any, training: Training, checkpoint: Checkpoint | None, path: Path) -> BaseException | None:
     """Be one of the processes of a distributed training."""
     failure = training.run(fabric, checkpoint)
     if fabric.is_global_zero:
@@ -196,10 +194,9 @@ class Training:
             self.model.initialize(*self._tensors(self.rows[index], codes, stream(self.density.seed_, INITIAL, 1)))
 
     def _set_training_dtype(self, precision: str) -> None:
-        dtype: Any = torch.bfloat16 if precision == "bfloat16" else None
         for module in self.model.modules():
             if hasattr(module, "training_dtype"):
-                module.training_dtype = dtype
+                vars(module)["training_dtype"] = torch.bfloat16 if precision == "bfloat16" else None
 
     # ---- the loop
 

@@ -18,15 +18,8 @@ from flowdetect.evaluation.metrics import auroc, roc_points
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLORS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#AA4499",
-    "#7A5C00",
-    "#56B4E9",
-    "#222222",
-)  # the first is the in-distribution set
+# the first is the in-distribution set
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#7A5C00", "#56B4E9", "#222222")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 GREY = "#595959"
 LABEL_SIZE = 9  # points; readable when a figure 9 inches wide is shown 900 pixels wide
@@ -220,7 +213,9 @@ def plot_image_grid(
     return ax
 
 
-def plot_pixel_likelihood(images: ArrayLike, log_px: ArrayLike, *, ax: Axes | None = None) -> Axes:
+def plot_pixel_likelihood(
+    images: ArrayLike, log_px: ArrayLike, *, value_range: tuple[float, float] | None = None, ax: Axes | None = None
+) -> Axes:
     """Draw images, and below each how many bits each of its pixels costs: bright is unlikely.
 
     Parameters
@@ -228,6 +223,8 @@ def plot_pixel_likelihood(images: ArrayLike, log_px: ArrayLike, *, ax: Axes | No
     images : (n, H, W) or (n, H, W, C) array
     log_px : array of the same shape, nats
         From `likelihood_terms` of a `PixelCNNDensity`; channels are summed.
+    value_range : (low, high), default=None
+        As in `plot_image_grid`.
     ax : matplotlib Axes, default=None
 
     Returns
@@ -237,15 +234,14 @@ def plot_pixel_likelihood(images: ArrayLike, log_px: ArrayLike, *, ax: Axes | No
     bits = -np.asarray(log_px, dtype=float) / np.log(2)
     if bits.shape != np.shape(images):
         raise ValueError(f"log_px must have the shape of images, {np.shape(images)}, got {bits.shape}.")
-    bits = bits if bits.ndim == 3 else bits.sum(-1)
+    bits = bits.reshape(*bits.shape[:3], -1).sum(-1)
     n, height, width = bits.shape
-    ax = plot_image_grid(images, n_columns=n, ax=ax)
-    step_x, step_y = 1.06 * width, 1.06 * height
-    top = max(float(np.quantile(bits, KEPT_QUANTILES[1])), 1e-9)
+    ax = plot_image_grid(images, n_columns=n, value_range=value_range, ax=ax)
+    highest, top = max(float(np.quantile(bits, KEPT_QUANTILES[1])), 1e-9), 1.06 * height
     for i, costs in enumerate(bits):
-        extent = (i * step_x, i * step_x + width, step_y + height, step_y)
-        drawn = ax.imshow(costs, cmap="magma", vmin=0, vmax=top, extent=extent)
-    ax.set_ylim(step_y + height, 0)
+        extent = (1.06 * i * width, (1.06 * i + 1) * width, top + height, top)
+        drawn = ax.imshow(costs, cmap="magma", vmin=0, vmax=highest, extent=extent)
+    ax.set_ylim(top + height, 0)
     ax.figure.colorbar(drawn, ax=ax, label="bits", shrink=0.8, pad=0.02)
     return ax
 
