@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -111,3 +113,9 @@ def encode_labels(
             f"{name}: y holds {unseen[:5].tolist()}, which training did not see; known classes are {classes.tolist()}."
         )
     return classes, np.searchsorted(classes, labels).astype(np.int64)
+
+
+def check_temperature(temperature: Any) -> None:
+    """Refuse a temperature that is no factor of a standard deviation."""
+    if not isinstance(temperature, Real) or not 0 <= float(temperature) < math.inf:
+        raise ValueError(f"temperature must be a finite number >= 0, got {temperature!r}.")

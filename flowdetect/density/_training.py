@@ -27,6 +27,7 @@ from flowdetect.density._checkpoint import Checkpoint
 from flowdetect.density._devices import resolve_device, resolve_precision
 from flowdetect.density.base import BaseDensity
 from flowdetect.density.model import DensityModel
+from flowdetect.nets import set_training_dtype
 
 GRADIENT_CLIP = 1.0  # norm of the gradient of bits/dim
 WARM_UP = 0.1  # share of the steps, linear
@@ -143,7 +144,8 @@ class Training:
         if not (density.warm_start and "model_" in density.__dict__):
             self._initialize()
         self.average = copy.deepcopy(self.model).eval()
-        self._set_training_dtype(resolve_precision(density.precision, density.device_))
+        bfloat16 = resolve_precision(density.precision, density.device_) == "bfloat16"
+        set_training_dtype(self.model, torch.bfloat16 if bfloat16 else None)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=density.learning_rate, weight_decay=density.weight_decay, fused=True
         )
@@ -192,11 +194,6 @@ class Training:
         codes = None if self.codes is None else self.codes[index]
         with torch.no_grad():
             self.model.initialize(*self._tensors(self.rows[index], codes, stream(self.density.seed_, INITIAL, 1)))
-
-    def _set_training_dtype(self, precision: str) -> None:
-        for module in self.model.modules():
-            if hasattr(module, "training_dtype"):
-                vars(module)["training_dtype"] = torch.bfloat16 if precision == "bfloat16" else None
 
     # ---- the loop
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from flowdetect import _persistence
 from flowdetect._images import draw_seed
 from flowdetect.density._devices import resolve_device
+from flowdetect.density._inputs import check_temperature
 from flowdetect.density._rows import CHUNK, RowsDoor
 from flowdetect.density.model import DensityModel
 
@@ -266,8 +267,7 @@ class BaseDensity(RowsDoor):
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples must be a whole number >= 1, got {n_samples!r}.")
-        if not isinstance(temperature, Real) or not 0 <= temperature < math.inf:
-            raise ValueError(f"temperature must be a finite number >= 0, got {temperature!r}.")
+        check_temperature(temperature)
         seed = draw_seed(random_state)
         codes = self._drawn_codes(y, int(n_samples), seed)
         generator = torch.Generator().manual_seed(seed)

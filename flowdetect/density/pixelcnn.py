@@ -20,7 +20,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from flowdetect._images import draw_seed
+from flowdetect._images import check_on_grid, draw_seed
+from flowdetect.density._inputs import check_temperature
 from flowdetect.density._rows import CHUNK
 from flowdetect.density.base import BaseDensity
 from flowdetect.density.model import DensityModel
@@ -278,7 +279,7 @@ class PixelCNNDensity(BaseDensity):
         X : images or rows as in `fit`
         known : int or (int, int)
             How many rows of pixels are known (of a table: columns); or (row, column) of the first unknown pixel in
-            raster order. What lies behind is not looked at.
+            raster order. In bins they are whole numbers; what lies behind is not looked at.
         y : (n,) class labels, optional
             Of a conditional density; without, they are drawn with their training frequencies.
         temperature : float, default 1.0
@@ -289,10 +290,14 @@ class PixelCNNDensity(BaseDensity):
         X : as `sample` gives it, the known part as it was
         """
         check_is_fitted(self)
-        rows = self._read_rows(X)
+        check_temperature(temperature)
+        rows, n_known = self._read_rows(X), self._n_known(known)
+        given = rows[:, : n_known * (1 if self.image_shape_ is None else self._event_shape()[0])]
+        if self.n_bins_ is not None and given.size:
+            check_on_grid(given, self.n_bins_)
         seed = draw_seed(random_state)
         codes = self._drawn_codes(y, len(rows), seed)
-        n_known, generator = self._n_known(known), torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         images = self._to_tensor(rows)
         parts = []
         with torch.no_grad():
@@ -300,13 +305,15 @@ class PixelCNNDensity(BaseDensity):
                 context = self._to_context(None if codes is None else codes[start : start + CHUNK])
                 part = images[start : start + CHUNK]
                 parts.append(self._to_rows(self.model_.complete(part, n_known, context, temperature, generator)))
-        return self._restore(np.concatenate(parts))
+        completed = np.concatenate(parts).astype(np.float64)
+        completed[:, : given.shape[1]] = given  # in float64, as it came
+        return self._restore(completed)
 
     def _n_known(self, known: Any) -> int:
         channels, height, width = self._event_shape()
         if self.image_shape_ is None:
             height = channels
-        row, column = known if isinstance(known, tuple) else (known, 0)
+        row, column = known if isinstance(known, tuple) and len(known) == 2 else (known, 0)
         whole = isinstance(row, Integral) and isinstance(column, Integral)
         if not whole or not (0 <= row <= height and 0 <= column < width) or (row == height and column):
             raise ValueError(

@@ -1,5 +1,5 @@
 """The networks inside couplings, standardisations and autoregressive models."""
 
-from flowdetect.nets.conv import Constant, ConvNet, LabelTable
+from flowdetect.nets.conv import Constant, ConvNet, LabelTable, set_training_dtype
 
-__all__ = ["Constant", "ConvNet", "LabelTable"]
+__all__ = ["Constant", "ConvNet", "LabelTable", "set_training_dtype"]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from flowdetect.nets.cache import Cache, Whole, whole
+from flowdetect.nets.conv import MixedPrecision
 from flowdetect.nets.masked import CausalConv, Dropout
 
 
@@ -215,7 +216,7 @@ class Stage(nn.Module):
         return h
 
 
-class CausalNet(nn.Module):
+class CausalNet(MixedPrecision):
     """Features of every pixel from the pixels before it: first layers that leave out the pixel itself, then a stage.
 
     Parameters
@@ -230,11 +231,10 @@ class CausalNet(nn.Module):
     def __init__(self, u_first: CausalConv | None, h_first: list[CausalConv], stage: Stage) -> None:
         super().__init__()
         self.u_first, self.h_first, self.stage = u_first, nn.ModuleList(h_first), stage
-        self.training_dtype: torch.dtype | None = None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(n, C, H, W) -> (n, channels, H, W)."""
-        dtype = self.training_dtype if self.training and self.training_dtype is not None else x.dtype
+        dtype = self.working_dtype(x)
         image = x.to(dtype, memory_format=torch.channels_last)
         return self.horizontal(image, self.vertical(image), context).to(x.dtype)
 

@@ -11,7 +11,30 @@ from torch import Tensor, nn
 SPEED = 30.0
 
 
-class ConvNet(nn.Module):
+class MixedPrecision(nn.Module):
+    """A network that may compute in another type while it is trained; scoring and inverting never do.
+
+    Attributes
+    ----------
+    training_dtype : torch.dtype or None
+        The type of the computation in training mode; None: that of the input.
+    """
+
+    training_dtype: torch.dtype | None = None
+
+    def working_dtype(self, x: Tensor) -> torch.dtype:
+        """Give the type to compute in."""
+        return self.training_dtype if self.training and self.training_dtype is not None else x.dtype
+
+
+def set_training_dtype(model: nn.Module, dtype: torch.dtype | None) -> None:
+    """Set the type that all networks inside a model compute in while it is trained."""
+    for module in model.modules():
+        if isinstance(module, MixedPrecision):
+            module.training_dtype = dtype
+
+
+class ConvNet(MixedPrecision):
     """Three convolutions, kernel sizes k, 1, k, with ReLU between; the last one starts at zero.
 
     So a coupling built on it starts as the identity (Kingma & Dhariwal 2018, section 3.3).
@@ -21,12 +44,6 @@ class ConvNet(nn.Module):
     in_channels, hidden_channels, out_channels : int
     kernel_size : int
         Odd; 1 makes it a perceptron over the channels, for tables.
-
-    Attributes
-    ----------
-    training_dtype : torch.dtype or None
-        The type in which the convolutions run in training mode; None: that of the weights. The training loop sets it to
-        bfloat16 where that is faster; scoring and inverting never use it.
     """
 
     def __init__(self, in_channels: int, hidden_channels: int, out_channels: int, kernel_size: int = 3) -> None:
@@ -38,7 +55,6 @@ class ConvNet(nn.Module):
             for c_in, c_out, k in zip(widths[:-1], widths[1:], kernels, strict=True)
         )
         self.biases = nn.ParameterList(torch.zeros(c_out) for c_out in widths[1:])
-        self.training_dtype: torch.dtype | None = None
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
@@ -50,7 +66,7 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_channels, H, W) -> (n, out_channels, H, W), in the dtype of x."""
-        dtype = self.training_dtype if self.training and self.training_dtype is not None else x.dtype
+        dtype = self.working_dtype(x)
         h = x.to(dtype, memory_format=torch.channels_last)  # as convolutions like it
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):

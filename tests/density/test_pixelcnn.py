@@ -218,10 +218,25 @@ class TestComplete:
             density.complete(DIGITS[:5], 0, random_state=3), density.sample(5, random_state=3)
         )
 
-    @pytest.mark.parametrize("known", [-1, 9, (2, 8), (8, 1), 2.5, "all"])
+    @pytest.mark.parametrize("known", [-1, 9, (2, 8), (8, 1), (2,), 2.5, "all"])
     def test_other_amounts_are_refused(self, density, known):
         with pytest.raises(ValueError, match=r"known must be a number of rows, 0 \.\. 8.*got"):
             density.complete(DIGITS[:2], known)
+
+    @pytest.mark.parametrize("temperature", [-1.0, np.nan, "warm"])
+    def test_temperatures_are_checked(self, density, temperature):
+        with pytest.raises(ValueError, match="temperature must be a finite number >= 0"):
+            density.complete(DIGITS[:2], 4, temperature=temperature)
+
+    def test_known_values_off_the_grid_are_refused_and_unknown_ones_are_not(self, density):
+        X = DIGITS[:2] + np.where(np.arange(8)[:, None] < 4, 0, 0.5)
+        assert density.complete(X, 4, random_state=0).shape == (2, 8, 8)
+        with pytest.raises(ValueError, match="n_bins=17"):
+            density.complete(X, 5, random_state=0)
+
+    def test_known_real_values_stay_to_the_last_digit(self):
+        X = np.random.default_rng(0).normal(size=(40, 4))
+        np.testing.assert_array_equal(small().fit(X).complete(X, 2, random_state=0)[:, :2], X[:, :2])
 
 
 # ---- scores

@@ -2,16 +2,13 @@
 
 import copy
 import math
-import os
-import subprocess
-import sys
 import warnings
 from unittest import SkipTest
 
 import numpy as np
 import pytest
 import torch
-from density_table import COLOUR, DENSITIES, DIGITS, LABELS, TABLE, glow, pixelcnn
+from density_table import COLOUR, DENSITIES, DIGITS, LABELS, TABLE, glow
 from scipy.special import logsumexp
 from sklearn.datasets import make_moons
 from sklearn.exceptions import SkipTestWarning
@@ -60,89 +57,6 @@ def test_scikit_learn_checks(estimator, check):
 @pytest.mark.parametrize("density", checked_by_scikit_learn(), ids=lambda density: type(density).__name__)
 def test_scikit_learn_has_enough_checks(density):
     assert len(list(estimator_checks_generator(density))) >= FEWEST_CHECKS
-
-
-# ---- company: networks wide enough for every kernel, and for its threads
-
-
-def digits_flow():
-    return glow(n_bins=17, n_steps=2, hidden_channels=32, random_state=0).fit(DIGITS[:200]), DIGITS[:1000]
-
-
-def table_flow():
-    rows = np.random.default_rng(1).normal(size=(1200, 5))
-    return glow(n_steps=3, hidden_channels=32, random_state=0).fit(rows[:200]), rows
-
-
-def digits_pixelcnn():
-    density = pixelcnn(variant="pixelcnn++", n_bins=17, n_filters=16, random_state=0)
-    return density.fit(DIGITS[:200]), DIGITS[:1000]
-
-
-def digits_gated():
-    density = pixelcnn(likelihood="categorical", n_bins=17, n_filters=16, random_state=0)
-    return density.fit(DIGITS[:200]), DIGITS[:1000]
-
-
-def table_pixelcnn():
-    rows = np.random.default_rng(1).normal(size=(1200, 5))
-    return pixelcnn(n_filters=32, random_state=0).fit(rows[:200]), rows
-
-
-MAKERS = [digits_flow, table_flow, digits_pixelcnn, digits_gated, table_pixelcnn]
-
-
-@pytest.fixture(params=MAKERS, scope="module")
-def company(request):
-    density, X = request.param()
-    return density, X, density.score_samples(X)
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-class TestCompany:
-    @pytest.mark.parametrize("batch_size", [1, 7, 63, 65, 1000])
-    def test_batch_size(self, company, batch_size):
-        density, X, scores = company
-        starts = range(0, len(X), batch_size) if batch_size > 1 else range(0, len(X), 50)
-        for start in starts:
-            part = slice(start, start + batch_size)
-            np.testing.assert_array_equal(density.score_samples(X[part]), scores[part])
-
-    @pytest.mark.parametrize("place", [0, 499, -1])
-    def test_place(self, company, place):
-        density, X, scores = company
-        others = X[:500].copy()
-        others[place] = X[700]
-        assert density.score_samples(others)[place] == scores[700]
-
-    @pytest.mark.parametrize("n_threads", [1, 2, 3])
-    def test_threads(self, company, threads, n_threads):
-        density, X, scores = company
-        threads(n_threads)
-        np.testing.assert_array_equal(density.score_samples(X), scores)
-        np.testing.assert_array_equal(density.score_samples(X[:1]), scores[:1])
-
-    @pytest.mark.parametrize("n_threads", [1, 3])
-    def test_another_process(self, company, tmp_path, n_threads):
-        density, X, scores = company
-        density.save(tmp_path / "density")
-        np.save(tmp_path / "X.npy", X[:65])
-        code = "import flowdetect, numpy as np; score = flowdetect.load('density').score_samples"
-        code += "; np.save('scores.npy', score(np.load('X.npy')))"
-        environment = {**os.environ, "OMP_NUM_THREADS": str(n_threads)}
-        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
-        np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), scores[:65])
-
-    def test_dtype_and_layout(self, company):
-        density, X, scores = company
-        for same in (X.astype(np.float64), X.reshape(len(X), -1), np.asfortranarray(X), X.reshape(len(X), -1).tolist()):
-            np.testing.assert_array_equal(density.score_samples(same), scores)
 
 
 def test_torch_images_score_as_numpy_images():
