@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,9 +23,10 @@ from flowdetect._images import (
     to_rows,
 )
 from flowdetect.density import _inputs
+from flowdetect.density._memory import freed_memory_kept
 
-# rows scored at once: a multiple of 64, always the same for one model, so that a row's score does not depend on company
-CHUNK, CHUNK_VALUES, MAX_CHUNKS = 64, 2**16, 16
+# rows scored at once: a multiple of the first number, and at most the second
+CHUNK, MAX_CHUNK = 16, 1024
 
 
 class RowsDoor(BaseEstimator):
@@ -34,6 +36,7 @@ class RowsDoor(BaseEstimator):
     n_bins: Any
     conditional: bool
     dequantizes: ClassVar[bool] = False  # whether models of this class see data in bins as x + u
+    chunk_values: ClassVar[int] = 2**15  # scored at once; so many that what is computed of them stays in the caches
 
     def _read_training_data(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
         check_n_bins(self.n_bins)
@@ -134,17 +137,19 @@ class RowsDoor(BaseEstimator):
         rows: NDArray[Any] = images.permute(0, 2, 3, 1).flatten(1).cpu().numpy()
         return rows
 
+    def _chunk_length(self) -> int:
+        """Give how many rows are scored at once."""
+        return CHUNK * max(1, min(MAX_CHUNK, self.chunk_values // math.prod(self._event_shape())) // CHUNK)
+
     def _in_chunks(self, function: Any, *arrays: NDArray[Any] | None) -> Any:
         """Apply a function of tensors to row chunks of one fixed length, the last one padded; (n, ...) float64 arrays.
 
-        A chunk's length is a multiple of 64 and a function of the number of features alone, so every row is computed by
+        A chunk's length is a multiple of 16 and a function of the number of features alone, so every row is computed by
         the same kernels on the same shapes, whatever stands beside it.
         """
-        first = next(a for a in arrays if a is not None)
-        n_rows, n_features = len(first), math.prod(self._event_shape())
-        length = CHUNK * max(1, min(MAX_CHUNKS, CHUNK_VALUES // (CHUNK * n_features)))
+        n_rows, length = len(next(a for a in arrays if a is not None)), self._chunk_length()
         parts = []
-        with torch.no_grad():
+        with torch.no_grad(), freed_memory_kept() if n_rows > length else nullcontext():
             for start in range(0, n_rows, length):
                 index = np.minimum(np.arange(start, start + length), n_rows - 1)  # padded with the last row
                 valid = min(length, n_rows - start)

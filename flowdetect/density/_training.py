@@ -25,6 +25,7 @@ from flowdetect import _persistence
 from flowdetect._images import draw_seed
 from flowdetect.density._checkpoint import Checkpoint
 from flowdetect.density._devices import resolve_device, resolve_precision
+from flowdetect.density._memory import freed_memory_kept
 from flowdetect.density.base import BaseDensity
 from flowdetect.density.model import DensityModel
 from flowdetect.nets import set_training_dtype
@@ -203,7 +204,7 @@ class Training:
         checkpoint = checkpoint if rank == 0 else None
         model, optimizer = fabric.setup(self.model, self.optimizer)
         written = time.monotonic()
-        with Interruption() as interruption, self._progress(rank) as bar:
+        with freed_memory_kept(), Interruption() as interruption, self._progress(rank) as bar:
             while not self.finished:
                 order = np.random.default_rng(stream(self.density.seed_, ORDER, self.epoch)).permutation(len(self.rows))
                 started = time.monotonic()
@@ -293,9 +294,9 @@ class Training:
     @torch.no_grad()
     def _validate(self) -> None:
         """Bits/dim of the held-out rows under the averaged weights, always with the same noise."""
-        total = 0.0
-        for start in range(0, len(self.held_out), 256):
-            part = slice(start, start + 256)
+        total, length = 0.0, self.density._chunk_length()
+        for start in range(0, len(self.held_out), length):
+            part = slice(start, start + length)
             codes = None if self.held_out_codes is None else self.held_out_codes[part]
             noise_seed = stream(self.density.seed_, SCORING, 1 + start)
             x, context, noise = self._tensors(self.held_out[part], codes, noise_seed)

@@ -23,8 +23,10 @@ from flowdetect import _persistence
 from flowdetect._images import draw_seed
 from flowdetect.density._devices import resolve_device
 from flowdetect.density._inputs import check_temperature
-from flowdetect.density._rows import CHUNK, RowsDoor
+from flowdetect.density._rows import RowsDoor
 from flowdetect.density.model import DensityModel
+
+DRAWN_AT_ONCE = 64  # samples
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -273,8 +275,8 @@ class BaseDensity(RowsDoor):
         generator = torch.Generator().manual_seed(seed)
         parts = []
         with torch.no_grad():
-            for start in range(0, int(n_samples), CHUNK):
-                n = min(CHUNK, int(n_samples) - start)
+            for start in range(0, int(n_samples), DRAWN_AT_ONCE):
+                n = min(DRAWN_AT_ONCE, int(n_samples) - start)
                 context = self._to_context(None if codes is None else codes[start : start + n])
                 parts.append(self._to_rows(self.model_.sample(n, context, temperature, generator)))
         return self._restore(np.concatenate(parts))

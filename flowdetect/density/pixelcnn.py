@@ -22,8 +22,7 @@ from torch import Tensor
 
 from flowdetect._images import check_on_grid, draw_seed
 from flowdetect.density._inputs import check_temperature
-from flowdetect.density._rows import CHUNK
-from flowdetect.density.base import BaseDensity
+from flowdetect.density.base import DRAWN_AT_ONCE, BaseDensity
 from flowdetect.density.model import DensityModel
 from flowdetect.nets.causal import Block, CausalNet, GatedBlock, MaskedBlock, ResidualBlock, Stage
 from flowdetect.nets.heads import CategoricalHead, LogisticMixtureHead
@@ -144,13 +143,16 @@ class PixelCNNDensity(BaseDensity):
         Width of the network.
     n_blocks : int, default 5
         Blocks; of "pixelcnn++" in each stage, on the way down and on the way up again.
-    n_mixtures : int, default 5
+    n_mixtures : int, default 10
         Components of the logistic mixture.
     dropout : float in [0, 1), default 0.0
+    batch_size : int, default 16
+        Small, since a step on few images finds its data in the caches of the processor.
+    learning_rate : float, default 3e-3
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, batch_size,
-    learning_rate, weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose,
-    random_state; device, precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, weight_decay,
+    early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device, precision,
+    n_devices, checkpoint.
 
     Attributes
     ----------
@@ -192,9 +194,12 @@ class PixelCNNDensity(BaseDensity):
     likelihood: str = "logistic_mixture"
     n_filters: int = 32
     n_blocks: int = 5
-    n_mixtures: int = 5
+    n_mixtures: int = 10
     dropout: float = 0.0
+    batch_size: int = 16
+    learning_rate: float = 3e-3
     model_: PixelCNNModel = field(init=False)
+    chunk_values: ClassVar[int] = 2**14
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseDensity._parameter_constraints,
@@ -301,9 +306,9 @@ class PixelCNNDensity(BaseDensity):
         images = self._to_tensor(rows)
         parts = []
         with torch.no_grad():
-            for start in range(0, len(rows), CHUNK):
-                context = self._to_context(None if codes is None else codes[start : start + CHUNK])
-                part = images[start : start + CHUNK]
+            for start in range(0, len(rows), DRAWN_AT_ONCE):
+                context = self._to_context(None if codes is None else codes[start : start + DRAWN_AT_ONCE])
+                part = images[start : start + DRAWN_AT_ONCE]
                 parts.append(self._to_rows(self.model_.complete(part, n_known, context, temperature, generator)))
         completed = np.concatenate(parts).astype(np.float64)
         completed[:, : given.shape[1]] = given  # in float64, as it came

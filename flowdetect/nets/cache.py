@@ -74,7 +74,9 @@ class Cache(Whole):
             self.half.move(i // 2, j // 2)
 
     def __call__(self, layer: CausalConv, x: Tensor) -> Any:
-        inputs = self.inputs.get(layer)
+        x, inputs = layer.activate(x), self.inputs.get(layer)
+        if layer.kernel == (1, 1):
+            return self._apply(layer, x.permute(0, 2, 3, 1), 0, 0)
         if inputs is None:
             kh, kw = layer.kernel
             inputs = self.inputs[layer] = x.new_zeros(len(x), self.height + kh, self.width + kw, x.shape[1])
@@ -101,7 +103,7 @@ class Cache(Whole):
     def _apply(self, layer: CausalConv, inputs: Tensor, i: int, j: int) -> Tensor:
         """Compute row i, or pixel (i, j), from padded inputs (n, rows, columns, C)."""
         if layer not in self.weights:
-            weight = layer.masked_weight()
+            weight = layer.kernel_weight()
             if not self.by_row:
                 weight = weight.permute(2, 3, 1, 0).flatten(0, 2)  # (kh kw C, out)
             self.weights[layer] = (weight.contiguous(), layer.bias)

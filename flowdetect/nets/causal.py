@@ -3,9 +3,6 @@
 Two streams run side by side. The vertical one holds, at row i, what the rows above say; the horizontal one what the
 pixels to the left in row i say as well. Messages go from the vertical to the horizontal stream, never back, so that the
 blind spot of a single stream is gone (van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders").
-
-Only functions whose vectorised and scalar code agree bit for bit are used (exp, expm1 and tanh, but neither torch's elu
-nor its sigmoid), so that a row scores the same in any company.
 """
 
 from __future__ import annotations
@@ -17,25 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flowdetect.nets.activations import add_gated, tanh_gate
 from flowdetect.nets.cache import Cache, Whole, whole
 from flowdetect.nets.conv import MixedPrecision
 from flowdetect.nets.masked import CausalConv, Dropout
 
 
-def pointwise(in_channels: int, out_channels: int, gain: float = 1.0) -> CausalConv:
-    """Make a 1x1 convolution, which needs no cache: call it directly."""
-    return CausalConv(in_channels, out_channels, (1, 1), 0, 0, gain=gain)
-
-
-def concat_elu(x: Tensor) -> Tensor:
-    """Elu of x and of -x, side by side: (n, c, ...) -> (n, 2 c, ...)."""
-    both = torch.cat([x, -x], dim=1)
-    return both.relu() + both.clamp_max(0).expm1()
-
-
-def sigmoid(x: Tensor) -> Tensor:
-    """1 / (1 + e^-x)."""
-    return 0.5 + 0.5 * (0.5 * x).tanh()
+def pointwise(in_channels: int, out_channels: int, gain: float = 1.0, elu: bool = False) -> CausalConv:
+    """Make a 1x1 convolution."""
+    return CausalConv(in_channels, out_channels, (1, 1), 0, 0, gain=gain, elu=elu)
 
 
 class LabelBias(nn.Module):
@@ -83,8 +70,8 @@ class MaskedBlock(Block):
         self.label = None if n_classes is None else LabelBias(n_classes, inner)
 
     def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
-        inner = self.labelled(self.reduce(h.relu()), context).relu()
-        return h + self.expand(self.dropout(evaluate(self.mix, inner).relu()))
+        inner = self.labelled(evaluate(self.reduce, h.relu()), context).relu()
+        return evaluate(self.expand, self.dropout(evaluate(self.mix, inner).relu_())).add_(h)
 
 
 class GatedBlock(Block):
@@ -98,47 +85,39 @@ class GatedBlock(Block):
         self.down = CausalConv(channels, 2 * channels, (2, 3), 1, 1)
         self.message = pointwise(2 * channels, 2 * channels)
         self.right = CausalConv(channels, 2 * channels, (1, 2), 0, 1)
-        self.out = pointwise(channels, channels, 0.5)
+        self.out = pointwise(channels, channels, 0.25)
         self.dropout = Dropout(dropout)
         self.label = None if n_classes is None else LabelBias(n_classes, 2 * channels)
 
     def vertical(self, u: Any, skip: Any, evaluate: Whole) -> tuple[Any, Any]:
         before = evaluate(self.down, u)
-        return gate(before), self.message(before)
+        return tanh_gate(before), evaluate(self.message, before)
 
     def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
-        before = self.labelled(evaluate(self.right, h) + message, context)
-        return h + self.out(self.dropout(gate(before)))
-
-
-def gate(x: Tensor) -> Tensor:
-    """tanh(a) sigmoid(b) with (a, b) the halves of x's channels."""
-    a, b = x.chunk(2, dim=1)
-    return a.tanh() * sigmoid(b)
+        before = self.labelled(evaluate(self.right, h).add_(message), context)
+        return evaluate(self.out, self.dropout(tanh_gate(before))).add_(h)
 
 
 class GatedResidual(nn.Module):
-    """x + a sigmoid(b), (a, b) = conv(dropout(celu(conv(celu(x)) + message))); celu is `concat_elu`.
+    """x + a sigma(b), (a, b) = conv(dropout(celu(conv(celu(x)) + message))); celu is the elu of x and of -x.
 
     Salimans et al. 2017, "PixelCNN++", and its authors' code (gated_resnet).
     """
 
     def __init__(self, channels: int, kernel: tuple[int, int], dropout: float, has_skip: bool) -> None:
         super().__init__()
-        self.first = CausalConv(2 * channels, channels, kernel, 1, 1)
-        self.second = CausalConv(2 * channels, 2 * channels, kernel, 1, 1, gain=0.1)
-        self.dropout = Dropout(dropout)
-        self.skip = pointwise(2 * channels, channels) if has_skip else None
+        self.first = CausalConv(channels, channels, kernel, 1, 1, elu=True)
+        self.second = CausalConv(channels, 2 * channels, kernel, 1, 1, gain=0.05, elu=True, dropout=dropout)
+        self.skip = pointwise(channels, channels, elu=True) if has_skip else None
 
     def forward(self, x: Tensor, message: Any, skip: Any, evaluate: Whole) -> Tensor:
         """Stream of one kind -> stream."""
-        inner = evaluate(self.first, concat_elu(x))
+        inner = evaluate(self.first, x)
         if message is not None:
-            inner = inner + message
+            inner.add_(message)
         if self.skip is not None:
-            inner = inner + self.skip(concat_elu(skip))
-        a, b = evaluate(self.second, self.dropout(concat_elu(inner))).chunk(2, dim=1)
-        return x + a * sigmoid(b)
+            inner.add_(evaluate(self.skip, skip))
+        return add_gated(x, evaluate(self.second, inner))
 
 
 class ResidualBlock(Block):
@@ -148,12 +127,12 @@ class ResidualBlock(Block):
         super().__init__()
         self.down = GatedResidual(channels, (2, 3), dropout, has_skip)
         self.right = GatedResidual(channels, (2, 2), dropout, has_skip)
-        self.message = pointwise(2 * channels, channels)
+        self.message = pointwise(channels, channels, elu=True)
         self.label = None if n_classes is None else LabelBias(n_classes, channels)
 
     def vertical(self, u: Any, skip: Any, evaluate: Whole) -> tuple[Any, Any]:
         u = self.down(u, None, skip, evaluate)
-        return u, self.message(concat_elu(u))
+        return u, evaluate(self.message, u)
 
     def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
         return self.right(h, self.labelled(message, context), skip, evaluate)
@@ -192,7 +171,7 @@ class Stage(nn.Module):
             low, shape = evaluate(self.u_down, u), (u.shape[2], u.shape[3])
             below = None if low is None else self.below.vertical(low, evaluate.below())
             messages.below = evaluate.keep((self, "u"), below)
-            u = evaluate.upsample(self.u_up, None if below is None else self.u_up(below.last), shape)
+            u = evaluate.upsample(self.u_up, None if below is None else evaluate.below()(self.u_up, below.last), shape)
         for block in self.second:
             u, message = block.vertical(u, shortcuts.pop(), evaluate)
             messages.second.append(message)
@@ -209,7 +188,8 @@ class Stage(nn.Module):
             low, shape = evaluate(self.h_down, h), (h.shape[2], h.shape[3])
             if low is not None:
                 assert messages.below is not None
-                low = self.h_up(self.below.horizontal(low, messages.below, context, evaluate.below()))
+                half = evaluate.below()
+                low = half(self.h_up, self.below.horizontal(low, messages.below, context, half))
             h = evaluate.upsample(self.h_up, low, shape)
         for block, message in zip(self.second, messages.second, strict=True):
             h = block.horizontal(h, evaluate.at_pixel(message), shortcuts.pop(), context, evaluate)
@@ -246,7 +226,7 @@ class CausalNet(MixedPrecision):
         """Run the horizontal stream, at all pixels or at the evaluation's pixel."""
         h, *more = [evaluate.first(layer, image) for layer in self.h_first]
         for part in more:
-            h = h + part
+            h.add_(part)
         return self.stage.horizontal(h, messages, context, evaluate)
 
     def in_order(self, image: Tensor, context: Tensor | None = None) -> Iterator[tuple[int, int, Tensor]]:

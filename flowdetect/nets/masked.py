@@ -8,61 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowdetect.nets.activations import Pads, concat_elu
 
-class CausalConv(nn.Module):
-    """A convolution that reaches up and to the left: y[i, j] = sum_ab w[a, b] x[i - top + a, j - left + b] + bias.
-
-    Parameters
-    ----------
-    in_channels, out_channels : int
-    kernel : (kh, kw)
-    top, left : int
-        How far the kernel's first row and column lie above and to the left of the pixel. top = kh: only rows above.
-    stride : 1 or 2
-    mask : (kh, kw) tensor of 0 and 1, or None
-    gain : float
-        Of the initial weights; 0 starts the layer at zero.
-    """
-
-    mask: Tensor | None
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: tuple[int, int],
-        top: int,
-        left: int,
-        stride: int = 1,
-        mask: Tensor | None = None,
-        gain: float = 1.0,
-    ) -> None:
-        super().__init__()
-        self.kernel, self.top, self.left, self.stride, self.gain = kernel, top, left, stride, gain
-        weight = torch.zeros(out_channels, in_channels, *kernel)
-        self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
-        self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.register_buffer("mask", mask, persistent=False)
-
-    @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draw weights of variance gain^2 / fan in; biases start at zero."""
-        fan_in = self.weight.shape[1] * (self.kernel[0] * self.kernel[1] if self.mask is None else int(self.mask.sum()))
-        noise = torch.randn(self.weight.shape, generator=generator)
-        self.weight.copy_(noise * self.gain / max(1, fan_in) ** 0.5)
-
-    def masked_weight(self) -> Tensor:
-        """Weights, zero where the mask is."""
-        return self.weight if self.mask is None else self.weight * self.mask
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, in_channels, H, W) -> (n, out_channels, ceil(H / stride), ceil(W / stride)), in the dtype of x."""
-        kh, kw = self.kernel
-        weight, bias = self.masked_weight().to(x.dtype), self.bias.to(x.dtype)
-        if (self.top, self.left) == (kh // 2, kw // 2) and kh % 2 == kw % 2 == 1:
-            return F.conv2d(x, weight, bias, self.stride, padding=(kh // 2, kw // 2))
-        x = F.pad(x, (self.left, kw - 1 - self.left, self.top, kh - 1 - self.top))
-        return F.conv2d(x, weight, bias, self.stride)
+# Adam moves every weight by the learning rate, and an output by that times the number of its weights: weights of wider
+# layers than this are stored multiplied by the ratio, and so move less (Yang et al. 2021, "Tensor Programs V", Table 3)
+REFERENCE_FAN_IN = 288
+# of layers on elus, whose inputs are not bounded: with 288, a PixelCNN++ of 32 filters diverged on MNIST
+REFERENCE_FAN_IN_ELU = 96
 
 
 class Dropout(nn.Module):
@@ -79,6 +31,77 @@ class Dropout(nn.Module):
             return x
         kept = torch.rand(x.shape, generator=self.generator) >= self.probability
         return x * kept.to(x.device, x.dtype) / (1 - self.probability)
+
+
+class CausalConv(nn.Module):
+    """A convolution that reaches up and to the left: y[i, j] = sum_ab w[a, b] x[i - top + a, j - left + b] + bias.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel : (kh, kw)
+    top, left : int
+        How far the kernel's first row and column lie above and to the left of the pixel. top = kh: only rows above.
+    stride : 1 or 2
+    mask : (kh, kw) tensor of 0 and 1, or None
+    gain : float
+        Of the initial weights; 0 starts the layer at zero.
+    elu : bool
+        Whether the convolution is of the elu of x and of -x, side by side.
+    dropout : float
+        Of what is convolved.
+    """
+
+    mask: Tensor | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int],
+        top: int,
+        left: int,
+        stride: int = 1,
+        mask: Tensor | None = None,
+        gain: float = 1.0,
+        elu: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.kernel, self.top, self.left, self.stride, self.gain, self.elu = kernel, top, left, stride, gain, elu
+        self.pads = left, kernel[1] - 1 - left, top, kernel[0] - 1 - top
+        self.dropout = Dropout(dropout)
+        weight = torch.zeros(out_channels, (1 + elu) * in_channels, *kernel)
+        self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.register_buffer("mask", mask, persistent=False)
+        seen = kernel[0] * kernel[1] if mask is None else int(mask.sum())
+        self.fan_in = max(1, weight.shape[1] * seen)
+        self.slowness = max(1.0, self.fan_in / (REFERENCE_FAN_IN_ELU if elu else REFERENCE_FAN_IN))
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw weights of variance gain^2 / fan in; biases start at zero."""
+        noise = torch.randn(self.weight.shape, generator=generator)
+        self.weight.copy_(noise * (self.slowness * self.gain / self.fan_in**0.5))
+
+    def kernel_weight(self) -> Tensor:
+        """Give the weights of the convolution, zero where the mask is."""
+        weight = self.weight if self.slowness == 1 else self.weight / self.slowness
+        return weight if self.mask is None else weight * self.mask
+
+    def activate(self, x: Tensor, pads: Pads = (0, 0, 0, 0)) -> Tensor:
+        """Give what is convolved."""
+        if self.elu:
+            x = concat_elu(x, pads)
+        elif any(pads):
+            x = F.pad(x, pads)
+        return self.dropout(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in_channels, H, W) -> (n, out_channels, ceil(H / stride), ceil(W / stride)), in the dtype of x."""
+        weight, bias = self.kernel_weight().to(x.dtype), self.bias.to(x.dtype)
+        return F.conv2d(self.activate(x, self.pads), weight, bias, self.stride)
 
 
 class MaskedLinear(nn.Module):

@@ -6,11 +6,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from flowdetect.datasets import load_images
 from flowdetect.density import PixelCNNDensity
 from flowdetect.density.pixelcnn import causal_net
-from flowdetect.nets.masked import MaskedMLP
+from flowdetect.nets.activations import add_gated, concat_elu, tanh_gate
+from flowdetect.nets.masked import REFERENCE_FAN_IN, REFERENCE_FAN_IN_ELU, CausalConv, MaskedMLP
 
 VARIANTS = ("pixelcnn", "gated", "pixelcnn++")
 LIKELIHOODS = ("logistic_mixture", "categorical")
@@ -56,6 +58,44 @@ def test_a_real_valued_table_integrates_to_one():
     grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
     density = small(max_epochs=10).fit(X)
     assert np.exp(density.score_samples(grid)).sum() * (side[1] - side[0]) ** 2 == pytest.approx(1, abs=0.01)
+
+
+# ---- layers
+
+
+@pytest.mark.parametrize(
+    ("activation", "widths"),
+    [
+        (lambda x: concat_elu(x, (1, 2, 1, 0)), [3]),
+        (tanh_gate, [4]),
+        (add_gated, [2, 4]),
+    ],
+    ids=["concat_elu", "tanh_gate", "add_gated"],
+)
+def test_derivatives_of_activations(activation, widths):
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(2, c, 3, 4, generator=generator, dtype=torch.float64) for c in widths]
+    assert torch.autograd.gradcheck(activation, [x.requires_grad_() for x in inputs])
+
+
+def test_activations_are_the_papers():
+    x = torch.linspace(-4, 4, 24, dtype=torch.float64).reshape(2, 4, 3, 1)
+    a, b = x.chunk(2, dim=1)
+    elus = F.pad(F.elu(torch.cat([x, -x], 1)), (1, 0, 2, 0))
+    torch.testing.assert_close(concat_elu(x, (1, 0, 2, 0)), elus)
+    torch.testing.assert_close(tanh_gate(x), 2 * a.tanh() * (2 * b).sigmoid())
+    torch.testing.assert_close(add_gated(a, x), a + 2 * a * (2 * b).sigmoid())
+
+
+@pytest.mark.parametrize(("elu", "reference"), [(False, REFERENCE_FAN_IN), (True, REFERENCE_FAN_IN_ELU)])
+def test_a_step_moves_the_outputs_of_wide_layers_no_farther(elu, reference):
+    layer, x, rate = CausalConv(500, 4, (1, 1), 0, 0, elu=elu), torch.ones(1, 500, 1, 1), 1e-3
+    layer.reset_parameters(torch.Generator().manual_seed(0))
+    before = layer(x)
+    before.sum().backward()
+    torch.optim.Adam(layer.parameters(), lr=rate).step()
+    moved = (layer(x) - before).detach().abs()
+    assert 0.5 * reference * rate < float(moved.max()) < 1.05 * reference * rate
 
 
 # ---- what depends on what
@@ -175,6 +215,17 @@ def test_cached_sampling_equals_naive_sampling(variant, likelihood, shape):
     with torch.no_grad():
         cached = model.sample(4, labels, generator=torch.Generator().manual_seed(1))
         torch.testing.assert_close(cached, drawn_naively(model, 4, 1, labels), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_cached_parameters_agree_in_float32(variant):
+    X = DIGITS[:100]
+    model = small(variant=variant, n_bins=17, n_blocks=2, learning_rate=3e-3, max_epochs=5).fit(X).model_
+    y = torch.tensor(X[:4, None], dtype=torch.float32) / 8 - 1
+    with torch.no_grad():
+        whole = model.head.out(model.net(y))
+        for i, j, h in model.net.in_order(y):
+            torch.testing.assert_close(model.head.out(h), whole[:, :, i : i + 1, j : j + 1], atol=1e-4, rtol=0)
 
 
 def test_sampling_a_table_equals_naive_sampling():

@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from flowdetect import GlowDensity, load_images
+from flowdetect import GlowDensity, PixelCNNDensity, load_images
 from flowdetect.density import _training
+from flowdetect.density.base import BaseDensity
 
-SETTINGS = {"n_bins": 17, "n_steps": 1, "hidden_channels": 8, "max_epochs": 8, "batch_size": 64, "random_state": 0}
+SHARED = {"n_bins": 17, "max_epochs": 8, "batch_size": 64, "random_state": 0}
+SETTINGS = {"n_steps": 1, "hidden_channels": 8, **SHARED}
+WITH_DROPOUT = {"variant": "pixelcnn++", "n_filters": 4, "n_blocks": 1, "dropout": 0.5, **SHARED}
 N_ROWS = 320
 STEPS = 8 * (304 // 64)  # 304 of 320 rows are trained on
 INTERVAL = 2  # steps between checkpoints within an epoch, forced by a clock that runs fast
 
 CHILD = """
 import os, signal, sys, torch
-from flowdetect import GlowDensity, load_images, _persistence
+from flowdetect import GlowDensity, PixelCNNDensity, load_images, _persistence
 from flowdetect.density import _training
 path, kind, at, log = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 settings = {settings}
@@ -49,7 +52,7 @@ def torn(fd):
     fsync(fd)
 os.fsync = torn
 X, _ = load_images("digits")
-GlowDensity(checkpoint=path, **settings).fit(X[:{rows}])
+{name}(checkpoint=path, **settings).fit(X[:{rows}])
 """
 
 
@@ -61,8 +64,8 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def run_child(*args: str) -> int:
-    script = CHILD.format(settings=SETTINGS, rows=N_ROWS, interval=INTERVAL)
+def run_child(density: BaseDensity, settings: dict[str, object], *args: str) -> int:
+    script = CHILD.format(name=type(density).__name__, settings=settings, rows=N_ROWS, interval=INTERVAL)
     done = subprocess.run(
         [sys.executable, "-c", script, *args], capture_output=True, text=True, timeout=300, check=False
     )
@@ -70,26 +73,33 @@ def run_child(*args: str) -> int:
     return done.returncode
 
 
-def same_weights(a: GlowDensity, b: GlowDensity) -> bool:
+def same_weights(a: BaseDensity, b: BaseDensity) -> bool:
     ours, theirs = a.model_.state_dict(), b.model_.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_ten_kills_end_where_an_uninterrupted_training_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("density_class", "settings", "n_kills"),
+    [(GlowDensity, SETTINGS, 10), (PixelCNNDensity, WITH_DROPOUT, 4)],
+    ids=["glow", "pixelcnn++ with dropout"],
+)
+def test_a_training_killed_many_times_ends_where_an_uninterrupted_one_does(
+    density_class: type[BaseDensity], settings: dict[str, object], n_kills: int, tmp_path: Path
+) -> None:
     X, _ = load_images("digits")
-    straight = GlowDensity(**SETTINGS).fit(X[:N_ROWS])
+    straight = density_class(**settings).fit(X[:N_ROWS])
     path, log = str(tmp_path / "training.ckpt"), str(tmp_path / "steps")
-    steps = np.linspace(0.05, 0.95, 8) * STEPS
+    steps = np.linspace(0.05, 0.95, n_kills - 2) * STEPS
     kills = [("step", max(1, round(step))) for step in steps]
-    kills.insert(3, ("write", 2))
-    kills.insert(6, ("write", 1))
+    kills.insert(1, ("write", 2))
+    kills.insert(n_kills // 2 + 1, ("write", 1))
     for kind, at in kills:
-        assert run_child(path, kind, str(at), log) == -signal.SIGKILL
-    assert run_child(path, "none", "0", log) == 0
+        assert run_child(straight, settings, path, kind, str(at), log) == -signal.SIGKILL
+    assert run_child(straight, settings, path, "none", "0", log) == 0
     done = [int(line) for line in Path(log).read_text().split()]
     assert len(done) <= STEPS + len(kills) * INTERVAL
-    resumed = GlowDensity(checkpoint=path, **SETTINGS).fit(X[:N_ROWS])  # finished: restored, not trained
+    resumed = density_class(checkpoint=path, **settings).fit(X[:N_ROWS])  # finished: restored, not trained
     assert same_weights(straight, resumed)
     assert resumed.n_iter_ == straight.n_iter_
     np.testing.assert_array_equal(resumed.score_samples(X), straight.score_samples(X))

@@ -1,0 +1,116 @@
+"""Do samples look like digits? A classifier's verdict on samples and test images, and each sample's nearest neighbour.
+
+    FLOWDETECT_DATA=folder python examples/studies/sample_quality.py --model FILE [--quick] [--data mnist]
+        [--samples 200] [--results DIR]
+
+Loads a density from a file, trains a small convolutional classifier on the same data set, and writes quality.json (its
+test accuracy; the share of samples, and of test images, that it gives a probability above 0.9; how many of each
+class) and a picture of samples beside the training image nearest to each, in Euclidean distance of pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor, nn
+
+from flowdetect import load, load_images
+from flowdetect.evaluation import plot_image_grid
+
+SEED, CONFIDENT, N_SHOWN, BATCH = 0, 0.9, 12, 128
+
+
+def to_tensor(X: np.ndarray) -> Tensor:
+    """(n, 28, 28) of 0..255 -> (n, 1, 28, 28) of 0..1."""
+    return torch.from_numpy(np.asarray(X, dtype=np.float32))[:, None] / 255
+
+
+def train_classifier(X: np.ndarray, y: np.ndarray, n_epochs: int) -> nn.Module:
+    """Train two convolutions and two linear layers; every batch is moved by up to two pixels."""
+    torch.manual_seed(SEED)
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 32, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(1024, 256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, 10)),
+    )
+    images, labels = to_tensor(X), torch.from_numpy(y.astype(np.int64))
+    n_batches = len(X) // BATCH
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=n_epochs * n_batches)
+    for _ in range(n_epochs):
+        order = torch.randperm(len(X))
+        for index in order[: n_batches * BATCH].view(n_batches, BATCH):
+            shift = torch.randint(-2, 3, (2,)).tolist()
+            loss = F.cross_entropy(model(images[index].roll(shift, (2, 3))), labels[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+@torch.no_grad()
+def probabilities(model: nn.Module, X: np.ndarray) -> np.ndarray:
+    """Class probabilities, (n, 10)."""
+    return torch.cat([model(part).softmax(1) for part in to_tensor(X).split(1000)]).numpy()
+
+
+def verdict(p: np.ndarray) -> dict[str, object]:
+    """Sum up class probabilities (n, 10) of images."""
+    return {
+        "images": len(p),
+        f"share above {CONFIDENT}": float((p.max(1) > CONFIDENT).mean()),
+        "images a class": np.bincount(p.argmax(1), minlength=10).tolist(),
+    }
+
+
+def draw_neighbours(samples: np.ndarray, X: np.ndarray) -> Figure:
+    """Draw two lines of samples, each above the training images nearest to them."""
+    shown = samples[: 2 * N_SHOWN]
+    flat = X.reshape(len(X), -1).astype(np.float32)
+    nearest = NearestNeighbors(n_neighbors=1).fit(flat).kneighbors(shown.reshape(len(shown), -1), return_distance=False)
+    neighbours = X[nearest[:, 0]]
+    lines = [shown[:N_SHOWN], neighbours[:N_SHOWN], shown[N_SHOWN:], neighbours[N_SHOWN:]]
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    plot_image_grid(
+        np.concatenate(lines), n_columns=N_SHOWN, row_labels=["samples", "nearest"] * 2, ax=figure.add_subplot()
+    )
+    return figure
+
+
+def main() -> None:
+    """Run the study."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="file of a fitted density")
+    parser.add_argument("--quick", action="store_true", help="a classifier of 6,000 images, 24 samples")
+    parser.add_argument("--data", default="mnist")
+    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--results", default="results")
+    args = parser.parse_args()
+    (X, y), (X_test, y_test) = load_images(args.data), load_images(args.data, "test")
+    n_epochs = 6
+    if args.quick:
+        X, y, args.samples, n_epochs = X[:6000], y[:6000], 2 * N_SHOWN, 2
+    samples = load(args.model).sample(args.samples, random_state=SEED)
+    classifier = train_classifier(X, y, n_epochs)
+    p = probabilities(classifier, X_test)
+    results = {
+        "classifier's test accuracy": float((p.argmax(1) == y_test).mean()),
+        "samples": verdict(probabilities(classifier, samples)),
+        "test images": verdict(p),
+    }
+    folder = Path(args.results)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "quality.json").write_text(json.dumps(results, indent=1) + "\n")
+    draw_neighbours(samples, X).savefig(folder / "neighbours.png", dpi=110)
+    print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
