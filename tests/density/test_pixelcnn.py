@@ -20,7 +20,8 @@ DIGITS, LABELS = load_images("digits")
 
 
 def small(**settings):
-    return PixelCNNDensity(**{"n_filters": 8, "n_blocks": 1, "max_epochs": 2, "random_state": 0, **settings})
+    shared = {"n_filters": 8, "n_blocks": 1, "n_mixtures": 5, "max_epochs": 2, "batch_size": 64, "random_state": 0}
+    return PixelCNNDensity(**{**shared, **settings})
 
 
 def every_image(n_bins, *shape):
