@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from shared import SEED, interval, loaded_or_fitted, study_parser
 from sklearn.frozen import FrozenEstimator
 
 from flowdetect import (
@@ -25,37 +25,19 @@ from flowdetect import (
     LikelihoodDetector,
     Translate,
     ZeroLatents,
-    load,
     load_images,
     ood_report,
 )
 from flowdetect.evaluation import OODReport, auroc, plot_image_grid, plot_score_histograms
 
-SEED = 0
-
 
 def fitted(args: argparse.Namespace, X: np.ndarray) -> GlowDensity:
     """Load the model of these settings, or train and save it."""
     name = f"{args.in_set}-{'quick' if args.quick else args.epochs or 'default'}.safetensors"
-    path = Path(args.models) / name
-    if path.exists():
-        return load(path)
     settings = {"n_steps": 2, "hidden_channels": 32, "max_epochs": 1} if args.quick else {}
     if args.epochs:
         settings["max_epochs"] = args.epochs
-    started = time.perf_counter()
-    density = GlowDensity(random_state=SEED, verbose=1, **settings).fit(X)
-    density.history_["fit_seconds"] = [time.perf_counter() - started]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    density.save(path)
-    return density
-
-
-def interval(values: np.ndarray) -> list[float]:
-    """Mean with a 95 % bootstrap interval over images."""
-    random = np.random.default_rng(SEED)
-    means = [values[random.integers(len(values), size=len(values))].mean() for _ in range(1000)]
-    return [float(values.mean()), *np.quantile(means, [0.025, 0.975]).tolist()]
+    return loaded_or_fitted(Path(args.models) / name, GlowDensity(random_state=SEED, verbose=1, **settings), X)
 
 
 def probes(density: GlowDensity, X: np.ndarray) -> dict[str, object]:
@@ -109,13 +91,8 @@ def draw_story(report: OODReport, in_set: str, out_set: str) -> Figure:
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tiny model on 2,000 images, a minute")
-    parser.add_argument("--in-set", default="fashion_mnist")
-    parser.add_argument("--out-set", default="mnist")
+    parser = study_parser(__doc__, quick="a tiny model on 2,000 images, a minute")
     parser.add_argument("--epochs", type=int)
-    parser.add_argument("--results", default="results")
-    parser.add_argument("--models", default="models")
     args = parser.parse_args()
     X, _ = load_images(args.in_set)
     X_test, _ = load_images(args.in_set, split="test")

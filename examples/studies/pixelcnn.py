@@ -11,25 +11,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.stats import bootstrap
+from shared import SEED, interval, loaded_or_fitted, study_parser
 
-from flowdetect import PixelCNNDensity, load, load_images
+from flowdetect import PixelCNNDensity, load_images
 from flowdetect.evaluation import auroc, bootstrap_interval, plot_image_grid, plot_pixel_likelihood
 
-SEED, N_SHOWN = 0, 10
+N_SHOWN = 10
 
 
 def fitted(args: argparse.Namespace, X: np.ndarray) -> PixelCNNDensity:
     """Load the model of these settings, or train and save it."""
-    path = Path(args.models) / f"{args.in_set}-{args.variant}-{args.filters}-{args.blocks}-{args.epochs}.safetensors"
-    if path.exists():
-        return load(path)
-    started = time.perf_counter()
+    size = "quick" if args.quick else f"{args.filters}-{args.blocks}-{args.epochs}"
+    name = f"{args.in_set}-{args.variant}-{size}.safetensors"
     density = PixelCNNDensity(
         variant=args.variant,
         n_filters=args.filters,
@@ -37,17 +34,8 @@ def fitted(args: argparse.Namespace, X: np.ndarray) -> PixelCNNDensity:
         max_epochs=args.epochs,
         random_state=SEED,
         verbose=1,
-    ).fit(X)
-    density.history_["fit_seconds"] = [time.perf_counter() - started]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    density.save(path)
-    return density
-
-
-def interval(values: np.ndarray) -> list[float]:
-    """Mean with a 95 % bootstrap interval over images."""
-    found = bootstrap((values,), np.mean, n_resamples=1000, method="percentile", rng=SEED).confidence_interval
-    return [float(values.mean()), float(found.low), float(found.high)]
+    )
+    return loaded_or_fitted(Path(args.models) / name, density, X)
 
 
 def draw_pixels(density: PixelCNNDensity, X_in: np.ndarray, X_out: np.ndarray) -> Figure:
@@ -75,16 +63,11 @@ def draw_samples(density: PixelCNNDensity, X: np.ndarray) -> Figure:
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tiny model on 640 images, a minute")
-    parser.add_argument("--in-set", default="fashion_mnist")
-    parser.add_argument("--out-set", default="mnist")
+    parser = study_parser(__doc__, quick="a tiny model on 640 images, a minute")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--variant", default="gated")
     parser.add_argument("--filters", type=int, default=32)
     parser.add_argument("--blocks", type=int, default=5)
-    parser.add_argument("--results", default="results")
-    parser.add_argument("--models", default="models")
     args = parser.parse_args()
     X, X_test = load_images(args.in_set)[0], load_images(args.in_set, "test")[0]
     X_out = load_images(args.out_set, "test")[0]

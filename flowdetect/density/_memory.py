@@ -29,7 +29,8 @@ def freed_memory_kept() -> Iterator[None]:
     """Keep what is freed inside for later allocations, and give it back to the system at the end.
 
     glibc otherwise returns the top of its heap after every step, and the system clears each page anew before the next:
-    a third of a step of a small network.
+    with it, a default fit to 28x28 images takes about 0.86 of the time (medians of three interleaved pairs: PixelCNN
+    0.86, Glow 0.87). The thresholds are the process's own, and stay at their usual values afterwards.
     """
     library = glibc()
     if library is None:

@@ -199,7 +199,7 @@ class PixelCNNDensity(BaseDensity):
     batch_size: int = 16
     learning_rate: float = 3e-3
     model_: PixelCNNModel = field(init=False)
-    chunk_values: ClassVar[int] = 2**14
+    chunk_values: ClassVar[int] = 2**14  # fewer than a flow's, as its streams hold more features a pixel
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseDensity._parameter_constraints,

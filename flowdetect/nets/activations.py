@@ -115,5 +115,5 @@ def add_gated(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _call(function: type[torch.autograd.Function], *inputs: Any) -> Any:
-    """Apply a function, past autograd where no gradient is asked for, as its bookkeeping is what a lone pixel costs."""
+    """Apply a function; without autograd's bookkeeping where no gradient is asked for, as when pixels are sampled."""
     return function.apply(*inputs) if torch.is_grad_enabled() else function.forward(*inputs)

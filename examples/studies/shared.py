@@ -1,0 +1,44 @@
+"""What the studies share: arguments, a model that is loaded where it stands already, and intervals."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from flowdetect import load
+from flowdetect.density import BaseDensity
+
+SEED = 0
+
+
+def study_parser(description: str | None, quick: str) -> argparse.ArgumentParser:
+    """Make a parser with the arguments of every study of one data set against another."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--in-set", default="fashion_mnist")
+    parser.add_argument("--out-set", default="mnist")
+    parser.add_argument("--results", default="results")
+    parser.add_argument("--models", default="models")
+    return parser
+
+
+def loaded_or_fitted(path: Path, density: BaseDensity, X: np.ndarray) -> BaseDensity:
+    """Load the density that stands at a path, or fit this one and save it there."""
+    if path.exists():
+        return load(path)
+    started = time.perf_counter()
+    density.fit(X)
+    density.history_["fit_seconds"] = [time.perf_counter() - started]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    density.save(path)
+    return density
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """Mean with a 95 % bootstrap interval over images."""
+    found = bootstrap((values,), np.mean, n_resamples=1000, method="percentile", rng=SEED).confidence_interval
+    return [float(values.mean()), float(found.low), float(found.high)]
