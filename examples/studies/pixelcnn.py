@@ -1,10 +1,12 @@
 """What a PixelCNN says of images, pixel by pixel: bits/dim, the paradox, the pixels behind it, samples, completions.
 
     FLOWDETECT_DATA=folder python examples/studies/pixelcnn.py [--quick] [--in-set fashion_mnist] [--out-set mnist]
-        [--epochs 5] [--variant gated] [--filters 32] [--blocks 5] [--results DIR] [--models DIR]
+        [--epochs 5] [--variant gated] [--filters 32] [--blocks 5] [--batch-size 16] [--learning-rate 3e-3]
+        [--results DIR] [--models DIR]
 
 Trains `PixelCNNDensity` and writes results.json, a picture of the bits of each pixel on images of both sets, and one of
-samples and completions. A model that stands in --models already is loaded instead of trained.
+samples and completions. A model that stands in --models already is loaded instead of trained; a training that was
+killed goes on.
 """
 
 from __future__ import annotations
@@ -25,13 +27,16 @@ N_SHOWN = 10
 
 def fitted(args: argparse.Namespace, X: np.ndarray) -> PixelCNNDensity:
     """Load the model of these settings, or train and save it."""
-    size = "quick" if args.quick else f"{args.filters}-{args.blocks}-{args.epochs}"
+    size = f"{args.filters}-{args.blocks}-{args.epochs}-{args.batch_size}-{args.learning_rate:g}"
+    size = "quick" if args.quick else size
     name = f"{args.in_set}-{args.variant}-{size}.safetensors"
     density = PixelCNNDensity(
         variant=args.variant,
         n_filters=args.filters,
         n_blocks=args.blocks,
         max_epochs=args.epochs,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
         random_state=SEED,
         verbose=1,
     )
@@ -68,6 +73,8 @@ def main() -> None:
     parser.add_argument("--variant", default="gated")
     parser.add_argument("--filters", type=int, default=32)
     parser.add_argument("--blocks", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
     args = parser.parse_args()
     X, X_test = load_images(args.in_set)[0], load_images(args.in_set, "test")[0]
     X_out = load_images(args.out_set, "test")[0]

@@ -1,11 +1,12 @@
 """Do samples look like digits? A classifier's verdict on samples and test images, and each sample's nearest neighbour.
 
-    FLOWDETECT_DATA=folder python examples/studies/sample_quality.py --model FILE [--quick] [--data mnist]
-        [--samples 200] [--results DIR]
+    FLOWDETECT_DATA=folder python examples/studies/sample_quality.py [--quick] [--data mnist] [--samples 200]
+        [--filters 32] [--epochs 4] [--model FILE] [--results DIR] [--models DIR]
 
-Loads a density from a file, trains a small convolutional classifier on the same data set, and writes quality.json (its
-test accuracy; the share of samples, and of test images, that it gives a probability above 0.9; how many of each
-class) and a picture of samples beside the training image nearest to each, in Euclidean distance of pixels.
+Trains a class-conditional PixelCNN++, or loads the density of --model; draws samples, labels with their training
+frequencies; trains a small convolutional classifier on the same data set, and writes quality.json (its test accuracy;
+the share of samples, and of test images, that it gives a probability above 0.9; how many of each class) and a picture
+of samples beside the training image nearest to each, in Euclidean distance of pixels.
 """
 
 from __future__ import annotations
@@ -18,13 +19,32 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from shared import SEED, loaded_or_fitted
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
-from flowdetect import load, load_images
+from flowdetect import PixelCNNDensity, load, load_images
+from flowdetect.density import BaseDensity
 from flowdetect.evaluation import plot_image_grid
 
-SEED, CONFIDENT, N_SHOWN, BATCH = 0, 0.9, 12, 128
+CONFIDENT, N_SHOWN, BATCH = 0.9, 12, 128
+
+
+def density_of(args: argparse.Namespace, X: np.ndarray, y: np.ndarray) -> BaseDensity:
+    """Load the density that was asked for, or train one that is told the labels."""
+    if args.model is not None:
+        return load(args.model)
+    density = PixelCNNDensity(
+        variant="pixelcnn++",
+        n_filters=args.filters,
+        n_blocks=1,
+        conditional=True,
+        max_epochs=args.epochs,
+        random_state=SEED,
+        verbose=1,
+    )
+    size = "quick" if args.quick else f"{args.filters}-{args.epochs}"
+    return loaded_or_fitted(Path(args.models) / f"{args.data}-by-class-{size}.safetensors", density, X, y)
 
 
 def to_tensor(X: np.ndarray) -> Tensor:
@@ -87,17 +107,21 @@ def draw_neighbours(samples: np.ndarray, X: np.ndarray) -> Figure:
 def main() -> None:
     """Run the study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="file of a fitted density")
-    parser.add_argument("--quick", action="store_true", help="a classifier of 6,000 images, 24 samples")
+    parser.add_argument("--model", help="file of a fitted density")
+    parser.add_argument("--quick", action="store_true", help="tiny models, 24 samples, a minute")
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--filters", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--results", default="results")
+    parser.add_argument("--models", default="models")
     args = parser.parse_args()
     (X, y), (X_test, y_test) = load_images(args.data), load_images(args.data, "test")
     n_epochs = 6
     if args.quick:
         X, y, args.samples, n_epochs = X[:6000], y[:6000], 2 * N_SHOWN, 2
-    samples = load(args.model).sample(args.samples, random_state=SEED)
+        args.filters, args.epochs = 8, 1
+    samples = density_of(args, X, y).sample(args.samples, random_state=SEED)
     classifier = train_classifier(X, y, n_epochs)
     p = probabilities(classifier, X_test)
     results = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +25,15 @@ def study_parser(description: str | None, quick: str) -> argparse.ArgumentParser
     return parser
 
 
-def loaded_or_fitted(path: Path, density: BaseDensity, X: np.ndarray) -> BaseDensity:
-    """Load the density that stands at a path, or fit this one and save it there."""
+def loaded_or_fitted(path: Path, density: BaseDensity, X: np.ndarray, y: np.ndarray | None = None) -> BaseDensity:
+    """Load the density that stands at a path, or fit this one and save it there; one that was killed goes on."""
     if path.exists():
         return load(path)
-    started = time.perf_counter()
-    density.fit(X)
-    density.history_["fit_seconds"] = [time.perf_counter() - started]
     path.parent.mkdir(parents=True, exist_ok=True)
-    density.save(path)
+    checkpoint = path.with_suffix(".checkpoint")
+    density.set_params(checkpoint=checkpoint).fit(X, y)
+    density.set_params(checkpoint=None).save(path)
+    checkpoint.unlink()
     return density
 
 
