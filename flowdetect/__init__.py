@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowdetect.datasets import load_images
-    from flowdetect.density import GlowDensity, PixelCNNDensity, load
+    from flowdetect.density import GlowDensity, PixelCNNDensity, RealNVPDensity, load
     from flowdetect.detectors import ComplexityDetector, LikelihoodDetector
     from flowdetect.evaluation import ood_report
     from flowdetect.sit import AddNoise, Translate, ZeroLatents
@@ -24,6 +24,7 @@ __all__ = [
     "GlowDensity",
     "LikelihoodDetector",
     "PixelCNNDensity",
+    "RealNVPDensity",
     "Translate",
     "ZeroLatents",
     "__version__",
@@ -38,6 +39,7 @@ _HOMES = {
     "GlowDensity": "density",
     "LikelihoodDetector": "detectors",
     "PixelCNNDensity": "density",
+    "RealNVPDensity": "density",
     "Translate": "sit",
     "ZeroLatents": "sit",
     "load": "density",

@@ -31,6 +31,7 @@ OURS = {
     "GlowDensity": "flowdetect.density",
     "LikelihoodDetector": "flowdetect.detectors",
     "PixelCNNDensity": "flowdetect.density",
+    "RealNVPDensity": "flowdetect.density",
     "Translate": "flowdetect.sit",
     "ZeroLatents": "flowdetect.sit",
 }

@@ -1,11 +1,12 @@
-"""Elementwise bijections: fixed maps of the input, activation normalisation and standardisation by a network.
+"""Elementwise bijections: fixed maps of the input, normalisations and standardisation by a network.
 
-Also the two bounded scales that couplings and standardisations share. Only exp, tanh and logsigmoid are used on the
-scoring path: their vectorised and scalar code agree bit for bit, so that a row scores the same in any company.
+Also the two bounded scales that couplings and standardisations share. Only exp, log, tanh and logsigmoid are used on
+the scoring path: their vectorised and scalar code agree bit for bit, so that a row scores the same in any company.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -21,6 +22,9 @@ ACTNORM_BOUND = 10.0
 # of Gaussianize: part of the uniform distribution beside 1 of the counts, and probability left beyond either end
 UNIFORM_SHARE = 0.3
 TAIL = 0.01
+# of BatchNorm: share of a batch in the running averages, and bounds of the variance
+NEW_SHARE = 0.05
+VARIANCES = 1e-4, 1e8
 
 
 def sigmoid_log_scale(h: Tensor) -> Tensor:
@@ -102,6 +106,104 @@ class Gaussianize(Bijection):
         indices = indices.clamp(0, self.knots.shape[1] - 2).reshape(z.transpose(0, 1).shape).transpose(0, 1)
         knot, slope, _ = self._bins(indices)
         return indices + (z - knot) / slope
+
+
+class PiecewiseLinear(Bijection):
+    """Fixed monotone map per channel: straight lines between knots, the outermost ones going on beyond.
+
+    Parameters
+    ----------
+    x_knots, z_knots : (C, K) tensors, K >= 2, increasing in each row
+        Where the lines meet; the slopes are those between neighbouring knots.
+    """
+
+    x_knots: Tensor
+    z_knots: Tensor
+
+    def __init__(self, x_knots: Tensor, z_knots: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("x_knots", x_knots.clone())
+        self.register_buffer("z_knots", z_knots.clone())
+
+    def _map(self, values: Tensor, here: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+        """Map values (n, C, H, W) by lines from one axis to the other; the result and the slopes."""
+        here, there = (knots[:, None, None].expand(*values.shape, -1) for knots in (here, there))
+        k = (values[..., None] >= here[..., 1:-1]).sum(-1, keepdim=True)
+        start, end = (torch.stack([knots.gather(-1, j)[..., 0] for knots in (here, there)]) for j in (k, k + 1))
+        slope = (end[1] - start[1]) / (end[0] - start[0])
+        return start[1] + (values - start[0]) * slope, slope
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z, slope = self._map(x, self.x_knots, self.z_knots)
+        return z, sum_except_batch(slope.log())
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._map(z, self.z_knots, self.x_knots)[0]
+
+
+class Logit(Bijection):
+    """Fixed map of binned values: z = logit(alpha + (1 - 2 alpha) x / n_bins), x in [0, n_bins]; lines beyond.
+
+    Dinh et al. 2017, "Density estimation using Real NVP", section 4.1. dz/dx lies in (4, 21) (1 - 2 alpha) / n_bins for
+    the paper's alpha, 0.05.
+    """
+
+    def __init__(self, n_bins: int, alpha: float = 0.05) -> None:
+        super().__init__()
+        self.n_bins, self.alpha = n_bins, alpha
+        self.gain = (1 - 2 * alpha) / n_bins  # dp/dx
+        self.end = math.log1p(-alpha) - math.log(alpha)  # z at x = n_bins, -z at x = 0
+        self.end_slope = self.gain / (alpha * (1 - alpha))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        inside = x.clamp(0, self.n_bins)
+        p = self.alpha + self.gain * inside
+        log_p, log_q = p.log(), (1 - p).log()
+        z = log_p - log_q + (x - inside) * self.end_slope
+        return z, sum_except_batch(math.log(self.gain) - log_p - log_q)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        inside = z.clamp(-self.end, self.end)
+        p = 1 / (1 + (-inside).exp())
+        return (p - self.alpha) / self.gain + (z - inside) / self.end_slope
+
+
+class BatchNorm(Bijection):
+    """Batch normalisation per channel: z = (x - mean) / std; log|det| = -H W sum(log std).
+
+    Mean and variance are the batch's in training mode, and running averages otherwise, so that a row's score does not
+    depend on its company. The variance is taken as at least 1e-4 and at most 1e8: the scale lies in [1e-4, 100].
+    Dinh et al. 2017, "Density estimation using Real NVP", section 3.7.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        mean, variance = self.mean, self.variance
+        if self.training:
+            variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+            with torch.no_grad():
+                self.mean.lerp_(mean, NEW_SHARE)
+                self.variance.lerp_(variance, NEW_SHARE)
+        log_s = -0.5 * variance.clamp(*VARIANCES).log()
+        z = (x - mean[:, None, None]) * log_s.exp()[:, None, None]
+        return z, (log_s.sum() * (x.shape[2] * x.shape[3])).expand(len(x))
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return z * self.variance.clamp(*VARIANCES).sqrt()[:, None, None] + self.mean[:, None, None]
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+        self.mean.copy_(mean)
+        self.variance.copy_(variance)
+        return (x - mean[:, None, None]) / variance.clamp(*VARIANCES).sqrt()[:, None, None]
 
 
 class ActNorm(Bijection):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -24,14 +26,22 @@ def mix_channels(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 class Permute(Bijection):
-    """A fixed permutation of the channels: reversed, or drawn once at random ("shuffle")."""
+    """A fixed permutation of the channels: reversed, drawn once at random ("shuffle"), or a given one.
+
+    Parameters
+    ----------
+    channels : int
+    kind : "reverse" or "shuffle"
+    order : (channels,) sequence of int, optional
+        Channel i of the result is channel order[i]; instead of a kind.
+    """
 
     order: Tensor
 
-    def __init__(self, channels: int, kind: str = "reverse") -> None:
+    def __init__(self, channels: int, kind: str = "reverse", order: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.kind = kind
-        self.register_buffer("order", torch.arange(channels).flip(0))
+        self.kind = kind if order is None else "given"
+        self.register_buffer("order", torch.arange(channels).flip(0) if order is None else torch.tensor(order))
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         if self.kind == "shuffle":
@@ -42,6 +52,29 @@ class Permute(Bijection):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         return z[:, torch.argsort(self.order)]
+
+
+class Whiten(Bijection):
+    """A fixed lower triangular matrix of the channels: z = W x at every pixel, e.g. W = L^-1 of a covariance L L^T.
+
+    Parameters
+    ----------
+    weight : (c, c) lower triangular tensor, positive on the diagonal, whose entries bound the scale
+    """
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.clone())
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_det = self.weight.diagonal().log().sum() * (x.shape[2] * x.shape[3])
+        return mix_channels(x, self.weight), log_det.expand(len(x))
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        weight = self.weight.expand(len(z), *self.weight.shape)
+        return torch.linalg.solve_triangular(weight, z.flatten(2), upper=False).view(z.shape)
 
 
 class Conv1x1(Bijection):

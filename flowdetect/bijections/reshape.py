@@ -1,4 +1,4 @@
-"""Bijections that reshape: squeezing space into channels, and the multi-scale architecture built on it."""
+"""Bijections that reshape: squeezing space into channels, reordering, and the multi-scale architecture on top."""
 
 from __future__ import annotations
 
@@ -28,6 +28,31 @@ class Squeeze(Bijection):
         n, c, h, w = z.shape
         blocks = z.reshape(n, c // 4, 2, 2, h, w).permute(0, 4, 2, 5, 3, 1)  # (n, h, 2, w, 2, c/4)
         return blocks.reshape(n, 2 * h, 2 * w, c // 4).permute(0, 3, 1, 2)
+
+
+class Reorder(Bijection):
+    """A fixed permutation of all values of a row: value i of the result is value order[i], both in the order (H, W, C).
+
+    Parameters
+    ----------
+    order : (H * W * C,) integer tensor
+    """
+
+    order: Tensor
+
+    def __init__(self, order: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("order", order)
+
+    def _take(self, x: Tensor, order: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        return x.permute(0, 2, 3, 1).flatten(1)[:, order].reshape(n, h, w, c).permute(0, 3, 1, 2)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._take(x, self.order), x.new_zeros(len(x))
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._take(z, torch.argsort(self.order))
 
 
 class Levels(NamedTuple):

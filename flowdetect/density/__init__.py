@@ -6,5 +6,15 @@ from flowdetect.density.flow import FlowDensity, FlowModel
 from flowdetect.density.glow import GlowDensity
 from flowdetect.density.model import DensityModel
 from flowdetect.density.pixelcnn import PixelCNNDensity
+from flowdetect.density.realnvp import RealNVPDensity
 
-__all__ = ["BaseDensity", "DensityModel", "FlowDensity", "FlowModel", "GlowDensity", "PixelCNNDensity", "load"]
+__all__ = [
+    "BaseDensity",
+    "DensityModel",
+    "FlowDensity",
+    "FlowModel",
+    "GlowDensity",
+    "PixelCNNDensity",
+    "RealNVPDensity",
+    "load",
+]

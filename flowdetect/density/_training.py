@@ -9,9 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-import signal
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from flowdetect import _persistence
 from flowdetect._images import draw_seed
 from flowdetect.density._checkpoint import Checkpoint
 from flowdetect.density._devices import resolve_device, resolve_precision
+from flowdetect.density._interruption import Interruption
 from flowdetect.density._memory import freed_memory_kept
 from flowdetect.density.base import BaseDensity
 from flowdetect.density.model import DensityModel
@@ -51,15 +50,21 @@ def stream(seed: int, kind: int, counter: int = 0) -> int:
     return int(np.random.SeedSequence([seed, kind, counter]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def fit_model(density: BaseDensity, rows: NDArray[Any], codes: NDArray[np.int64] | None) -> None:
-    """Train a density's module on checked rows; the density is left fitted, also after an interruption or a failure."""
+def fit_model(
+    density: BaseDensity, rows: NDArray[Any], codes: NDArray[np.int64] | None, seed: int | None = None
+) -> None:
+    """Train a density's module on checked rows; the density is left fitted, also after an interruption or a failure.
+
+    The seed is that of an earlier run of the same training, else the given one, else drawn from random_state.
+    """
     checkpoint = None if density.checkpoint is None else Checkpoint(density.checkpoint, density, rows, codes)
     density.device_ = resolve_device(density.device)
     fabric = new_fabric(density)
     if checkpoint is not None and checkpoint.found:
         density.seed_ = checkpoint.found["seed"]
     elif not (density.warm_start and "model_" in density.__dict__):
-        density.seed_ = draw_seed(density.random_state)
+        density.seed_ = draw_seed(density.random_state) if seed is None else seed
+    density._prepare(rows, codes, None if checkpoint is None or not checkpoint.found else checkpoint.arrays)
     density.noise_seed_ = stream(density.seed_, SCORING)
     training = Training(density, rows, codes)
     if checkpoint is not None and checkpoint.found:
@@ -136,7 +141,7 @@ class Training:
         n_rows = len(self.rows)
         self.batch_size = min(density.batch_size, n_rows)
         self.n_batches = n_rows // self.batch_size
-        self.max_epochs = (
+        self.max_epochs = density._epochs(
             min(AUTO_MAX_EPOCHS, math.ceil(AUTO_STEPS / self.n_batches))
             if isinstance(density.max_epochs, str)
             else density.max_epochs
@@ -152,6 +157,8 @@ class Training:
         )
         self.best: dict[str, Tensor] | None = None
         self.best_bits = math.inf
+        if len(self.held_out) and density.image_shape_ is None:  # of a table, the start may be the best there is
+            self._keep_if_best(self._held_out_bits())
         self.epoch = self.batch = self.step = self.stale = self.skipped = self.skipped_in_a_row = 0
         self.bits_sum = 0.0
         self.finished = False
@@ -281,6 +288,12 @@ class Training:
         weight = 1 - min(EMA_DECAY, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), weight)
 
+    @torch.no_grad()
+    def _copy_buffers(self) -> None:
+        """Take running statistics over into the averaged model."""
+        for there, here in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            there.copy_(here)
+
     def _end_epoch(self, seconds: float) -> None:
         self.history["bits_per_dim"].append(self.bits_sum / self.n_batches)
         self.history["skipped_steps"].append(self.skipped)
@@ -288,12 +301,16 @@ class Training:
         self.epoch += 1
         self.batch, self.bits_sum = 0, 0.0
         if len(self.held_out):
-            self._validate()
+            bits = self._held_out_bits()
+            self.history["validation_bits_per_dim"].append(bits)
+            self.stale = 0 if bits < self.best_bits - self.density.tol else self.stale + 1
+            self._keep_if_best(bits)
         self.finished = self.epoch >= self.max_epochs or self.stale >= self.density.n_iter_no_change
 
     @torch.no_grad()
-    def _validate(self) -> None:
+    def _held_out_bits(self) -> float:
         """Bits/dim of the held-out rows under the averaged weights, always with the same noise."""
+        self._copy_buffers()
         total, length = 0.0, self.density._chunk_length()
         for start in range(0, len(self.held_out), length):
             part = slice(start, start + length)
@@ -301,9 +318,9 @@ class Training:
             noise_seed = stream(self.density.seed_, SCORING, 1 + start)
             x, context, noise = self._tensors(self.held_out[part], codes, noise_seed)
             total -= self.average(x, context, noise).double().sum().item()
-        bits = total / (self.held_out.size * math.log(2))
-        self.history["validation_bits_per_dim"].append(bits)
-        self.stale = 0 if bits < self.best_bits - self.density.tol else self.stale + 1
+        return total / (self.held_out.size * math.log(2))
+
+    def _keep_if_best(self, bits: float) -> None:
         if bits < self.best_bits:
             self.best_bits = bits
             self.best = {name: value.clone() for name, value in self.average.state_dict().items()}
@@ -312,6 +329,8 @@ class Training:
         """Give the averaged weights, of the best epoch where rows are held out."""
         if self.best is not None:
             self.average.load_state_dict(self.best)
+        else:
+            self._copy_buffers()
         return self.average
 
     # ---- checkpoints
@@ -351,28 +370,6 @@ class Training:
             setattr(self, name, header[name])
         if self.stale < self.density.n_iter_no_change:
             self.finished = self.epoch >= self.max_epochs
-
-
-class Interruption:
-    """Ctrl-C during training waits for the end of the step; a second one goes through at once."""
-
-    def __init__(self) -> None:
-        self.pending = False
-        self.previous: Any = None
-
-    def _handle(self, number: int, frame: Any) -> None:
-        if self.pending:
-            raise KeyboardInterrupt
-        self.pending = True
-
-    def __enter__(self) -> Interruption:
-        if threading.current_thread() is threading.main_thread():
-            self.previous = signal.signal(signal.SIGINT, self._handle)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
 
 
 def first_non_finite(model: DensityModel, batch: Batch) -> str:

@@ -124,6 +124,15 @@ class BaseDensity(RowsDoor):
         """
         raise NotImplementedError
 
+    def _prepare(
+        self, rows: NDArray[Any], codes: NDArray[np.int64] | None, found: dict[str, NDArray[Any]] | None
+    ) -> None:
+        """Decide, before training, what `_build` needs to know; found: the arrays of a training that goes on."""
+
+    def _epochs(self, total: int) -> int:
+        """Of all epochs, give those that are left to the training itself."""
+        return total
+
     # ---- fitting
 
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:

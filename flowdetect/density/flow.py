@@ -17,13 +17,26 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from flowdetect._images import count_values
-from flowdetect.bijections import Bijection, Gaussianize, MultiScale, Rescale, Top
+from flowdetect.bijections import (
+    Bijection,
+    Chain,
+    Gaussianize,
+    Logit,
+    MultiScale,
+    PiecewiseLinear,
+    Rescale,
+    Standardize,
+    Top,
+)
 from flowdetect.density.base import BaseDensity
+from flowdetect.density.copula import quantile_knots
 from flowdetect.density.model import DensityModel
 from flowdetect.distributions import standard_normal_log_prob
+from flowdetect.nets import Constant, LabelTable
 
 BIN_CENTRE = 0.5
 NOISE_STEPS = 2**16
+MAX_AUTO_LEVELS = 3
 TERMS = ("log_pz_levels", "log_det_levels", "log_det_split_levels")
 
 
@@ -118,11 +131,34 @@ class FlowModel(DensityModel):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         noise = torch.randn(n, math.prod(self.event_shape), generator=generator)
-        v = self._generate(noise.to(next(self.buffers())) * temperature, context)
+        v = self._generate(noise.to(next(self.parameters())) * temperature, context)
         return v if self.n_bins is None else v.floor().clamp(0, self.n_bins - 1)
 
     def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> None:
         self.top.initialize(self.flow.initialize(self.preprocess(self.dequantize(x, noise))[0]), context)
+
+
+def count_levels(n_levels: int | str, event_shape: tuple[int, int, int], is_table: bool, name: str) -> int:
+    """Check how many levels are wanted of an image, each of which halves height and width; of a table it is one."""
+    if is_table:
+        if n_levels not in ("auto", 1):
+            raise ValueError(
+                f'{name} has one level on a table, got n_levels={n_levels!r}; pass "auto" or 1, or image_shape if the '
+                f"rows are images."
+            )
+        return 1
+    _, height, width = event_shape
+    possible = 0
+    while height % 2 ** (possible + 1) == 0 and width % 2 ** (possible + 1) == 0:
+        possible += 1
+    wanted = min(possible, MAX_AUTO_LEVELS) if isinstance(n_levels, str) else n_levels
+    if wanted < 1 or wanted > possible:
+        raise ValueError(
+            f"{name} halves height and width once a level, and images of {height}x{width} allow {possible} level(s), "
+            f"but n_levels={n_levels!r} was asked for; pad the images to a multiple of {2 ** max(1, wanted)}, or ask "
+            f"for fewer levels (at least 1)."
+        )
+    return wanted
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -133,9 +169,10 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
     ----------
     n_draws : int, default 1
         Draws of the dequantisation noise over which a score is averaged.
-    preprocessing : "auto", "gaussianize" or "linear", default "auto"
-        The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize": each channel's
-        marginal distribution over the training data is made normal, for data in bins; "linear": bins are mapped to
+    preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
+        The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize", for data in
+        bins and for tables: each channel's or column's distribution over the training data is made about normal.
+        "logit", for data in bins: logit(0.05 + 0.9 x / n_bins), as RealNVP's paper has it. "linear": bins are mapped to
         about [-0.5, 0.5], real values are standardised. "auto": "gaussianize" in bins, but "linear" for a
         constant-volume flow, whose log-determinant must not depend on x.
 
@@ -149,7 +186,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseDensity._parameter_constraints,
         "n_draws": [Interval(Integral, 1, None, closed="left")],
-        "preprocessing": [StrOptions({"auto", "gaussianize", "linear"})],
+        "preprocessing": [StrOptions({"auto", "gaussianize", "logit", "linear"})],
     }
     dequantizes: ClassVar[bool] = True
 
@@ -159,28 +196,55 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
         return False
 
     def _learn_rescaling(self, rows: NDArray[Any]) -> None:
-        if self.preprocessing == "gaussianize" and self.n_bins_ is None:
+        suits_real_values = {"gaussianize": self.image_shape_ is None, "logit": False}
+        if self.n_bins_ is None and not suits_real_values.get(self.preprocessing, True):
             raise ValueError(
-                f'{type(self).__name__}: preprocessing="gaussianize" is for data in bins, and X is real-valued; pass '
-                f'"auto" or "linear", or n_bins if X holds whole numbers.'
+                f'{type(self).__name__}: preprocessing="{self.preprocessing}" is for data in bins, and X is '
+                f'real-valued; pass "auto" or "linear", or n_bins if X holds whole numbers.'
             )
         super()._learn_rescaling(rows)
-        if self.n_bins_ is not None and self._gaussianizes:
-            self.value_counts_ = count_values(rows, self._event_shape()[0], self.n_bins_)
+        self.__dict__.pop("knots_", None)
+        if self.n_bins_ is not None:
+            if self._gaussianizes:
+                self.value_counts_ = count_values(rows, self._event_shape()[0], self.n_bins_)
+        elif self.image_shape_ is None:
+            standardized = (rows - self.loc_) / self.scale_
+            if self.preprocessing == "gaussianize" or (self.preprocessing == "auto" and self._bends(standardized)):
+                self.knots_ = quantile_knots(standardized)
+
+    def _bends(self, rows: NDArray[np.float64]) -> bool:
+        """Choose whether "auto" gaussianizes standardised real-valued columns."""
+        return False
 
     @property
     def _gaussianizes(self) -> bool:
+        if self.n_bins_ is None:
+            return "knots_" in self.__dict__
         if self.preprocessing == "auto":
-            return self.n_bins_ is not None and not self._has_constant_volume
+            return not self._has_constant_volume
         return self.preprocessing == "gaussianize"
+
+    def _flow_model(self, event_shape: tuple[int, int, int], flow: MultiScale) -> FlowModel:
+        """Put a flow between the fixed first layer and a standardisation of its last level, by label if any."""
+        latent_shape = flow.latent_shapes[-1]
+        parameters = (2 * latent_shape[0], *latent_shape[1:])  # mean and log-scale
+        net = Constant(*parameters) if self.n_classes is None else LabelTable(self.n_classes, *parameters)
+        top = Top(Standardize(net), latent_shape)
+        return FlowModel(event_shape, self._preprocess(event_shape), flow, top, self.n_bins_, self.n_classes)
 
     def _preprocess(self, event_shape: tuple[int, int, int]) -> Bijection:
         """Build the fixed first layer."""
-        if self._gaussianizes:
+        if self._gaussianizes and self.n_bins_ is not None:
             return Gaussianize(torch.from_numpy(np.array(self.value_counts_)))
+        if self.preprocessing == "logit" and self.n_bins_ is not None:
+            return Logit(self.n_bins_)
         loc, scale = (torch.from_numpy(np.array(value, dtype=np.float32)) for value in (self.loc_, self.scale_))
         tall = (-1, 1, 1) if loc.ndim else ()
-        return Rescale(loc.reshape(tall), scale.reshape(tall), event_shape)
+        rescale = Rescale(loc.reshape(tall), scale.reshape(tall), event_shape)
+        if not self._gaussianizes:
+            return rescale
+        x_knots, z_knots = torch.from_numpy(self.knots_.astype(np.float32))
+        return Chain([rescale, PiecewiseLinear(x_knots, z_knots)])
 
     @property
     def latent_slices_(self) -> list[slice]:

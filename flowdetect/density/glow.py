@@ -22,12 +22,9 @@ from flowdetect.bijections import (
     Permute,
     Squeeze,
     Standardize,
-    Top,
 )
-from flowdetect.density.flow import FlowDensity, FlowModel
-from flowdetect.nets import Constant, ConvNet, LabelTable
-
-MAX_AUTO_LEVELS = 3
+from flowdetect.density.flow import FlowDensity, FlowModel, count_levels
+from flowdetect.nets import ConvNet
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -60,11 +57,11 @@ class GlowDensity(FlowDensity):
         constant-volume flow: its log-determinant is the same for all x.
     n_draws : int, default 1
         Draws of the dequantisation noise over which a score is averaged.
-    preprocessing : "auto", "gaussianize" or "linear", default "auto"
-        The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize": each channel's
-        marginal distribution over the training data is made normal, for data in bins; "linear": bins are mapped to
-        about [-0.5, 0.5], real values are standardised. "auto": "gaussianize" in bins, but "linear" for the
-        constant-volume flow.
+    preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
+        The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize", for data in
+        bins and for tables: each channel's or column's distribution over the training data is made about normal.
+        "logit", for data in bins: logit(0.05 + 0.9 x / n_bins). "linear": bins are mapped to about [-0.5, 0.5], real
+        values are standardised. "auto": "gaussianize" in bins, but "linear" for the constant-volume flow.
 
     All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, batch_size,
     learning_rate, weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose,
@@ -120,12 +117,7 @@ class GlowDensity(FlowDensity):
     }
 
     def _build(self, event_shape: tuple[int, int, int]) -> FlowModel:
-        flow = self._multi_scale(event_shape)
-        latent_shape = flow.latent_shapes[-1]
-        parameters = (2 * latent_shape[0], *latent_shape[1:])  # mean and log-scale
-        net = Constant(*parameters) if self.n_classes is None else LabelTable(self.n_classes, *parameters)
-        top = Top(Standardize(net), latent_shape)
-        return FlowModel(event_shape, self._preprocess(event_shape), flow, top, self.n_bins_, self.n_classes)
+        return self._flow_model(event_shape, self._multi_scale(event_shape))
 
     @property
     def _has_constant_volume(self) -> bool:
@@ -133,15 +125,11 @@ class GlowDensity(FlowDensity):
 
     def _multi_scale(self, event_shape: tuple[int, int, int]) -> MultiScale:
         channels, height, width = event_shape
-        if self.image_shape_ is None:  # a table: 1x1, nothing to squeeze
-            if self.n_levels not in ("auto", 1):
-                raise ValueError(
-                    f'GlowDensity has one level on a table, got n_levels={self.n_levels!r}; pass "auto" or 1, or '
-                    f"image_shape if the rows are images."
-                )
+        is_table = self.image_shape_ is None
+        n_levels = count_levels(self.n_levels, event_shape, is_table, type(self).__name__)
+        if is_table:  # 1x1, nothing to squeeze
             return MultiScale([Chain(self._steps(channels, kernel_size=1))], [], [event_shape])
         levels, standardizers, latent_shapes = [], [], []
-        n_levels = self._n_levels(height, width)
         for level in range(1, n_levels + 1):
             channels, height, width = 4 * channels, height // 2, width // 2
             levels.append(Chain([Squeeze(), *self._steps(channels, kernel_size=3)]))
@@ -153,19 +141,6 @@ class GlowDensity(FlowDensity):
             if self.split_prior == "learned":
                 standardizers.append(Standardize(ConvNet(channels, self.hidden_channels, 2 * leave)))
         return MultiScale(levels, standardizers, latent_shapes)
-
-    def _n_levels(self, height: int, width: int) -> int:
-        possible = 0
-        while height % 2 ** (possible + 1) == 0 and width % 2 ** (possible + 1) == 0:
-            possible += 1
-        wanted = min(possible, MAX_AUTO_LEVELS) if isinstance(self.n_levels, str) else self.n_levels
-        if wanted < 1 or wanted > possible:
-            raise ValueError(
-                f"GlowDensity halves height and width once a level, and images of {height}x{width} allow {possible} "
-                f"level(s), but n_levels={self.n_levels!r} was asked for; pad the images to a multiple of "
-                f"{2 ** max(1, wanted)}, or ask for fewer levels (at least 1)."
-            )
-        return wanted
 
     def _steps(self, channels: int, kernel_size: int) -> list[Bijection]:
         """Build the steps of one level: normalise, mix the channels, couple; one channel has nothing to couple with."""

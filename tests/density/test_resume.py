@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from flowdetect import GlowDensity, PixelCNNDensity, load_images
+from flowdetect import GlowDensity, PixelCNNDensity, RealNVPDensity, load_images
 from flowdetect.density import _training
 from flowdetect.density.base import BaseDensity
 
 SHARED = {"n_bins": 17, "max_epochs": 8, "batch_size": 64, "random_state": 0}
 SETTINGS = {"n_steps": 1, "hidden_channels": 8, **SHARED}
+PRETRAINED = {"factorization": "likelihood", "n_blocks": 1, **SETTINGS}  # 8 of the 32 steps, 2 of the 8 epochs
 WITH_DROPOUT = {"variant": "pixelcnn++", "n_filters": 4, "n_blocks": 1, "dropout": 0.5, **SHARED}
 N_ROWS = 320
 STEPS = 8 * (304 // 64)  # 304 of 320 rows are trained on
@@ -23,7 +24,7 @@ INTERVAL = 2  # steps between checkpoints within an epoch, forced by a clock tha
 
 CHILD = """
 import os, signal, sys, torch
-from flowdetect import GlowDensity, PixelCNNDensity, load_images, _persistence
+from flowdetect import GlowDensity, PixelCNNDensity, RealNVPDensity, load_images, _persistence
 from flowdetect.density import _training
 path, kind, at, log = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 settings = {settings}
@@ -80,20 +81,23 @@ def same_weights(a: BaseDensity, b: BaseDensity) -> bool:
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
-    ("density_class", "settings", "n_kills"),
-    [(GlowDensity, SETTINGS, 10), (PixelCNNDensity, WITH_DROPOUT, 4)],
-    ids=["glow", "pixelcnn++ with dropout"],
+    ("density_class", "settings", "steps"),
+    [
+        (GlowDensity, SETTINGS, [2, 6, 10, 14, 18, 22, 26, 30]),
+        (PixelCNNDensity, WITH_DROPOUT, [2, 30]),
+        (RealNVPDensity, PRETRAINED, [3, 6, 11, 21]),
+    ],
+    ids=["glow", "pixelcnn++ with dropout", "realnvp, twice within the pre-training"],
 )
 def test_a_training_killed_many_times_ends_where_an_uninterrupted_one_does(
-    density_class: type[BaseDensity], settings: dict[str, object], n_kills: int, tmp_path: Path
+    density_class: type[BaseDensity], settings: dict[str, object], steps: list[int], tmp_path: Path
 ) -> None:
     X, _ = load_images("digits")
     straight = density_class(**settings).fit(X[:N_ROWS])
     path, log = str(tmp_path / "training.ckpt"), str(tmp_path / "steps")
-    steps = np.linspace(0.05, 0.95, n_kills - 2) * STEPS
-    kills = [("step", max(1, round(step))) for step in steps]
+    kills = [("step", step) for step in steps]
     kills.insert(1, ("write", 2))
-    kills.insert(n_kills // 2 + 1, ("write", 1))
+    kills.insert(len(kills) // 2 + 1, ("write", 1))
     for kind, at in kills:
         assert run_child(straight, settings, path, kind, str(at), log) == -signal.SIGKILL
     assert run_child(straight, settings, path, "none", "0", log) == 0

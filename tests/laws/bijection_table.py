@@ -5,6 +5,7 @@ A new bijection is one line; a class that is in no line fails the completeness t
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -13,20 +14,27 @@ from flowdetect.bijections import (
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
+    BatchNorm,
     Bijection,
     Chain,
     Conv1x1,
     Gaussianize,
+    Logit,
     MultiScale,
     NormalizedConv1x1,
     Permute,
+    PiecewiseLinear,
+    Reorder,
     Rescale,
+    Spline,
+    SplineCoupling,
     Squeeze,
     Standardize,
     Top,
+    Whiten,
 )
 from flowdetect.bijections.elementwise import RAW_GAIN
-from flowdetect.nets import Constant, ConvNet, LabelTable
+from flowdetect.nets import Constant, ConvNet, LabelTable, ResidualNet
 from flowdetect.nets.conv import SPEED
 
 HIDDEN = 8
@@ -65,6 +73,37 @@ def additive_coupling(shape, depth):
     return AdditiveCoupling(ConvNet(c - c // 2, HIDDEN, c // 2))
 
 
+def spline_coupling(shape, depth):
+    c = shape[0]
+    net = ResidualNet(c - c // 2, HIDDEN, (3 * depth + 2) * (c // 2), depth - 1, 1 + 2 * (depth % 2))
+    return SplineCoupling(net, n_bins=1 + depth)
+
+
+def batch_norm(shape, depth):
+    """With running averages of some training."""
+    norm = BatchNorm(shape[0])
+    norm.mean.copy_(torch.linspace(-2, 3, shape[0]))
+    norm.variance.copy_(torch.linspace(0.1, 9, shape[0]))
+    return norm
+
+
+def piecewise_linear(shape, depth):
+    """Channels that differ, with slopes between 1/8 and 8."""
+    x = torch.linspace(-2, 2, depth + 2).expand(shape[0], -1)
+    steps = 2.0 ** (torch.arange(shape[0] * (depth + 1)).reshape(shape[0], -1) % 5 - 2)
+    return PiecewiseLinear(x, torch.cat([x[:, :1], x[:, :1] + steps.cumsum(1)], 1))
+
+
+def whiten(shape, depth):
+    generator = torch.Generator().manual_seed(depth)
+    weight = torch.randn(shape[0], shape[0], generator=generator).tril(-1)
+    return Whiten(weight + torch.diag(torch.linspace(0.3, 3, shape[0])))
+
+
+def reorder(shape, depth):
+    return Reorder(torch.randperm(prod(shape), generator=torch.Generator().manual_seed(depth)))
+
+
 def chain(shape, depth, scale="sigmoid"):
     steps = [(NormalizedConv1x1(shape[0]), affine_coupling(shape, depth, scale)) for _ in range(depth)]
     return Chain([bijection for step in steps for bijection in step])
@@ -93,17 +132,24 @@ BIJECTIONS = {
     "AdditiveCoupling": Case(additive_coupling),
     "AffineCoupling, sigmoid": Case(affine_coupling),
     "AffineCoupling, exp": Case(partial(affine_coupling, scale="exp")),
+    "BatchNorm": Case(batch_norm),
     "Chain": Case(chain),
     "Chain, exp": Case(partial(chain, scale="exp")),
     "Chain of none": Case(lambda shape, depth: Chain([])),
     "Conv1x1": Case(lambda shape, depth: Conv1x1(shape[0])),
     "Gaussianize": Case(gaussianize),
+    "Logit": Case(lambda shape, depth: Logit(2**depth)),
     "MultiScale": Case(multi_scale, four_times),
     "MultiScale, standard": Case(partial(multi_scale, learned=False), four_times),
     "NormalizedConv1x1": Case(lambda shape, depth: NormalizedConv1x1(shape[0])),
     "Permute, reverse": Case(lambda shape, depth: Permute(shape[0])),
     "Permute, shuffle": Case(lambda shape, depth: Permute(shape[0], "shuffle")),
+    "Permute, given": Case(lambda shape, depth: Permute(shape[0], order=[*range(1, shape[0]), 0])),
+    "PiecewiseLinear": Case(piecewise_linear),
+    "Reorder": Case(reorder),
     "Rescale": Case(rescale),
+    "Spline": Case(lambda shape, depth: Spline(Constant((3 * depth + 2) * shape[0], *shape[1:]), 1 + depth)),
+    "SplineCoupling": Case(spline_coupling),
     "Squeeze": Case(lambda shape, depth: Squeeze(), lambda c, h, w: (c, 2 * h, 2 * w)),
     "Standardize, constant": Case(lambda shape, depth: Standardize(Constant(2 * shape[0], *shape[1:]))),
     "Standardize, image": Case(
@@ -115,6 +161,7 @@ BIJECTIONS = {
     "Standardize, labels": Case(
         lambda shape, depth: Standardize(LabelTable(N_CLASSES, 2 * shape[0], *shape[1:])), context="labels"
     ),
+    "Whiten": Case(whiten),
     "Top": Case(top, lambda c, h, w: (c * h * w + 3,)),
     "Top, labels": Case(
         partial(top, net=partial(LabelTable, N_CLASSES)), lambda c, h, w: (c * h * w + 3,), context="labels"
@@ -127,7 +174,7 @@ def random_case(case, shape, depth, seed, n_rows=4):
     generator = torch.Generator().manual_seed(seed)
     event_shape = case.event_shape(*shape)
     inner = (event_shape[0], event_shape[1] // 4, event_shape[2] // 4) if case.event_shape is four_times else shape
-    bijection = randomize(case.make(inner, depth), generator)
+    bijection = randomize(case.make(inner, depth), generator).eval()
     x = torch.randn(n_rows, *event_shape, generator=generator)
     context = {
         None: None,

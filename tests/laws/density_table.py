@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from flowdetect.datasets import load_images
-from flowdetect.density import BaseDensity, GlowDensity, PixelCNNDensity
+from flowdetect.density import BaseDensity, GlowDensity, PixelCNNDensity, RealNVPDensity
 
 DIGITS, LABELS = load_images("digits", return_X_y=True)  # (n, 8, 8) uint8, 0..16
 RNG = np.random.default_rng(0)
@@ -20,6 +20,9 @@ NAMES = RNG.choice(["even", "odd"], size=60)
 # fast, and yet away from the identity that a flow starts as
 glow = partial(GlowDensity, n_steps=1, hidden_channels=8, max_epochs=2, batch_size=16, learning_rate=2e-3)
 pixelcnn = partial(PixelCNNDensity, n_filters=8, n_blocks=1, n_mixtures=2, max_epochs=2, batch_size=16)
+realnvp = partial(
+    RealNVPDensity, n_steps=1, n_blocks=1, hidden_channels=8, max_epochs=2, batch_size=16, learning_rate=2e-3
+)
 
 
 class Case(NamedTuple):
@@ -46,6 +49,30 @@ DENSITIES = {
     "Glow, five columns": Case(glow, TABLE),
     "Glow, five columns by class": Case(partial(glow, conditional=True, permutation="shuffle"), TABLE, NAMES),
     "Glow, five columns in bins": Case(partial(glow, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
+    "RealNVP, digits": Case(partial(realnvp, n_bins=17), DIGITS[:80]),
+    "RealNVP, likelihood, digits as rows": Case(
+        partial(realnvp, n_bins=17, image_shape=(8, 8), factorization="likelihood"), DIGITS[:80].reshape(80, 64)
+    ),
+    "RealNVP, likelihood reversed, logit, by class": Case(
+        partial(realnvp, n_bins=17, conditional=True, factorization="likelihood_reversed", preprocessing="logit"),
+        DIGITS[:80],
+        LABELS[:80],
+    ),
+    "RealNVP, random, colour, torch": Case(
+        partial(realnvp, factorization="random", normalization="activation"),
+        torch.from_numpy(COLOUR).permute(0, 3, 1, 2),
+    ),
+    "RealNVP, splines, real-valued images": Case(partial(realnvp, coupling="spline", n_levels=1), REAL_IMAGES),
+    "RealNVP, NICE": Case(
+        partial(realnvp, n_bins=17, coupling="additive", normalization="none", n_levels=1), DIGITS[:80]
+    ),
+    "RealNVP, one column": Case(realnvp, TABLE[:, :1]),
+    "RealNVP, one column, affine": Case(partial(realnvp, coupling="affine"), TABLE[:, :1]),
+    "RealNVP, five columns": Case(realnvp, TABLE),
+    "RealNVP, five columns by class": Case(
+        partial(realnvp, conditional=True, coupling="affine", normalization="activation"), TABLE, NAMES
+    ),
+    "RealNVP, five columns in bins": Case(partial(realnvp, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
     "PixelCNN, digits": Case(partial(pixelcnn, variant="pixelcnn", n_bins=17), DIGITS[:80]),
     "PixelCNN, gated, digits by class": Case(partial(pixelcnn, n_bins=17, conditional=True), DIGITS[:80], LABELS[:80]),
     "PixelCNN, gated, categorical, colour": Case(partial(pixelcnn, likelihood="categorical"), COLOUR),

@@ -16,7 +16,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from flowdetect import density as density_room
 from flowdetect._images import keyed_uniform
-from flowdetect.density import BaseDensity, FlowDensity, GlowDensity, PixelCNNDensity
+from flowdetect.density import BaseDensity, FlowDensity, GlowDensity, PixelCNNDensity, RealNVPDensity
 from flowdetect.testing import check_density
 
 FEWEST_CHECKS = 40
@@ -30,6 +30,7 @@ def checked_by_scikit_learn():
     return [
         GlowDensity(n_steps=1, hidden_channels=8, max_epochs=2),
         PixelCNNDensity(n_filters=8, n_blocks=1, max_epochs=2),
+        RealNVPDensity(n_steps=1, n_blocks=1, hidden_channels=8, max_epochs=2),
     ]
 
 

@@ -1,0 +1,29 @@
+"""Ctrl-C that waits until a training is in a state to keep."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Any
+
+
+class Interruption:
+    """Ctrl-C during training waits for the end of the step; a second one goes through at once."""
+
+    def __init__(self) -> None:
+        self.pending = False
+        self.previous: Any = None
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.pending:
+            raise KeyboardInterrupt
+        self.pending = True
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            self.previous = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.previous is not None:
+            signal.signal(signal.SIGINT, self.previous)

@@ -1,0 +1,113 @@
+"""Which dimensions of an image leave a multi-scale flow at which level, and what each contributes to the likelihood.
+
+Das et al. 2019, "Likelihood Contribution based Multi-scale Architecture for Generative Flows" (LCMA),
+https://arxiv.org/abs/1908.01686
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flowdetect.bijections import Bijection, Coupling, Permute, Reorder, Squeeze
+
+# level 1 .. L - 1 and the (h, w, c) input dimensions that arrive -> which of them go on, of the same shape
+Choice = Callable[[int, NDArray[np.intp]], NDArray[np.bool_]]
+
+
+def squeeze(values: NDArray[Any]) -> NDArray[Any]:
+    """(h, w, c) -> (h / 2, w / 2, 4 c), as `Squeeze` does it."""
+    h, w, c = values.shape
+    blocks = values.reshape(h // 2, 2, w // 2, 2, c).transpose(0, 2, 4, 1, 3)
+    return blocks.reshape(h // 2, w // 2, 4 * c)
+
+
+def factor(shape: tuple[int, int, int], n_levels: int, goes_on: Choice) -> NDArray[np.int64]:
+    """Level 1 .. L at which each input dimension leaves: (H, W, C), by a choice for each level."""
+    factored = np.full(shape, n_levels)
+    arriving: NDArray[Any] = np.arange(factored.size).reshape(shape)
+    for level in range(1, n_levels):
+        stays = goes_on(level, arriving)
+        factored.reshape(-1)[arriving[~stays]] = level
+        h, w, c = arriving.shape
+        # the k-th that stays, position by position, is channel k % 2c of position k // 2c
+        arriving = squeeze(arriving)[squeeze(stays)].reshape(h // 2, w // 2, 2 * c)
+    return factored
+
+
+def orders(factored: NDArray[np.int64]) -> Iterator[Tensor]:
+    """For each level but the last, the order of `Reorder` that puts what leaves into the first half of the channels."""
+    arriving: NDArray[Any] = np.arange(factored.size).reshape(factored.shape)
+    for level in range(1, factored.max()):
+        arriving = squeeze(arriving)
+        h, w, c = arriving.shape
+        stays = factored.reshape(-1)[arriving] > level
+        parts = [np.flatnonzero(part).reshape(h, w, c // 2) for part in (~stays, stays)]
+        yield torch.from_numpy(np.concatenate(parts, axis=2).ravel())
+        arriving = arriving[stays].reshape(h, w, c // 2)
+
+
+def checkerboard(level: int, arriving: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Let the top right and the bottom left of every 2x2 block go on."""
+    h, w, _ = arriving.shape
+    return np.broadcast_to((np.add.outer(np.arange(h), np.arange(w)) % 2 == 1)[:, :, None], arriving.shape)
+
+
+def random_half(rng: np.random.Generator) -> Choice:
+    """Let a random half go on, wherever it lies."""
+
+    def goes_on(level: int, arriving: NDArray[np.intp]) -> NDArray[np.bool_]:
+        return (rng.permutation(arriving.size) < arriving.size // 2).reshape(arriving.shape)
+
+    return goes_on
+
+
+def largest_contributions(contributions: NDArray[np.float64], reverse: bool = False) -> Choice:
+    """In each channel's 2x2 block, let the two of largest contribution go on, ties in raster order; or the other two.
+
+    Parameters
+    ----------
+    contributions : (L, H, W, C)
+        Of the couplings up to each level.
+    """
+
+    def goes_on(level: int, arriving: NDArray[np.intp]) -> NDArray[np.bool_]:
+        h, w, c = arriving.shape
+        values = contributions[level - 1].reshape(-1)[arriving]
+        blocks = values.reshape(h // 2, 2, w // 2, 2, c).transpose(0, 2, 4, 1, 3).reshape(h // 2, w // 2, c, 4)
+        rank = np.argsort(np.argsort(-blocks, axis=-1, kind="stable"), axis=-1)
+        stays = (rank >= 2 if reverse else rank < 2).reshape(h // 2, w // 2, c, 2, 2)
+        return stays.transpose(0, 3, 1, 4, 2).reshape(h, w, c)
+
+    return goes_on
+
+
+def coupling_contributions(levels: list[list[Bijection]], y: Tensor) -> Tensor:
+    """Log-scales of each input dimension, summed over the couplings up to each level: (n, C, H, W) -> (n, L, C, H, W).
+
+    Parameters
+    ----------
+    levels : the bijections of each level, of a flow that factors nothing out
+    y : the preprocessed images
+    """
+    total, moves, found = torch.zeros_like(y), [], []
+    for level in levels:
+        for bijection in level:
+            if isinstance(bijection, Coupling):
+                y, log_s = bijection.forward_each(y)
+                total = total + log_s
+                continue
+            y = bijection(y)[0]
+            if isinstance(bijection, (Squeeze, Permute, Reorder)):
+                moves.append(bijection)
+                total = bijection(total)[0]
+        there = total
+        for move in reversed(moves):
+            there = move.inverse(there)
+        found.append(there)
+    return torch.stack(found, 1)

@@ -1,0 +1,70 @@
+"""Residual networks with weight normalisation, as RealNVP has them inside its couplings."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowdetect.nets.conv import MixedPrecision
+
+
+class WeightNormConv(nn.Module):
+    """A convolution with weights g v / |v|, |v| of each output channel (Salimans & Kingma 2016, eq. 2)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, gain: float = 1.0) -> None:
+        super().__init__()
+        self.gain = gain
+        v = torch.ones(out_channels, in_channels, kernel_size, kernel_size)
+        self.v = nn.Parameter(v.contiguous(memory_format=torch.channels_last))
+        self.g = nn.Parameter(torch.full((out_channels,), gain))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw directions; lengths start at the gain, which is 0 for the last layer of a network."""
+        self.v.copy_(torch.randn(self.v.shape, generator=generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in_channels, H, W) -> (n, out_channels, H, W), in the dtype of x."""
+        norm = self.v.square().sum((1, 2, 3), keepdim=True).sqrt()
+        weight = self.v * (self.g[:, None, None, None] / norm)
+        return F.conv2d(x, weight.to(x.dtype), self.bias.to(x.dtype), padding=self.v.shape[-1] // 2)
+
+
+class ResidualNet(MixedPrecision):
+    """A convolution, residual blocks of two convolutions each with ReLU before them, and a 1x1 convolution.
+
+    The last layer and the end of every block start at zero, so that a coupling built on it starts as the identity.
+    Dinh et al. 2017, "Density estimation using Real NVP", section 3.7, where batch normalisation is inside as well.
+
+    Parameters
+    ----------
+    in_channels, hidden_channels, out_channels : int
+    n_blocks : int
+    kernel_size : int
+        Odd; 1 makes it a perceptron over the channels, for tables.
+    """
+
+    def __init__(
+        self, in_channels: int, hidden_channels: int, out_channels: int, n_blocks: int, kernel_size: int = 3
+    ) -> None:
+        super().__init__()
+        self.first = WeightNormConv(in_channels, hidden_channels, kernel_size)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(
+                [
+                    WeightNormConv(hidden_channels, hidden_channels, kernel_size, 2**0.5),
+                    WeightNormConv(hidden_channels, hidden_channels, kernel_size, 0.1),
+                ]
+            )
+            for _ in range(n_blocks)
+        )
+        self.last = WeightNormConv(hidden_channels, out_channels, 1, 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in_channels, H, W) -> (n, out_channels, H, W), in the dtype of x."""
+        h = self.first(x.to(self.working_dtype(x), memory_format=torch.channels_last))
+        for widen, close in self.blocks:
+            h = h + close(widen(h.relu()).relu_())
+        return self.last(h.relu()).to(x.dtype, memory_format=torch.contiguous_format)
