@@ -104,7 +104,7 @@ def draw(cells: Cells, folder: Path) -> None:
 def main() -> None:
     """Run the study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny models on 640 images, one seed, two minutes")
+    parser.add_argument("--quick", action="store_true", help="tiny models on 640 images, one seed, half a minute")
     parser.add_argument("--sets", nargs="+", default=["fashion_mnist", "cifar10"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=20_000)

@@ -33,7 +33,8 @@ def loaded_or_fitted(path: Path, density: BaseDensity, X: np.ndarray, y: np.ndar
     checkpoint = path.with_suffix(".checkpoint")
     density.set_params(checkpoint=checkpoint).fit(X, y)
     density.set_params(checkpoint=None).save(path)
-    checkpoint.unlink()
+    for left in path.parent.glob(f"{checkpoint.name}*"):  # a pre-training has one too
+        left.unlink()
     return density
 
 
