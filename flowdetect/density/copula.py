@@ -19,6 +19,7 @@ from flowdetect.distributions import standard_normal_log_prob
 # of quantile_knots; widths are in standard deviations
 LINES, ROWS_PER_LINE, LEAST_WIDTH, UNIFORM_SHARE, TAIL = (4, 64), 20, 1e-4, 0.1, 0.002
 FEWEST_ROWS = 20  # for a copula
+MOST_ROWS = 20_000  # about, of which covariances are taken
 ROWS_A_COLUMN = 4  # with fewer, a covariance is shrunk in any case
 LEAST_VARIANCE = 1e-8  # of columns of variance 1
 
@@ -42,10 +43,16 @@ def quantile_knots(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([x, z])
 
 
+def thinned(rows: NDArray[Any]) -> NDArray[Any]:
+    """Every k-th row, so that about as many are left as a covariance needs."""
+    return rows[:: max(1, len(rows) // MOST_ROWS)]
+
+
 def copula_is_likelier(rows: NDArray[np.float64]) -> bool:
     """Whether half of standardised rows are likelier under the Gaussian copula of the other half than its Gaussian."""
     if len(rows) < FEWEST_ROWS:
         return False
+    rows = thinned(rows)
     here, there = rows[::2], torch.from_numpy(rows[1::2, :, None, None].copy())
     x_knots, z_knots = torch.from_numpy(quantile_knots(here))
     scores = []

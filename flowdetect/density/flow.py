@@ -196,11 +196,14 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
         return False
 
     def _learn_rescaling(self, rows: NDArray[Any]) -> None:
-        suits_real_values = {"gaussianize": self.image_shape_ is None, "logit": False}
-        if self.n_bins_ is None and not suits_real_values.get(self.preprocessing, True):
+        kinds = {"logit": "data in bins"}
+        if self.image_shape_ is not None:
+            kinds["gaussianize"] = "data in bins and for tables"
+        if self.n_bins_ is None and self.preprocessing in kinds:
             raise ValueError(
-                f'{type(self).__name__}: preprocessing="{self.preprocessing}" is for data in bins, and X is '
-                f'real-valued; pass "auto" or "linear", or n_bins if X holds whole numbers.'
+                f'{type(self).__name__}: preprocessing="{self.preprocessing}" is for {kinds[self.preprocessing]}, and '
+                f'X is real-valued{"" if self.image_shape_ is None else " images"}; pass "auto" or "linear", or '
+                f"n_bins if X holds whole numbers."
             )
         super()._learn_rescaling(rows)
         self.__dict__.pop("knots_", None)

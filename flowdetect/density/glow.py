@@ -73,6 +73,7 @@ class GlowDensity(FlowDensity):
     image_shape_ : (H, W, C) or None
     n_bins_ : int or None
     value_counts_ : (C, n_bins) array, how often the training data take each value; where they are gaussianized
+    knots_ : (2, D, K) array, where the lines of each column of a table meet, before and after; likewise
     classes_, class_log_prior_ : (K,) arrays, of a conditional density
     constant_features_ : indices of the columns that are constant and not modelled
     latent_slices_ : list of slices, the latents' columns of each level, level 1 first

@@ -36,13 +36,12 @@ from flowdetect.bijections import (
     Whiten,
 )
 from flowdetect.density import factorization
-from flowdetect.density.copula import copula_is_likelier, whitening
+from flowdetect.density.copula import copula_is_likelier, thinned, whitening
 from flowdetect.density.flow import BIN_CENTRE, FlowDensity, FlowModel, count_levels
 from flowdetect.nets import Constant, ResidualNet
 
 N_SPLINE_BINS = 8
 ROWS_AT_ONCE = 1024  # of which contributions are kept in memory
-ROWS_TO_WHITEN = 20_000  # about
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -251,8 +250,7 @@ class RealNVPDensity(FlowDensity):
     def _learn_rescaling(self, rows: NDArray[Any]) -> None:
         super()._learn_rescaling(rows)
         if self.image_shape_ is None:
-            some = rows[:: max(1, len(rows) // ROWS_TO_WHITEN)]
-            some = some if self.n_bins_ is None else some + BIN_CENTRE
+            some = thinned(rows) if self.n_bins_ is None else thinned(rows) + BIN_CENTRE
             self.whitening_ = whitening(some, self._preprocess(self._event_shape()).double())
 
     def _bends(self, rows: NDArray[np.float64]) -> bool:
