@@ -10,13 +10,20 @@ from flowdetect.nets.conv import MixedPrecision
 
 
 class WeightNormConv(nn.Module):
-    """A convolution with weights g v / |v|, |v| of each output channel (Salimans & Kingma 2016, eq. 2)."""
+    """A convolution with weights g v / |v|, |v| of each output channel (Salimans & Kingma 2016, eq. 2).
+
+    A channel's only weight has no direction but its sign: v is then no parameter, since it has no gradient.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, gain: float = 1.0) -> None:
         super().__init__()
         self.gain = gain
         v = torch.ones(out_channels, in_channels, kernel_size, kernel_size)
-        self.v = nn.Parameter(v.contiguous(memory_format=torch.channels_last))
+        v = v.contiguous(memory_format=torch.channels_last)
+        if v[0].numel() > 1:
+            self.v = nn.Parameter(v)
+        else:
+            self.register_buffer("v", v)
         self.g = nn.Parameter(torch.full((out_channels,), gain))
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
