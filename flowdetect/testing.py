@@ -29,6 +29,7 @@ BATCH_SIZE = 7
 FAR = 10.0  # latents: standard deviations that training never sees
 EXTREME = 1e6
 SEED = 0
+N_MIRRORED = 15  # copies of rows, with random signs, that gradients are looked for on
 
 
 def check_detector(detector: Any, X: NDArray[Any], X_out: NDArray[Any] | None = None) -> None:
@@ -337,7 +338,16 @@ def _check_extremes(single: Any, x: Any, context: Any) -> None:
 def _check_gradients(double: Any, x: Any, context: Any) -> None:
     import torch
 
-    z, log_det = double(x, context)
+    generator = torch.Generator().manual_seed(SEED)
+
+    def many(values: Any) -> Any:
+        """Rows with random signs as well, since a small network may be dead on all of a few rows."""
+        values = torch.cat([values] * (1 + N_MIRRORED))
+        signs = 2 * torch.randint(2, values.shape, generator=generator) - 1
+        signs[: len(values) // (1 + N_MIRRORED)] = 1
+        return values * signs if values.is_floating_point() else values
+
+    z, log_det = double(many(x), None if context is None else many(context))
     parameters, value = dict(double.named_parameters()), (z.square() + z).sum() + log_det.sum()
     gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True) if parameters else ()
     for name, gradient in zip(parameters, gradients, strict=True):
