@@ -139,7 +139,7 @@ class Training:
         self.density = density
         self._hold_out(rows, codes)
         n_rows = len(self.rows)
-        self.batch_size = min(density.batch_size, n_rows)
+        self.batch_size = min(density._rows_a_step(), n_rows)
         self.n_batches = n_rows // self.batch_size
         self.max_epochs = density._epochs(
             min(AUTO_MAX_EPOCHS, math.ceil(AUTO_STEPS / self.n_batches))

@@ -82,7 +82,7 @@ class BaseDensity(RowsDoor):
     n_bins: int | str | None = "auto"
     conditional: bool = False
     max_epochs: int | str = "auto"
-    batch_size: int = 64
+    batch_size: int | str = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     early_stopping: bool = True
@@ -132,6 +132,9 @@ class BaseDensity(RowsDoor):
     def _epochs(self, total: int) -> int:
         """Of all epochs, give those that are left to the training itself."""
         return total
+
+    def _rows_a_step(self) -> int:
+        return int(self.batch_size)
 
     # ---- fitting
 

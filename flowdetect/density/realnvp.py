@@ -42,6 +42,7 @@ from flowdetect.nets import Constant, ResidualNet
 
 N_SPLINE_BINS = 8
 ROWS_AT_ONCE = 1024  # of which contributions are kept in memory
+AUTO_BATCH, AUTO_TABLE_BATCH = 64, 256
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -93,13 +94,14 @@ class RealNVPDensity(FlowDensity):
         [-0.5, 0.5], real values are standardised. "auto": "gaussianize" in bins, but "linear" for a constant-volume
         flow; of real-valued tables, that which makes the likelier start of training, half of the rows under the other
         half.
-
+    batch_size : "auto" or int, default "auto"
+        "auto": 64 images, or 256 rows of a table.
     learning_rate : float, default 2e-3
+    n_iter_no_change : int, default 30
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, batch_size,
-    weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose,
-    random_state; device, precision, n_devices, checkpoint. A pre-training has a checkpoint of its own, whose name ends
-    in ".pretraining".
+    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, weight_decay,
+    early_stopping, validation_fraction, tol, warm_start, verbose, random_state; device, precision, n_devices,
+    checkpoint. A pre-training has a checkpoint of its own, whose name ends in ".pretraining".
 
     Attributes
     ----------
@@ -152,7 +154,9 @@ class RealNVPDensity(FlowDensity):
     normalization: str = "batch"
     factorization: str = "standard"
     pretraining: float = 0.25
+    batch_size: int | str = "auto"
     learning_rate: float = 2e-3
+    n_iter_no_change: int = 30
     factored_dims_: NDArray[np.int64] = field(init=False)
     seed_: int = field(init=False)
 
@@ -167,7 +171,13 @@ class RealNVPDensity(FlowDensity):
         "normalization": [StrOptions({"batch", "activation", "none"})],
         "factorization": [StrOptions({"standard", "likelihood", "likelihood_reversed", "random"})],
         "pretraining": [Interval(Real, 0, 1, closed="neither")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     }
+
+    def _rows_a_step(self) -> int:
+        if self.batch_size != "auto":
+            return int(self.batch_size)
+        return AUTO_TABLE_BATCH if self.image_shape_ is None else AUTO_BATCH
 
     # ---- what leaves where
 

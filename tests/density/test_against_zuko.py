@@ -1,0 +1,78 @@
+"""RealNVP on tables beside the same flow put together from zuko's and torch's transforms, with copied weights."""
+
+import pytest
+import torch
+import zuko
+from torch.distributions import AffineTransform, MultivariateNormal
+
+import flowdetect.bijections as ours
+from flowdetect import RealNVPDensity
+from flowdetect.bijections.elementwise import LOG_SCALES
+from flowdetect.bijections.spline import knots_and_slopes, split_numbers
+from flowdetect.testing import TOLERANCE
+
+N_COLUMNS = 5
+
+
+@pytest.fixture
+def rows():
+    z = torch.randn(300, N_COLUMNS, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return (z.cumsum(1) + z.sin()).numpy()
+
+
+def spline_of(numbers, n_bins):
+    """zuko's spline with our knots and slopes; its own are bounded otherwise."""
+    theirs = zuko.transforms.MonotonicRQSTransform(*numbers.split([n_bins, n_bins, n_bins - 1], -1))
+    theirs.horizontal, theirs.vertical, theirs.derivatives = knots_and_slopes(numbers, n_bins)
+    return zuko.transforms.DependentTransform(theirs, 1)
+
+
+def coupling_of(layer):
+    def meta(kept):
+        h = layer.net(kept[..., None, None])
+        if isinstance(layer, ours.SplineCoupling):
+            return spline_of(split_numbers(h, layer.n_bins)[:, :, 0, 0], layer.n_bins)
+        t, raw = h[..., 0, 0].chunk(2, 1)
+        s = torch.ones_like(t) if isinstance(layer, ours.AdditiveCoupling) else LOG_SCALES[layer.scale](raw).exp()
+        return AffineTransform(t * s, s, event_dim=1)
+
+    return zuko.transforms.CouplingTransform(meta, torch.arange(N_COLUMNS) < N_COLUMNS - N_COLUMNS // 2)
+
+
+def theirs_of(layer):
+    """The transform of a bijection, of rows (n, D)."""
+    match layer:
+        case ours.Rescale():
+            return AffineTransform(-layer.loc.flatten() / layer.scale.flatten(), 1 / layer.scale.flatten(), event_dim=1)
+        case ours.Spline():
+            return spline_of(split_numbers(layer.net(torch.zeros(1)), layer.n_bins)[0, :, 0, 0], layer.n_bins)
+        case ours.Permute():
+            return zuko.transforms.PermutationTransform(layer.order)
+        case ours.Whiten():
+            return zuko.transforms.LULinearTransform(layer.weight)
+        case ours.Standardize():
+            mu, raw = layer.net(torch.zeros(1)).flatten().chunk(2)
+            s = LOG_SCALES[layer.scale](raw).exp()
+            return AffineTransform(-mu * s, s, event_dim=1)
+    return coupling_of(layer)
+
+
+@pytest.mark.parametrize("coupling", ["affine", "spline"])
+def test_log_densities_agree(coupling, rows):
+    density = RealNVPDensity(
+        coupling=coupling, preprocessing="linear", hidden_channels=16, max_epochs=40, random_state=0
+    ).fit(rows)
+    model = density._double_model()
+    (steps,) = model.flow.levels
+    layers = [model.preprocess, *steps.bijections, model.top.bijection]
+    flow = zuko.distributions.NormalizingFlow(
+        zuko.transforms.ComposedTransform(*[theirs_of(layer) for layer in layers]),
+        MultivariateNormal(torch.zeros(N_COLUMNS, dtype=torch.float64), torch.eye(N_COLUMNS, dtype=torch.float64)),
+    )
+    x = torch.from_numpy(rows)
+    with torch.no_grad():
+        expected = flow.log_prob(x)
+        found = model.log_prob(x[..., None, None])
+    torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    assert float(expected.std()) > 0.1
+    torch.testing.assert_close(torch.from_numpy(density.score_samples(rows)), expected, rtol=1e-4, atol=1e-3)
