@@ -1,7 +1,7 @@
 """Do samples look like digits? A classifier's verdict on samples and test images, and each sample's nearest neighbour.
 
     FLOWDETECT_DATA=folder python examples/studies/sample_quality.py [--quick] [--data mnist] [--samples 200]
-        [--filters 32] [--epochs 4] [--model FILE] [--results DIR] [--models DIR]
+        [--filters 32] [--epochs 4] [--temperature 1] [--model FILE] [--results DIR] [--models DIR]
 
 Trains a class-conditional PixelCNN++, or loads the density of --model; draws samples, labels with their training
 frequencies; trains a small convolutional classifier on the same data set, and writes quality.json (its test accuracy;
@@ -113,6 +113,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--filters", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--temperature", type=float, default=1.0, help="of the samples")
     parser.add_argument("--results", default="results")
     parser.add_argument("--models", default="models")
     args = parser.parse_args()
@@ -121,10 +122,11 @@ def main() -> None:
     if args.quick:
         X, y, args.samples, n_epochs = X[:6000], y[:6000], 2 * N_SHOWN, 2
         args.filters, args.epochs = 8, 1
-    samples = density_of(args, X, y).sample(args.samples, random_state=SEED)
+    samples = density_of(args, X, y).sample(args.samples, temperature=args.temperature, random_state=SEED)
     classifier = train_classifier(X, y, n_epochs)
     p = probabilities(classifier, X_test)
     results = {
+        "temperature": args.temperature,
         "classifier's test accuracy": float((p.argmax(1) == y_test).mean()),
         "samples": verdict(probabilities(classifier, samples)),
         "test images": verdict(p),
