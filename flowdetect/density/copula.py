@@ -19,7 +19,7 @@ from flowdetect.distributions import standard_normal_log_prob
 # of quantile_knots; widths are in standard deviations
 LINES, ROWS_PER_LINE, LEAST_WIDTH, UNIFORM_SHARE, TAIL = (4, 64), 20, 1e-4, 0.1, 0.002
 FEWEST_ROWS = 20  # for a copula
-LEAST_GAIN = 0.12  # nats a column; what is less, training finds by itself, and without the lines' corners
+LEAST_GAIN = 0.25  # nats a row; what is less, training finds by itself, and without the lines' corners
 MOST_ROWS = 20_000  # about, of which covariances are taken
 ROWS_A_COLUMN = 4  # with fewer, a covariance is shrunk in any case
 LEAST_VARIANCE = 1e-8  # of columns of variance 1
@@ -61,7 +61,7 @@ def copula_is_likelier(rows: NDArray[np.float64]) -> bool:
         start = Chain([preprocess, Whiten(torch.from_numpy(whitening(here, preprocess)))])
         z, log_det = start(there)
         scores.append(float((standard_normal_log_prob(z.flatten(1)).sum(1) + log_det).mean()))
-    return scores[1] > scores[0] + LEAST_GAIN * rows.shape[1]
+    return scores[1] > scores[0] + LEAST_GAIN
 
 
 def whitening(rows: NDArray[Any], preprocess: Bijection) -> NDArray[np.float64]:

@@ -93,7 +93,7 @@ class RealNVPDensity(FlowDensity):
         "logit", for data in bins: logit(0.05 + 0.9 x / n_bins), as in the paper. "linear": bins are mapped to about
         [-0.5, 0.5], real values are standardised. "auto": "gaussianize" in bins, but "linear" for a constant-volume
         flow; of real-valued tables, that which makes the likelier start of training, half of the rows under the other
-        half, but "linear" unless 0.12 nats a column are gained.
+        half, but "linear" unless 0.25 nats a row are gained.
     batch_size : "auto" or int, default "auto"
         "auto": 64 images, or 256 rows of a table.
     learning_rate : float, default 2e-3
