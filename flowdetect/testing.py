@@ -24,12 +24,11 @@ from flowdetect._persistence import OURS, load
 
 TOLERANCE = 1e-7  # relative and absolute: float64 sums in another order, not another result
 LOG_DET_TOLERANCE = 1e-8  # float64, against autograd's Jacobian
-N_ALONE = 5
-BATCH_SIZE = 7
+N_ALONE, BATCH_SIZE = 5, 7
 FAR = 10.0  # latents: standard deviations that training never sees
 EXTREME = 1e6
 SEED = 0
-N_MIRRORED = 15  # copies of rows, with random signs, that gradients are looked for on
+N_MIRRORED = 16  # copies of rows, with random signs, that gradients are looked for on
 
 
 def check_detector(detector: Any, X: NDArray[Any], X_out: NDArray[Any] | None = None) -> None:
@@ -340,12 +339,10 @@ def _check_gradients(double: Any, x: Any, context: Any) -> None:
 
     generator = torch.Generator().manual_seed(SEED)
 
-    def many(values: Any) -> Any:
-        """Rows with random signs as well, since a small network may be dead on all of a few rows."""
-        values = torch.cat([values] * (1 + N_MIRRORED))
-        signs = 2 * torch.randint(2, values.shape, generator=generator) - 1
-        signs[: len(values) // (1 + N_MIRRORED)] = 1
-        return values * signs if values.is_floating_point() else values
+    def many(values: Any) -> Any:  # a small network may be dead on all of a few rows
+        copies = torch.cat([values] * N_MIRRORED)
+        signs = 2 * torch.randint(2, copies.shape, generator=generator) - 1
+        return copies * signs if copies.is_floating_point() else copies
 
     z, log_det = double(many(x), None if context is None else many(context))
     parameters, value = dict(double.named_parameters()), (z.square() + z).sum() + log_det.sum()
@@ -372,10 +369,7 @@ def _check_forms(double: Any, x: Any, context: Any) -> None:
         demand(double(strided(x), context), "x need not be contiguous.")
         _demand(_near(double.inverse(strided(z), context), x), "z need not be contiguous.")
         if context is None:
-            law, ignored = (
-                "a context must be taken, and ignored, also where there is no use for it.",
-                x.new_zeros(len(x)),
-            )
+            ignored, law = x.new_zeros(len(x)), "a context must be taken, and ignored, also where it is of no use."
             demand(double(x, ignored), law)
             _demand(_near(double.inverse(z, ignored), x), law)
 
