@@ -30,7 +30,7 @@ SEED, N_COLUMNS, N_TEST, PIECE = 0, 10, 10_000, 16_384
 
 
 def rows(n: int, seed: int) -> np.ndarray:
-    """Random walks that bend: (n, 10)."""
+    """Random walks, each column bent by the one before it, the first by the last: (n, 10)."""
     z = np.random.default_rng([SEED, seed]).normal(size=(n, N_COLUMNS))
     walk = z.cumsum(1)
     return walk + np.sin(2 * np.roll(walk, 1, axis=1))

@@ -134,6 +134,7 @@ class BaseDensity(RowsDoor):
         return total
 
     def _rows_a_step(self) -> int:
+        """Give the batch size as a number."""
         return int(self.batch_size)
 
     # ---- fitting

@@ -55,8 +55,8 @@ class RealNVPDensity(FlowDensity):
     half of the dimensions leave as they are. Which ones, can be learned from the data (`factorization`). On tables the
     halves of the columns change from coupling to coupling, the networks are perceptrons, and a fixed matrix at the end
     takes out the correlations (with shrinkage, where rows are few), so that training starts at a Gaussian or a Gaussian
-    copula. For data in bins, scores are lower bounds of the discrete data's log-probability, by
-    uniform dequantisation; for real values they are exact.
+    copula. For data in bins, scores are lower bounds of the discrete data's log-probability, by uniform dequantisation;
+    for real values they are exact.
 
     Parameters
     ----------
