@@ -10,41 +10,55 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flowdetect.datasets import load_images
+    from flowdetect.datasets import constant_images, load_images, random_images
     from flowdetect.density import GlowDensity, PixelCNNDensity, RealNVPDensity, load
     from flowdetect.detectors import ComplexityDetector, LikelihoodDetector
-    from flowdetect.evaluation import ood_report
-    from flowdetect.sit import AddNoise, Translate, ZeroLatents
+    from flowdetect.evaluation import ood_report, sit_report
+    from flowdetect.sit import AddNoise, Contrast, Flip, Gray, Rotate90, Translate, ZeroLatents
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AddNoise",
     "ComplexityDetector",
+    "Contrast",
+    "Flip",
     "GlowDensity",
+    "Gray",
     "LikelihoodDetector",
     "PixelCNNDensity",
     "RealNVPDensity",
+    "Rotate90",
     "Translate",
     "ZeroLatents",
     "__version__",
+    "constant_images",
     "load",
     "load_images",
     "ood_report",
+    "random_images",
+    "sit_report",
 ]
 
 _HOMES = {
     "AddNoise": "sit",
     "ComplexityDetector": "detectors",
+    "Contrast": "sit",
+    "Flip": "sit",
     "GlowDensity": "density",
+    "Gray": "sit",
     "LikelihoodDetector": "detectors",
     "PixelCNNDensity": "density",
     "RealNVPDensity": "density",
+    "Rotate90": "sit",
     "Translate": "sit",
     "ZeroLatents": "sit",
+    "constant_images": "datasets",
     "load": "density",
     "load_images": "datasets",
     "ood_report": "evaluation",
+    "random_images": "datasets",
+    "sit_report": "evaluation",
 }
 
 

@@ -28,10 +28,14 @@ VERSION = version("flowdetect-ood")
 OURS = {
     "AddNoise": "flowdetect.sit",
     "ComplexityDetector": "flowdetect.detectors",
+    "Contrast": "flowdetect.sit",
+    "Flip": "flowdetect.sit",
     "GlowDensity": "flowdetect.density",
+    "Gray": "flowdetect.sit",
     "LikelihoodDetector": "flowdetect.detectors",
     "PixelCNNDensity": "flowdetect.density",
     "RealNVPDensity": "flowdetect.density",
+    "Rotate90": "flowdetect.sit",
     "Translate": "flowdetect.sit",
     "ZeroLatents": "flowdetect.sit",
 }

@@ -1,4 +1,4 @@
-"""Named image sets, as arrays.
+"""Named image sets, as arrays, and made ones to probe a score with.
 
 The package ships no data: :func:`load_images` is a thin door to what scikit-learn embeds or fetches, and to a folder
 of compressed NumPy archives named by the environment variable ``FLOWDETECT_DATA``.
@@ -8,12 +8,15 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterable
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.datasets import fetch_openml, load_digits
 from sklearn.utils import Bunch
+
+from flowdetect._images import N_BINS_8_BIT, check_image_shape, check_n_bins, draw_seed
 
 _SPLITS = ("train", "test", "val")
 
@@ -103,6 +106,97 @@ def load_images(name: str, split: str = "train", return_X_y: bool = True) -> Any
     if return_X_y:
         return X, y
     return Bunch(data=X, target=y, DESCR=f"{_IMAGE_SETS[name].title}, {split} split, from {source}")
+
+
+def constant_images(
+    n_images: int = 100, image_shape: tuple[int, ...] = (28, 28), *, n_bins: int = 256, random_state: Any = 0
+) -> np.ndarray:
+    """Make images of one value each: the same in all pixels and channels, drawn evenly from 0 .. n_bins - 1.
+
+    Likelihood models find such images likelier than what they were trained on.
+
+    Parameters
+    ----------
+    n_images : int, default=100
+    image_shape : (H, W) or (H, W, C), default=(28, 28)
+    n_bins : int, default=256
+    random_state : int, RandomState instance or None, default=0
+
+    Returns
+    -------
+    X : (n_images, *image_shape) array of uint8; of int64 if n_bins is above 256
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not as documented.
+
+    References
+    ----------
+    "Do Deep Generative Models Know What They Don't Know?" (Nalisnick et al., 2019), https://arxiv.org/abs/1810.09136,
+    appendix D.
+
+    Examples
+    --------
+    >>> from flowdetect import constant_images
+    >>> constant_images(2, (2, 2)).tolist()
+    [[[217, 217], [217, 217]], [[163, 163], [163, 163]]]
+    """
+    shape = _probe_shape(n_images, image_shape, n_bins)
+    levels = np.random.default_rng(draw_seed(random_state)).integers(0, n_bins, (shape[0],) + (1,) * (len(shape) - 1))
+    return np.ascontiguousarray(np.broadcast_to(levels, shape), dtype=_smallest_dtype(n_bins))
+
+
+def random_images(
+    n_images: int = 100, image_shape: tuple[int, ...] = (28, 28), *, n_bins: int = 256, random_state: Any = 0
+) -> np.ndarray:
+    """Make images whose values are all drawn independently and evenly from 0 .. n_bins - 1.
+
+    Parameters
+    ----------
+    n_images : int, default=100
+    image_shape : (H, W) or (H, W, C), default=(28, 28)
+    n_bins : int, default=256
+    random_state : int, RandomState instance or None, default=0
+
+    Returns
+    -------
+    X : (n_images, *image_shape) array of uint8; of int64 if n_bins is above 256
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not as documented.
+
+    References
+    ----------
+    "Do Deep Generative Models Know What They Don't Know?" (Nalisnick et al., 2019), https://arxiv.org/abs/1810.09136,
+    appendix D.
+
+    Examples
+    --------
+    >>> from flowdetect import random_images
+    >>> random_images(1, (2, 2)).tolist()
+    [[[217, 163], [130, 69]]]
+    """
+    shape = _probe_shape(n_images, image_shape, n_bins)
+    values = np.random.default_rng(draw_seed(random_state)).integers(0, n_bins, shape)
+    return values.astype(_smallest_dtype(n_bins))
+
+
+def _probe_shape(n_images: Any, image_shape: Any, n_bins: Any) -> tuple[int, ...]:
+    if not isinstance(n_images, Integral) or isinstance(n_images, bool) or n_images < 1:
+        raise ValueError(f"n_images must be a whole number >= 1, got {n_images!r}.")
+    if check_image_shape(image_shape) is None:
+        raise ValueError("image_shape must be (height, width) or (height, width, channels), got None.")
+    if isinstance(n_bins, str) or n_bins is None:
+        raise ValueError(f"n_bins must be a whole number >= 2, got {n_bins!r}.")
+    check_n_bins(n_bins)
+    return (int(n_images), *(int(side) for side in image_shape))
+
+
+def _smallest_dtype(n_bins: int) -> type[np.generic]:
+    return np.uint8 if n_bins <= N_BINS_8_BIT else np.int64
 
 
 def _from_sklearn(split: str) -> tuple[np.ndarray, np.ndarray, str]:

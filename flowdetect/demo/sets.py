@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flowdetect.datasets import load_images
+from flowdetect.datasets import constant_images, load_images, random_images
 
 CALIBRATION_FRACTION, MAX_CALIBRATION = 0.1, 2000
 MAX_TEST = 2000  # images of each set that are scored
@@ -88,12 +88,11 @@ def _shifted(images: Images, n_bins: int, generator: np.random.Generator) -> Ima
 
 
 def _flat(images: Images, n_bins: int, generator: np.random.Generator) -> Images:
-    level = generator.integers(0, n_bins, (len(images),) + (1,) * (images.ndim - 1))
-    return np.broadcast_to(level, images.shape).astype(np.uint8)
+    return constant_images(len(images), images.shape[1:], n_bins=n_bins, random_state=int(generator.integers(2**31)))
 
 
 def _noise(images: Images, n_bins: int, generator: np.random.Generator) -> Images:
-    return generator.integers(0, n_bins, images.shape).astype(np.uint8)
+    return random_images(len(images), images.shape[1:], n_bins=n_bins, random_state=int(generator.integers(2**31)))
 
 
 MAKERS: dict[str, Maker] = {

@@ -7,20 +7,18 @@ raw scores, so that no question needs a second run.
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import NotFittedError
-from sklearn.frozen import FrozenEstimator
 
-from flowdetect._images import to_rows
 from flowdetect.evaluation.metrics import aupr_in, aupr_out, auroc, bootstrap_interval, fpr_at_95_tpr
 from flowdetect.evaluation.plots import plot_roc, plot_score_histograms
+from flowdetect.evaluation.report import Report
+from flowdetect.evaluation.scoring import Unscored, n_rows_of, name_scorers, score_set
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,33 +37,10 @@ COLUMNS = (
     "fpr95",
     "ms_per_image",
 )
-SHOWN_ROWS = 10  # how many row numbers of unscored rows a text lists
-
-
-@dataclass(frozen=True)
-class Unscored:
-    """Rows of one set that one scorer could not score.
-
-    Attributes
-    ----------
-    scorer, set_name : str
-    rows : tuple of int
-    reason : str
-        The first error's message, or that the score was NaN.
-    """
-
-    scorer: str
-    set_name: str
-    rows: tuple[int, ...]
-    reason: str
-
-    def __str__(self) -> str:
-        listed = ", ".join(map(str, self.rows[:SHOWN_ROWS])) + (", ..." if len(self.rows) > SHOWN_ROWS else "")
-        return f"{self.scorer} could not score {len(self.rows)} of {self.set_name} (rows {listed}): {self.reason}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class OODReport:
+class OODReport(Report):
     """What `ood_report` found.
 
     Attributes
@@ -83,6 +58,7 @@ class OODReport:
     results: list[dict[str, Any]]
     scores: dict[str, dict[str, NDArray[np.float64]]]
     unscored: list[Unscored] = field(default_factory=list)
+    n_text_cells: ClassVar[int] = 3
 
     def to_frame(self) -> pd.DataFrame:
         """Give a pandas frame, one row for each scorer and out set.
@@ -96,28 +72,9 @@ class OODReport:
 
         return pd.DataFrame(self.results, columns=list(COLUMNS))
 
-    def to_markdown(self) -> str:
-        """Give an aligned text table, which is Markdown too, and below it what could not be scored."""
-        table = [[cell.replace("|", r"\|") for cell in row] for row in self._cells()]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = ["| " + " | ".join(_aligned(row, widths)) + " |" for row in table]
-        rule = ["-" * width if i < N_TEXT_CELLS else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-        lines.insert(1, "| " + " | ".join(rule) + " |")
-        return "\n".join([*lines, *(f"\n{problem}" for problem in self.unscored)])
-
-    def __str__(self) -> str:
-        return self.to_markdown()
-
     def __repr__(self) -> str:
         sets = list(dict.fromkeys(result["out_set"] for result in self.results))
         return f"OODReport(in_set={self.in_set!r}, scorers={list(self.scores)}, out_sets={sets})"
-
-    def _repr_html_(self) -> str:
-        head, *body = self._cells()
-        rows = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>"]
-        rows += ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body]
-        problems = "".join(f"<p>{html.escape(str(problem))}</p>" for problem in self.unscored)
-        return f"<table>{''.join(rows)}</table>{problems}"
 
     def plot(self, *, fig: Figure | None = None) -> Figure:
         """Draw, a column for each out set, each scorer's histograms and below them the ROC curves of all.
@@ -171,9 +128,6 @@ class OODReport:
             for result in self.results
         ]
         return [head, *body]
-
-
-N_TEXT_CELLS = 3  # the first cells of a row are words, the others numbers
 
 
 def ood_report(
@@ -236,7 +190,7 @@ def ood_report(
     True
     """
     in_set = "in" if name is None else name
-    named = _name_scorers(scorers)
+    named = name_scorers(scorers)
     _check_sets(in_set, X_in, X_out)
     report = OODReport(in_set, [], {})
     for scorer_name, scorer in named.items():
@@ -244,12 +198,8 @@ def ood_report(
         report.scores[scorer_name] = {}
         for set_name, X in {in_set: X_in, **X_out}.items():
             start = time.perf_counter()
-            scores, error = _score(scorer, X)
+            report.scores[scorer_name][set_name] = score_set(scorer_name, scorer, set_name, X, report.unscored)
             seconds[set_name] = time.perf_counter() - start
-            report.scores[scorer_name][set_name] = scores
-            if np.isnan(scores).any():
-                rows = tuple(np.flatnonzero(np.isnan(scores)).tolist())
-                report.unscored.append(Unscored(scorer_name, set_name, rows, error or "the score is NaN"))
         for set_name in X_out:
             scores_in, scores_out = (report.scores[scorer_name][key] for key in (in_set, set_name))
             milliseconds = 1000 * (seconds[in_set] + seconds[set_name]) / (len(scores_in) + len(scores_out))
@@ -272,51 +222,6 @@ def _numbers(
     return dict(zip(names, values, strict=True))
 
 
-def _score(scorer: Any, X: Any) -> tuple[NDArray[np.float64], str | None]:
-    """Score X; where that is a ValueError, halve X until the rows to blame are found. They score NaN.
-
-    Returns the scores and the first error's message: thirteen more calls find one bad row among 10,000.
-    """
-    n_rows = _n_rows(X)
-    try:
-        return _score_batch(scorer, X, n_rows), None
-    except NotFittedError:  # is a ValueError, but no row's fault
-        raise
-    except ValueError as error:
-        message = str(error)
-    if n_rows == 1:
-        return np.full(1, np.nan), message
-    middle = n_rows // 2
-    first, first_error = _score(scorer, _rows_between(X, 0, middle))
-    second, second_error = _score(scorer, _rows_between(X, middle, n_rows))
-    return np.concatenate([first, second]), first_error or second_error or message
-
-
-def _score_batch(scorer: Any, X: Any, n_rows: int) -> NDArray[np.float64]:
-    try:
-        scores = scorer.score_samples(X)
-    except NotFittedError:
-        raise
-    except ValueError:
-        if getattr(X, "ndim", 2) == 2:
-            raise
-        scores = scorer.score_samples(to_rows(X)[0])  # scikit-learn's own estimators take rows alone
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.shape != (n_rows,):
-        raise TypeError(
-            f"{type(scorer).__name__}.score_samples must give one score a row, shape ({n_rows},), got {scores.shape}."
-        )
-    return scores
-
-
-def _rows_between(X: Any, start: int, stop: int) -> Any:
-    return X.iloc[start:stop] if hasattr(X, "iloc") else X[start:stop]
-
-
-def _n_rows(X: Any) -> int:
-    return int(X.shape[0]) if hasattr(X, "shape") else len(X)
-
-
 def _check_sets(in_set: str, X_in: Any, X_out: Any) -> None:
     if not isinstance(X_out, Mapping):
         raise TypeError(f'X_out must map names to data, such as {{"letters": X}}, got {type(X_out).__name__}.')
@@ -325,32 +230,5 @@ def _check_sets(in_set: str, X_in: Any, X_out: Any) -> None:
     if in_set in X_out:
         raise ValueError(f"The in-distribution set and one of X_out are both called {in_set!r}; give another name=.")
     for set_name, X in {in_set: X_in, **X_out}.items():
-        if _n_rows(X) == 0:
+        if n_rows_of(X) == 0:
             raise ValueError(f"Each set needs at least one row, {set_name!r} has none.")
-
-
-def _name_scorers(scorers: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
-    if isinstance(scorers, Mapping):
-        named = dict(scorers)
-    elif isinstance(scorers, list | tuple):
-        named = {}
-        for scorer in scorers:
-            base = type(scorer.estimator if isinstance(scorer, FrozenEstimator) else scorer).__name__
-            n_same = sum(key.split(" ")[0] == base for key in named)
-            named[base if n_same == 0 else f"{base} {n_same + 1}"] = scorer
-    else:
-        raise TypeError(f"scorers must be a dict or a list of fitted scorers, got {type(scorers).__name__}.")
-    if not named:
-        raise ValueError("scorers must hold at least one fitted density or detector, got none.")
-    for key, scorer in named.items():
-        if not hasattr(scorer, "score_samples"):
-            raise TypeError(f"A scorer needs score_samples, which {key!r} ({type(scorer).__name__}) lacks.")
-    return named
-
-
-def _aligned(row: list[str], widths: list[int]) -> list[str]:
-    """Words to the left, numbers to the right."""
-    return [
-        cell.ljust(width) if i < N_TEXT_CELLS else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]

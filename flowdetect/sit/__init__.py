@@ -9,7 +9,9 @@ Source: "Exploring the Correlation Between Likelihood of Flow-based Generative M
 under double-blind review), sections 4.1 to 4.3.
 """
 
+from flowdetect.sit.geometry import Flip, Rotate90, Translate
+from flowdetect.sit.intensity import Contrast, Gray
 from flowdetect.sit.latents import ZeroLatents
-from flowdetect.sit.pixels import AddNoise, Translate
+from flowdetect.sit.noise import AddNoise
 
-__all__ = ["AddNoise", "Translate", "ZeroLatents"]
+__all__ = ["AddNoise", "Contrast", "Flip", "Gray", "Rotate90", "Translate", "ZeroLatents"]

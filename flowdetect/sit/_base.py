@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -18,6 +19,8 @@ class PixelTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     image_shape: Any
     n_bins: Any
+    image_shape_: tuple[int, int, int] | None
+    n_bins_: int | None
 
     def _learn(self, X: Any, dtype: Any) -> NDArray[Any]:
         """Set image_shape_, n_bins_ and n_features_in_; give the rows."""
@@ -40,6 +43,20 @@ class PixelTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             )
         return rows, numpy_layout(layout)
 
+    def _shape(self) -> tuple[int, int, int]:
+        """Give (H, W, C) of an image; vectors are a strip of 1 x D pixels."""
+        return self.image_shape_ or (1, self.n_features_in_, 1)
+
+    def _check_requantize(self, requantize: bool) -> None:
+        if requantize and self.n_bins_ is None:
+            raise ValueError(
+                "requantize=True needs data in bins, got real-valued X; say n_bins (256 for 8-bit images)."
+            )
+
+    def _on_grid(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Round to the nearest of the values that images in bins have."""
+        return np.clip(np.rint(rows), 0, (self.n_bins_ or 1) - 1)
+
 
 def numpy_layout(layout: Layout) -> Layout:
     """Torch's axes become numpy's: numpy images with channels first are refused everywhere in flowdetect."""
@@ -52,3 +69,15 @@ def check_whole(estimator: Any, name: str, low: int | None = None) -> None:
     if not whole or (low is not None and value < low):
         bound = "" if low is None else f" >= {low}"
         raise ValueError(f"{name} must be a whole number{bound}, got {value!r}.")
+
+
+def value_range(rows: NDArray[np.float64], n_bins: int | None) -> tuple[float, float]:
+    """Give the smallest value and the width of the range: 0 and n_bins in bins, else those of the rows."""
+    if n_bins is not None:
+        return 0.0, float(n_bins)
+    low = float(rows.min())
+    return low, float(rows.max()) - low
+
+
+def is_finite_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(float(value)))

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from flowdetect.sit import AddNoise, Translate, ZeroLatents
+from flowdetect.sit import AddNoise, Contrast, Flip, Gray, Rotate90, Translate, ZeroLatents
 
 
 class WhiteningFlow(TransformerMixin, BaseEstimator):
@@ -43,6 +43,11 @@ SITS = {
     "noise": partial(AddNoise, scale=0.1, random_state=0),
     "noise-shifted": partial(AddNoise, scale=0.1, kind="shifted", random_state=0),
     "noise-background": partial(AddNoise, scale=0.1, kind="negative", background_below=0.3, random_state=0),
+    "flip": Flip,
+    "flip-vertical": partial(Flip, "vertical"),
+    "rotate": Rotate90,
+    "gray": Gray,
+    "contrast": Contrast,
     "zero-latents": partial(ZeroLatents, WhiteningFlow()),
     "zero-latents-none": partial(ZeroLatents, WhiteningFlow(), n_factors=0),
 }

@@ -1,20 +1,26 @@
-"""SITs on pixels: move the image, or add noise too small to see (sections 4.1 and 4.2 of the paper)."""
+"""SITs that move pixels about and leave their values alone: translation (section 4.1 of the paper), mirror, turn."""
 
 from __future__ import annotations
 
-from numbers import Real
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowdetect._images import draw_seed, row_generators
 from flowdetect.sit._base import PixelTransformer, check_whole
 
-BIN_WIDTH_8_BIT = 1 / 256  # of the value range; the paper's dequantisation noise is uniform on [0, 1/256]
+
+class GeometricTransformer(PixelTransformer):
+    """What these share: the dtype is kept."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
 
 
-class Translate(PixelTransformer):
+class Translate(GeometricTransformer):
     """Move each image by whole pixels.
 
     Pixel (i, j) of the result is pixel (i - dy, j - dx) of the image, row 0 at the top:
@@ -107,7 +113,7 @@ class Translate(PixelTransformer):
         return self
 
     def _check_stays_in_view(self) -> None:
-        height, width, _ = self.image_shape_ or (1, self.n_features_in_, 1)
+        height, width, _ = self._shape()
         if abs(self.dy) < height and abs(self.dx) < width:
             return
         remedy = "move by less" if self.image_shape_ else "X is 2-D and taken as a strip; give image_shape if not so"
@@ -128,8 +134,8 @@ class Translate(PixelTransformer):
         X_moved : array in the form and dtype of X (torch: numpy (n, H, W, C))
         """
         rows, layout = self._rows(X, dtype="numeric")
-        height, width, channels = self.image_shape_ or (1, self.n_features_in_, 1)
-        images = rows.reshape(-1, height, width, channels)
+        images = rows.reshape(-1, *self._shape())
+        height, width = images.shape[1:3]
         from_row, row_inside = _sources(height, self.dy, self.fill)
         from_column, column_inside = _sources(width, self.dx, self.fill)
         moved = images[:, from_row[:, None], from_column]  # (n, H, W, C)
@@ -139,11 +145,6 @@ class Translate(PixelTransformer):
             moved = moved.astype(np.result_type(moved, fill), copy=False)
             moved[:, ~inside] = fill
         return layout.restore(moved.reshape(len(rows), -1))
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
 
 
 def _sources(size: int, shift: int, fill: str) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
@@ -162,86 +163,53 @@ def _fill_scalar(value: float, dtype: np.dtype[Any]) -> Any:
     return np.float64(value)
 
 
-class AddNoise(PixelTransformer):
-    r"""Add small noise, everywhere or to the background alone.
+class Flip(GeometricTransformer):
+    """Mirror each image.
 
-    Eq. (6) of the paper, for values in [0, 1]:
-
-    .. math:: x \leftarrow x + \epsilon \, m \odot \text{noise}, \qquad m = [x < \text{background\_below}]
-
-    The noise leaves the interval that dequantisation covered in training, so a flow scores a place it never saw.
+    A coat is a coat from either side; a digit is not always one, so on digits a flip is a weak semantic change rather
+    than none.
 
     Parameters
     ----------
-    scale : float, default=0.001
-        The paper's epsilon, in units of the value range: with 256 bins, 0.001 is 0.256 grey levels. 0 changes nothing.
-    kind : {"gaussian", "shifted", "negative"}, default="gaussian"
-        The noise before scaling, with b = 1 / n_bins (1/256 for real-valued data): N(0, 1); b + N(0, 1); or uniform
-        on (-b, 0] (the text gives the interval [-1/256, 0] alone; uniform is our reading, after its u in [0, 1/256]).
-    background_below : float, default=None
-        Values below this fraction of the value range are background; only they get noise, all others stay as they are,
-        bit for bit. The paper takes 0.3. None: noise everywhere.
-    requantize : bool, default=False
-        Round the result to whole numbers and clip it to 0 .. n_bins - 1. Noise of far less than half a bin then
-        mostly rounds away.
-    random_state : int, RandomState instance or None, default=None
-        Fixes the noise, together with the row: the same row gets the same noise in any company and order. None draws a
-        seed at each `fit`, and leaves numpy's global generator alone.
+    direction : {"horizontal", "vertical"}, default="horizontal"
+        "horizontal" swaps left and right, "vertical" top and bottom.
     image_shape : tuple of int, default=None
-        (H, W) or (H, W, C). None: taken from X.
+        (H, W) or (H, W, C). None: taken from X; a 2-D X is a strip of 1 x D pixels, never guessed to be square.
     n_bins : int, None or "auto", default="auto"
-        How many integer values a pixel takes; None is real-valued data. "auto" says 256 for images of whole numbers
-        0..255, else None.
+        How many integer values a pixel takes; it changes nothing here, and stands for the sake of one signature.
 
     Attributes
     ----------
     image_shape_ : tuple of int (H, W, C), or None for vectors
     n_bins_ : int or None
-    value_min_, value_range_ : float
-        0 and n_bins for data in bins; smallest value, and largest less smallest, given to `fit` for real-valued data.
-    seed_ : int
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
 
     Notes
     -----
-    Rows with equal values get equal noise.
-
-    References
-    ----------
-    "Exploring the Correlation Between Likelihood of Flow-based Generative Models and Image Semantics" (anonymous, under
-    double-blind review), section 4.2, eq. (6).
+    The dtype of X is kept.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from flowdetect import AddNoise
-    >>> image = np.array([[[0, 10], [200, 255]]], dtype=np.uint8)  # (1, 2, 2)
-    >>> noisy = AddNoise(background_below=0.3, random_state=0).fit_transform(image)
-    >>> noisy[0, 0] == image[0, 0], noisy[0, 1] == image[0, 1]
-    (array([False, False]), array([ True,  True]))
+    >>> from flowdetect import Flip
+    >>> image = np.array([[[1, 2], [3, 4]]], dtype=np.uint8)  # (1, 2, 2)
+    >>> Flip().fit_transform(image).tolist()
+    [[[2, 1], [4, 3]]]
     """
 
     def __init__(
         self,
-        scale: float = 0.001,
-        kind: str = "gaussian",
-        background_below: float | None = None,
-        requantize: bool = False,
-        random_state: Any = None,
+        direction: str = "horizontal",
         image_shape: tuple[int, ...] | None = None,
         n_bins: int | str | None = "auto",
     ):
-        self.scale = scale
-        self.kind = kind
-        self.background_below = background_below
-        self.requantize = requantize
-        self.random_state = random_state
+        self.direction = direction
         self.image_shape = image_shape
         self.n_bins = n_bins
 
-    def fit(self, X: ArrayLike, y: Any = None) -> AddNoise:
-        """Learn the layout and the value range, and fix the seed.
+    def fit(self, X: ArrayLike, y: Any = None) -> Flip:
+        """Learn the layout.
 
         Parameters
         ----------
@@ -255,25 +223,15 @@ class AddNoise(PixelTransformer):
         Raises
         ------
         ValueError
-            If a parameter is not as documented, or `requantize=True` meets real-valued data.
+            If a parameter is not as documented.
         """
-        if not _is_finite_number(self.scale) or self.scale < 0:
-            raise ValueError(f"scale must be a finite number >= 0, in units of the value range, got {self.scale!r}.")
-        if self.kind not in ("gaussian", "shifted", "negative"):
-            raise ValueError(f'kind must be "gaussian", "shifted" or "negative", got {self.kind!r}.')
-        if self.background_below is not None and not _is_finite_number(self.background_below):
-            raise ValueError(f"background_below must be None or a finite number, got {self.background_below!r}.")
-        rows = self._learn(X, dtype=np.float64)
-        if self.requantize and self.n_bins_ is None:
-            raise ValueError(
-                "requantize=True needs data in bins, got real-valued X; say n_bins (256 for 8-bit images)."
-            )
-        self.value_min_, self.value_range_ = _value_range(rows, self.n_bins_)
-        self.seed_ = draw_seed(self.random_state)
+        if self.direction not in ("horizontal", "vertical"):
+            raise ValueError(f'direction must be "horizontal" or "vertical", got {self.direction!r}.')
+        self._learn(X, dtype="numeric")
         return self
 
-    def transform(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Add the noise.
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
+        """Mirror the images.
 
         Parameters
         ----------
@@ -281,39 +239,90 @@ class AddNoise(PixelTransformer):
 
         Returns
         -------
-        X_noisy : float64 array in the form of X (torch: numpy (n, H, W, C)), off the grid unless requantised
+        X_mirrored : array in the form and dtype of X (torch: numpy (n, H, W, C))
         """
-        rows, layout = self._rows(X, dtype=np.float64)
-        result = rows.copy()
-        if self.scale > 0:
-            noisy = rows + self.scale * self.value_range_ * self._noise(rows)
-            if self.background_below is None:
-                result = noisy
-            else:
-                threshold = self.value_min_ + self.background_below * self.value_range_
-                result = np.where(rows < threshold, noisy, rows)  # not x + eps * 0: -0.0 would become 0.0
-        if self.requantize and self.n_bins_ is not None:
-            result = np.clip(np.rint(result), 0, self.n_bins_ - 1)
-        return layout.restore(result)
-
-    def _noise(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Draw the unscaled noise (n, D) of eq. (6)."""
-        bin_width = BIN_WIDTH_8_BIT if self.n_bins_ is None else 1 / self.n_bins_
-        noise = np.empty_like(rows)
-        for i, generator in enumerate(row_generators(rows, self.seed_)):
-            if self.kind == "negative":
-                noise[i] = -bin_width * generator.random(rows.shape[1])
-            else:
-                noise[i] = generator.standard_normal(rows.shape[1])
-        return noise + bin_width if self.kind == "shifted" else noise
+        rows, layout = self._rows(X, dtype="numeric")
+        images = rows.reshape(-1, *self._shape())
+        mirrored = images[:, :, ::-1] if self.direction == "horizontal" else images[:, ::-1]
+        return layout.restore(mirrored.reshape(len(rows), -1))
 
 
-def _value_range(rows: NDArray[np.float64], n_bins: int | None) -> tuple[float, float]:
-    if n_bins is not None:
-        return 0.0, float(n_bins)
-    low = float(rows.min())
-    return low, float(rows.max()) - low
+class Rotate90(GeometricTransformer):
+    """Turn each image by quarter turns, against the clock.
 
+    Parameters
+    ----------
+    k : int, default=1
+        How many quarter turns; negative ones go with the clock.
+    image_shape : tuple of int, default=None
+        (H, W) or (H, W, C). None: taken from X; a 2-D X is a strip of 1 x D pixels, never guessed to be square.
+    n_bins : int, None or "auto", default="auto"
+        How many integer values a pixel takes; it changes nothing here, and stands for the sake of one signature.
 
-def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(float(value)))
+    Attributes
+    ----------
+    image_shape_ : tuple of int (H, W, C), or None for vectors
+    n_bins_ : int or None
+    n_features_in_ : int
+    feature_names_in_ : (n_features_in_,) array of str
+
+    Notes
+    -----
+    The dtype of X is kept. Images that are not square come back as (n, W, H) after an odd number of turns.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowdetect import Rotate90
+    >>> image = np.array([[[1, 2], [3, 4]]], dtype=np.uint8)  # (1, 2, 2)
+    >>> Rotate90().fit_transform(image).tolist()
+    [[[2, 4], [1, 3]]]
+    """
+
+    def __init__(
+        self,
+        k: int = 1,
+        image_shape: tuple[int, ...] | None = None,
+        n_bins: int | str | None = "auto",
+    ):
+        self.k = k
+        self.image_shape = image_shape
+        self.n_bins = n_bins
+
+    def fit(self, X: ArrayLike, y: Any = None) -> Rotate90:
+        """Learn the layout.
+
+        Parameters
+        ----------
+        X : rows (n, D), images (n, H, W) or (n, H, W, C), or torch (n, C, H, W)
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not as documented.
+        """
+        check_whole(self, "k")
+        self._learn(X, dtype="numeric")
+        return self
+
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
+        """Turn the images.
+
+        Parameters
+        ----------
+        X : rows (n, D), images (n, H, W) or (n, H, W, C), or torch (n, C, H, W)
+
+        Returns
+        -------
+        X_turned : array in the form and dtype of X (torch: numpy (n, H, W, C))
+        """
+        rows, layout = self._rows(X, dtype="numeric")
+        turned = np.rot90(rows.reshape(-1, *self._shape()), self.k, axes=(1, 2))
+        if layout.image_shape is not None:
+            layout = replace(layout, image_shape=turned.shape[1:])
+        return layout.restore(turned.reshape(len(rows), -1))

@@ -1,0 +1,131 @@
+"""Names and scores of whatever has `score_samples`; rows that cannot be scored are found and named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+
+from flowdetect._images import to_rows
+
+SHOWN_ROWS = 10  # how many row numbers of unscored rows a text lists
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """Rows of one set that one scorer could not score.
+
+    Attributes
+    ----------
+    scorer, set_name : str
+    rows : tuple of int
+    reason : str
+        The first error's message, or that the score was NaN.
+    """
+
+    scorer: str
+    set_name: str
+    rows: tuple[int, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        listed = ", ".join(map(str, self.rows[:SHOWN_ROWS])) + (", ..." if len(self.rows) > SHOWN_ROWS else "")
+        return f"{self.scorer} could not score {len(self.rows)} of {self.set_name} (rows {listed}): {self.reason}"
+
+
+def name_all(
+    given: Mapping[str, Any] | Sequence[Any],
+    argument: str,
+    kind: str,
+    needed: str,
+    name_of: Callable[[Any], str],
+) -> dict[str, Any]:
+    """Name the objects of a list, numbered where a name comes twice, and refuse what lacks the needed method."""
+    if isinstance(given, Mapping):
+        named = dict(given)
+    elif isinstance(given, list | tuple):
+        named = {}
+        for item in given:
+            base = name_of(item)
+            n_same = sum(key == base or key.startswith(f"{base} ") for key in named)
+            named[base if n_same == 0 else f"{base} {n_same + 1}"] = item
+    else:
+        raise TypeError(f"{argument} must be a dict or a list, each a {kind}, got {type(given).__name__}.")
+    if not named:
+        raise ValueError(f"{argument} must hold at least one {kind}, got none.")
+    for key, item in named.items():
+        if not hasattr(item, needed):
+            raise TypeError(f"Each of {argument} needs {needed}, which {key!r} ({type(item).__name__}) lacks.")
+    return named
+
+
+def name_scorers(scorers: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+    """Name the scorers of a list after their classes, and refuse what is no scorer."""
+    return name_all(scorers, "scorers", "fitted density or detector", "score_samples", class_name)
+
+
+def class_name(scorer: Any) -> str:
+    """Give the class, that of the estimator within if it is frozen."""
+    return type(scorer.estimator if isinstance(scorer, FrozenEstimator) else scorer).__name__
+
+
+def score_set(
+    scorer_name: str, scorer: Any, set_name: str, X: Any, unscored: list[Unscored], method: str = "score_samples"
+) -> NDArray[np.float64]:
+    """Score X by a method of the scorer: (n,), NaN where that failed, which is added to `unscored`."""
+    scores, error = _score_rows(scorer, X, method)
+    if np.isnan(scores).any():
+        rows = tuple(np.flatnonzero(np.isnan(scores)).tolist())
+        unscored.append(Unscored(scorer_name, set_name, rows, error or "the score is NaN"))
+    return scores
+
+
+def _score_rows(scorer: Any, X: Any, method: str) -> tuple[NDArray[np.float64], str | None]:
+    """Score X; where that is a ValueError, halve X until the rows to blame are found. They score NaN.
+
+    Returns the scores and the first error's message: thirteen more calls find one bad row among 10,000.
+    """
+    n_rows = n_rows_of(X)
+    try:
+        return _score_batch(scorer, X, n_rows, method), None
+    except NotFittedError:  # is a ValueError, but no row's fault
+        raise
+    except ValueError as error:
+        message = str(error)
+    if n_rows == 1:
+        return np.full(1, np.nan), message
+    middle = n_rows // 2
+    first, first_error = _score_rows(scorer, _rows_between(X, 0, middle), method)
+    second, second_error = _score_rows(scorer, _rows_between(X, middle, n_rows), method)
+    return np.concatenate([first, second]), first_error or second_error or message
+
+
+def _score_batch(scorer: Any, X: Any, n_rows: int, method: str) -> NDArray[np.float64]:
+    try:
+        scores = getattr(scorer, method)(X)
+    except NotFittedError:
+        raise
+    except ValueError:
+        if getattr(X, "ndim", 2) == 2:
+            raise
+        scores = getattr(scorer, method)(to_rows(X)[0])  # scikit-learn's own estimators take rows alone
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.shape != (n_rows,):
+        raise TypeError(
+            f"{type(scorer).__name__}.{method} must give one score a row, shape ({n_rows},), got {scores.shape}."
+        )
+    return scores
+
+
+def _rows_between(X: Any, start: int, stop: int) -> Any:
+    return X.iloc[start:stop] if hasattr(X, "iloc") else X[start:stop]
+
+
+def n_rows_of(X: Any) -> int:
+    """Count the rows of an array, frame, tensor or list."""
+    return int(X.shape[0]) if hasattr(X, "shape") else len(X)

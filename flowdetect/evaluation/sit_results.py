@@ -1,0 +1,221 @@
+"""What a SIT report holds and shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowdetect.evaluation.images import plot_image_grid
+from flowdetect.evaluation.plots import plot_sit_classes, plot_sit_shifts
+from flowdetect.evaluation.report import Report
+from flowdetect.evaluation.scoring import Unscored, n_rows_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CLEAN = "none"  # the name of the images as they are
+ALL = "all"  # the label of all images together
+BITS, SPREADS = "bits/dim", "standard deviations"
+COLUMNS = (
+    "scorer",
+    "sit",
+    "label",
+    "shift",
+    "shift_low",
+    "shift_high",
+    "auroc_clean",
+    "auroc_clean_low",
+    "auroc_clean_high",
+    "auroc_ood",
+    "auroc_ood_low",
+    "auroc_ood_high",
+    "shift_median",
+    "mean",
+    "median",
+    "unit",
+    "n_images",
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SITReport(Report):
+    """What `sit_report` found.
+
+    Attributes
+    ----------
+    results : list of dict
+        One for each scorer, SIT and label, with the keys of `to_frame`'s columns.
+    scores : dict of scorer to dict of SIT to (n,) array
+        The raw scores, higher being more normal; "none" are the images as they are. NaN where a row could not be
+        scored. Negative bits/dim for scorers that have bits/dim.
+    scores_out : dict of scorer to (n_out,) array
+        Those of `X_out`; empty without.
+    sits : dict of name to fitted transformer
+    units : dict of scorer to "bits/dim" or "standard deviations"
+    unscored : list of Unscored
+        Empty if every row was scored.
+    """
+
+    results: list[dict[str, Any]]
+    scores: dict[str, dict[str, NDArray[np.float64]]]
+    scores_out: dict[str, NDArray[np.float64]]
+    sits: dict[str, Any]
+    units: dict[str, str]
+    X: Any
+    y: NDArray[Any] | None = None
+    unscored: list[Unscored] = field(default_factory=list)
+    n_text_cells: ClassVar[int] = 3
+
+    def to_frame(self) -> pd.DataFrame:
+        """Give a pandas frame, one row for each scorer, SIT and label.
+
+        Returns
+        -------
+        frame : columns scorer, sit ("none": the images as they are), label ("all", then each class of y);
+            shift (of the mean, in `unit`; positive is less normal), auroc_clean (clean against transformed images,
+            ideal 0.5), auroc_ood (transformed images against `X_out`), each with _low and _high (95 % interval by
+            bootstrap over images), shift_median (median over images of their shifts), mean and median (of the
+            transformed images' bits/dim or scores), unit, n_images
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self.results, columns=list(COLUMNS))
+
+    def __repr__(self) -> str:
+        return f"SITReport(scorers={list(self.scores)}, sits={[CLEAN, *self.sits]}, n_images={n_rows_of(self.X)})"
+
+    def select(self, scorers: Sequence[str] | None = None, sits: Sequence[str] | None = None) -> SITReport:
+        """Give the same report with some of the scorers and SITs alone; the images as they are always stay.
+
+        Parameters
+        ----------
+        scorers, sits : sequence of str, default=None
+            Names; None: all.
+
+        Returns
+        -------
+        report : SITReport
+        """
+        kept = list(self.scores) if scorers is None else list(scorers)
+        kept_sits = list(self.sits) if sits is None else list(sits)
+        return replace(
+            self,
+            results=[r for r in self.results if r["scorer"] in kept and r["sit"] in (CLEAN, *kept_sits)],
+            scores={name: {sit: self.scores[name][sit] for sit in (CLEAN, *kept_sits)} for name in kept},
+            scores_out={name: self.scores_out[name] for name in kept if name in self.scores_out},
+            sits={sit: self.sits[sit] for sit in kept_sits},
+            units={name: self.units[name] for name in kept},
+        )
+
+    def values(self, scorer: str, sit: str = CLEAN) -> NDArray[np.float64]:
+        """Give (n,) values that rise as images get less normal: bits/dim, or score / -std of the clean scores."""
+        scores = self.scores[scorer][sit]
+        return -scores / (1.0 if self.units[scorer] == BITS else float(np.nanstd(self.scores[scorer][CLEAN])) or 1.0)
+
+    def plot(self, *, yscale: str = "linear", fig: Figure | None = None) -> Figure:
+        """Draw, a panel for each scorer, the values of each class as they are and under each SIT.
+
+        A dot is the mean, a line spans the middle 90 % of the images.
+
+        Parameters
+        ----------
+        yscale : {"linear", "log", "symlog"}, default="linear"
+            Logarithmic where SITs differ by orders of magnitude.
+        fig : matplotlib Figure, default=None
+            Resized and drawn into; None: a new one, which pyplot does not know.
+
+        Returns
+        -------
+        fig : matplotlib Figure
+        """
+        if fig is None:
+            from matplotlib.figure import Figure
+
+            fig = Figure()
+        fig.set_size_inches(9, 3.1 * len(self.scores))
+        fig.set_layout_engine("constrained")
+        axes = fig.subplots(len(self.scores), 1, squeeze=False)[:, 0]
+        for ax, scorer in zip(axes, self.scores, strict=True):
+            by_sit = {sit: self.values(scorer, sit) for sit in self.scores[scorer]}
+            unit = self.units[scorer] if self.units[scorer] == BITS else "score, spreads below 0"
+            plot_sit_classes(by_sit, self.y, ylabel=f"{unit} (up: less normal)", yscale=yscale, ax=ax)
+            ax.set_title(scorer, loc="left")
+        return fig
+
+    def plot_shifts(self, *, xscale: str = "linear", ax: Axes | None = None) -> Axes:
+        """Draw how far each SIT moves each scorer, over all images; scorers of unlike units do not mix.
+
+        Parameters
+        ----------
+        xscale : {"linear", "symlog"}, default="linear"
+        ax : matplotlib Axes, default=None
+
+        Returns
+        -------
+        ax : matplotlib Axes
+        """
+        units = list(dict.fromkeys(self.units.values()))
+        shifts = {
+            scorer: {sit: self.values(scorer, sit) - self.values(scorer) for sit in self.sits} for scorer in self.scores
+        }
+        xlabel = f"shift, {' or '.join(units)} (right: less normal); dot: mean, line: middle 90 % of images"
+        return plot_sit_shifts(shifts, xlabel=xlabel, xscale=xscale, ax=ax)
+
+    def plot_examples(
+        self, rows: int | Sequence[int] = 6, *, image_shape: tuple[int, ...] | None = None, ax: Axes | None = None
+    ) -> Axes:
+        """Draw images as they are and under each SIT, below each what the scorers say.
+
+        Parameters
+        ----------
+        rows : int or sequence of int, default=6
+            The first so many images, or their numbers.
+        image_shape : (H, W) or (H, W, C), default=None
+            Of images given as rows.
+        ax : matplotlib Axes, default=None
+
+        Returns
+        -------
+        ax : matplotlib Axes
+        """
+        chosen = list(range(min(rows, n_rows_of(self.X))) if isinstance(rows, int) else rows)
+        X = self.X.iloc[chosen] if hasattr(self.X, "iloc") else self.X[chosen]
+        lines = {CLEAN: np.asarray(X), **{name: np.asarray(sit.transform(X)) for name, sit in self.sits.items()}}
+        images = np.concatenate([line.astype(np.float64) for line in lines.values()])
+        if image_shape is not None:
+            images = images.reshape(len(images), *image_shape)
+        told = [[self.values(scorer, sit)[chosen] for scorer in self.scores] for sit in lines]
+        columns = [column for line in told for column in zip(*line, strict=True)]  # what all scorers say of an image
+        captions = ["\n".join(f"{value:.2f}" for value in column) for column in columns]
+        clean = images[: len(chosen)]
+        return plot_image_grid(
+            images,
+            captions=captions,
+            n_columns=len(chosen),
+            row_labels=list(lines),
+            value_range=(float(clean.min()), float(clean.max())),
+            ax=ax,
+        )
+
+    def _cells(self) -> list[list[str]]:
+        head = ["scorer", "SIT", "unit", "mean", "shift [95 % interval]", "median shift", "AUROC clean", "AUROC OoD"]
+        return [head] + [
+            [
+                *(result[name] for name in ("scorer", "sit", "unit")),
+                f"{result['mean']:.3f}",
+                f"{result['shift']:+.3f} [{result['shift_low']:+.3f}, {result['shift_high']:+.3f}]",
+                f"{result['shift_median']:+.3f}",
+                *(
+                    f"{result[name]:.3f} [{result[f'{name}_low']:.3f}, {result[f'{name}_high']:.3f}]"
+                    for name in ("auroc_clean", "auroc_ood")
+                ),
+            ]
+            for result in self.results
+            if result["label"] == ALL
+        ]

@@ -1,0 +1,182 @@
+"""SITs on intensities: shrink every value towards the middle, or change an image's contrast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowdetect.sit._base import PixelTransformer, is_finite_number, value_range
+
+
+class IntensityTransformer(PixelTransformer):
+    """What these share: a factor, learned bounds, and rounding at the end."""
+
+    factor: float
+    requantize: bool
+
+    def fit(self, X: ArrayLike, y: Any = None) -> IntensityTransformer:
+        """Learn the layout and the value range.
+
+        Parameters
+        ----------
+        X : rows (n, D), images (n, H, W) or (n, H, W, C), or torch (n, C, H, W)
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not as documented, or `requantize=True` meets real-valued data.
+        """
+        if not is_finite_number(self.factor) or self.factor < 0:
+            raise ValueError(f"factor must be a finite number >= 0, got {self.factor!r}; 1 changes nothing.")
+        rows = self._learn(X, dtype=np.float64)
+        self._check_requantize(self.requantize)
+        self._learn_centre(rows)
+        return self
+
+    def transform(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Change the intensities.
+
+        Parameters
+        ----------
+        X : rows (n, D), images (n, H, W) or (n, H, W, C), or torch (n, C, H, W)
+
+        Returns
+        -------
+        X_changed : float64 array in the form of X (torch: numpy (n, H, W, C)), off the grid unless requantised
+        """
+        rows, layout = self._rows(X, dtype=np.float64)
+        changed = rows + (1 - self.factor) * (self._centre(rows) - rows)  # factor 1: the very same bits
+        return layout.restore(self._on_grid(changed) if self.requantize else self._bounded(changed))
+
+    def _learn_centre(self, rows: NDArray[np.float64]) -> None:
+        """Learn what the centre needs; called once in `fit`."""
+
+    def _centre(self, rows: NDArray[np.float64]) -> Any:
+        """Give the value that stays where it is, or one a row as (n, 1)."""
+        raise NotImplementedError
+
+    def _bounded(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Keep data in bins within the values that images have."""
+        return rows if self.n_bins_ is None else np.clip(rows, 0, self.n_bins_ - 1)
+
+
+class Gray(IntensityTransformer):
+    r"""Shrink every value towards the middle of the value range.
+
+    .. math:: x' = c + \text{factor} \, (x - c)
+
+    The variance of the data shrinks by factor squared and nothing else changes, which raises likelihoods: a data set
+    "sits inside of" another.
+
+    Parameters
+    ----------
+    factor : float, default=0.5
+        At least 0: 1 changes nothing, 0 makes every image the same grey. Above 1 contrasts grow, and data in bins are
+        clipped to 0 .. n_bins - 1.
+    requantize : bool, default=False
+        Round the result to whole numbers and clip it to 0 .. n_bins - 1.
+    image_shape : tuple of int, default=None
+        (H, W) or (H, W, C). None: taken from X.
+    n_bins : int, None or "auto", default="auto"
+        How many integer values a pixel takes; None is real-valued data. "auto" says 256 for images of whole numbers
+        0..255, else None.
+
+    Attributes
+    ----------
+    image_shape_ : tuple of int (H, W, C), or None for vectors
+    n_bins_ : int or None
+    middle_ : float
+        The c above: (n_bins - 1) / 2 for data in bins; half way between the smallest and the largest value given to
+        `fit` for real-valued data.
+    n_features_in_ : int
+    feature_names_in_ : (n_features_in_,) array of str
+
+    References
+    ----------
+    "Do Deep Generative Models Know What They Don't Know?" (Nalisnick et al., 2019), https://arxiv.org/abs/1810.09136,
+    section 5 and Figure 6 (b).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowdetect import Gray
+    >>> Gray(0.5, n_bins=256).fit_transform(np.array([[0, 100, 255]])).tolist()
+    [[63.75, 113.75, 191.25]]
+    """
+
+    def __init__(
+        self,
+        factor: float = 0.5,
+        requantize: bool = False,
+        image_shape: tuple[int, ...] | None = None,
+        n_bins: int | str | None = "auto",
+    ):
+        self.factor = factor
+        self.requantize = requantize
+        self.image_shape = image_shape
+        self.n_bins = n_bins
+
+    def _learn_centre(self, rows: NDArray[np.float64]) -> None:
+        low, width = value_range(rows, self.n_bins_)
+        self.middle_ = low + width / 2 if self.n_bins_ is None else (self.n_bins_ - 1) / 2
+
+    def _centre(self, rows: NDArray[np.float64]) -> float:
+        return self.middle_
+
+
+class Contrast(IntensityTransformer):
+    r"""Stretch or shrink each image's values about the image's own mean.
+
+    .. math:: x' = \bar x + \text{factor} \, (x - \bar x)
+
+    with :math:`\bar x` the mean over the image's pixels and channels. Unlike `Gray` it keeps the image's brightness.
+
+    Parameters
+    ----------
+    factor : float, default=0.8
+        At least 0: 1 changes nothing, 0 leaves the mean alone. Above 1 contrasts grow. Data in bins are clipped to
+        0 .. n_bins - 1.
+    requantize : bool, default=False
+        Round the result to whole numbers and clip it to 0 .. n_bins - 1.
+    image_shape : tuple of int, default=None
+        (H, W) or (H, W, C). None: taken from X.
+    n_bins : int, None or "auto", default="auto"
+        How many integer values a pixel takes; None is real-valued data. "auto" says 256 for images of whole numbers
+        0..255, else None.
+
+    Attributes
+    ----------
+    image_shape_ : tuple of int (H, W, C), or None for vectors
+    n_bins_ : int or None
+    n_features_in_ : int
+    feature_names_in_ : (n_features_in_,) array of str
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowdetect import Contrast
+    >>> Contrast(0.5).fit_transform(np.array([[0.0, 1.0, 5.0]])).tolist()
+    [[1.0, 1.5, 3.5]]
+    """
+
+    def __init__(
+        self,
+        factor: float = 0.8,
+        requantize: bool = False,
+        image_shape: tuple[int, ...] | None = None,
+        n_bins: int | str | None = "auto",
+    ):
+        self.factor = factor
+        self.requantize = requantize
+        self.image_shape = image_shape
+        self.n_bins = n_bins
+
+    def _centre(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.array([row.mean() for row in rows])[:, None]  # one by one: sums do not depend on the company
