@@ -16,18 +16,16 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+from classifier import probabilities, train_classifier
 from matplotlib.figure import Figure
 from shared import SEED, loaded_or_fitted
 from sklearn.neighbors import NearestNeighbors
-from torch import Tensor, nn
 
 from flowdetect import PixelCNNDensity, load, load_images
 from flowdetect.density import BaseDensity
 from flowdetect.evaluation import plot_image_grid
 
-CONFIDENT, N_SHOWN, BATCH = 0.9, 12, 128
+CONFIDENT, N_SHOWN = 0.9, 12
 
 
 def density_of(args: argparse.Namespace, X: np.ndarray, y: np.ndarray) -> BaseDensity:
@@ -45,40 +43,6 @@ def density_of(args: argparse.Namespace, X: np.ndarray, y: np.ndarray) -> BaseDe
     )
     size = "quick" if args.quick else f"{args.filters}-{args.epochs}"
     return loaded_or_fitted(Path(args.models) / f"{args.data}-by-class-{size}.safetensors", density, X, y)
-
-
-def to_tensor(X: np.ndarray) -> Tensor:
-    """(n, 28, 28) of 0..255 -> (n, 1, 28, 28) of 0..1."""
-    return torch.from_numpy(np.asarray(X, dtype=np.float32))[:, None] / 255
-
-
-def train_classifier(X: np.ndarray, y: np.ndarray, n_epochs: int) -> nn.Module:
-    """Train two convolutions and two linear layers; every batch is moved by up to two pixels."""
-    torch.manual_seed(SEED)
-    model = nn.Sequential(
-        *(nn.Conv2d(1, 32, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 5), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(1024, 256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, 10)),
-    )
-    images, labels = to_tensor(X), torch.from_numpy(y.astype(np.int64))
-    n_batches = len(X) // BATCH
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=n_epochs * n_batches)
-    for _ in range(n_epochs):
-        order = torch.randperm(len(X))
-        for index in order[: n_batches * BATCH].view(n_batches, BATCH):
-            shift = torch.randint(-2, 3, (2,)).tolist()
-            loss = F.cross_entropy(model(images[index].roll(shift, (2, 3))), labels[index])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return model.eval()
-
-
-@torch.no_grad()
-def probabilities(model: nn.Module, X: np.ndarray) -> np.ndarray:
-    """Class probabilities, (n, 10)."""
-    return torch.cat([model(part).softmax(1) for part in to_tensor(X).split(1000)]).numpy()
 
 
 def verdict(p: np.ndarray) -> dict[str, object]:
@@ -123,7 +87,7 @@ def main() -> None:
         X, y, args.samples, n_epochs = X[:6000], y[:6000], 2 * N_SHOWN, 2
         args.filters, args.epochs = 8, 1
     samples = density_of(args, X, y).sample(args.samples, temperature=args.temperature, random_state=SEED)
-    classifier = train_classifier(X, y, n_epochs)
+    classifier = train_classifier(X, y, n_epochs, max_shift=2)
     p = probabilities(classifier, X_test)
     results = {
         "temperature": args.temperature,

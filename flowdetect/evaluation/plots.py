@@ -224,6 +224,9 @@ def plot_sit_classes(
     names = list(dict.fromkeys(sorted(groups.tolist(), key=lambda name: (len(name), name))))
     ax = own_axes(ax, (9, 3.1))
     ax.set_yscale(yscale)
+    if yscale == "log":
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}")
     step = 0.8 / max(len(values), 1)
     for i, (sit, by_image) in enumerate(values.items()):
         x = np.arange(len(names)) + (i - (len(values) - 1) / 2) * step

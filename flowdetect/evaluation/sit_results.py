@@ -194,7 +194,7 @@ class SITReport(Report):
         columns = [column for line in told for column in zip(*line, strict=True)]  # what all scorers say of an image
         captions = ["\n".join(f"{value:.2f}" for value in column) for column in columns]
         clean = images[: len(chosen)]
-        return plot_image_grid(
+        ax = plot_image_grid(
             images,
             captions=captions,
             n_columns=len(chosen),
@@ -202,19 +202,20 @@ class SITReport(Report):
             value_range=(float(clean.min()), float(clean.max())),
             ax=ax,
         )
+        units = " or ".join(dict.fromkeys(self.units.values()))
+        ax.set_title(f"below each image, {units}: {' / '.join(self.scores)}", loc="left", fontsize="small")
+        return ax
 
     def _cells(self) -> list[list[str]]:
         head = ["scorer", "SIT", "unit", "mean", "shift [95 % interval]", "median shift", "AUROC clean", "AUROC OoD"]
-        return [head] + [
+        areas = ["auroc_clean", "auroc_ood"] if self.scores_out else ["auroc_clean"]
+        return [head[: 6 + len(areas)]] + [
             [
                 *(result[name] for name in ("scorer", "sit", "unit")),
                 f"{result['mean']:.3f}",
                 f"{result['shift']:+.3f} [{result['shift_low']:+.3f}, {result['shift_high']:+.3f}]",
                 f"{result['shift_median']:+.3f}",
-                *(
-                    f"{result[name]:.3f} [{result[f'{name}_low']:.3f}, {result[f'{name}_high']:.3f}]"
-                    for name in ("auroc_clean", "auroc_ood")
-                ),
+                *(f"{result[name]:.3f} [{result[f'{name}_low']:.3f}, {result[f'{name}_high']:.3f}]" for name in areas),
             ]
             for result in self.results
             if result["label"] == ALL
