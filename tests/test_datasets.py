@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.utils import Bunch
 
-from flowdetect import datasets, load_images
+from flowdetect import constant_images, datasets, load_images, random_images
 
 OPENML_IDS = {"cifar10": 40927, "fashion_mnist": 40996, "kmnist": 41982, "mnist": 554}
 N_TRAIN = {"cifar10": 50_000, "fashion_mnist": 60_000, "kmnist": 60_000, "mnist": 60_000}
@@ -278,3 +278,42 @@ def test_svhn_needs_a_folder(openml):
     with pytest.raises(FileNotFoundError, match=r"svhn\.npz into a folder.*FLOWDETECT_DATA"):
         load_images("svhn", split="test")
     assert not openml
+
+
+# Images made to probe a score with
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 3)])
+@pytest.mark.parametrize("make", [constant_images, random_images])
+def test_probe_images_have_the_values_and_form_of_images(make, shape):
+    X = make(500, shape, n_bins=17)
+    assert X.shape == (500, *shape)
+    assert X.dtype == np.uint8
+    assert (X.min(), X.max()) == (0, 16)
+    np.testing.assert_array_equal(X, make(500, shape, n_bins=17))
+    assert (X != make(500, shape, n_bins=17, random_state=1)).any()
+    assert make(2, shape, n_bins=1000).dtype == np.int64
+
+
+def test_constant_images_are_constant_and_random_ones_are_not():
+    constant, random_ = constant_images(200), random_images(200)
+    assert (constant == constant[:, :1, :1]).all()
+    assert len(np.unique(constant[:, 0, 0])) > 50
+    assert abs(np.corrcoef(random_[:, 3, 3], random_[:, 3, 4])[0, 1]) < 0.3
+    assert random_.mean() == pytest.approx(127.5, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"n_images": 0}, "n_images must be a whole number >= 1, got 0"),
+        ({"image_shape": (2,)}, "image_shape must be"),
+        ({"image_shape": None}, "image_shape must be"),
+        ({"n_bins": "auto"}, "n_bins must be a whole number >= 2, got 'auto'"),
+        ({"n_bins": 1}, "n_bins must be"),
+    ],
+)
+@pytest.mark.parametrize("make", [constant_images, random_images])
+def test_probe_images_refuse(make, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        make(**parameters)

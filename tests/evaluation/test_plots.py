@@ -11,6 +11,7 @@ from flowdetect.evaluation import (
     plot_pixel_likelihood,
     plot_roc,
     plot_score_histograms,
+    plot_sit_classes,
     plot_sit_shifts,
 )
 
@@ -20,6 +21,7 @@ PLOTS = {
     "histograms": (plot_score_histograms, SCORES),
     "roc": (plot_roc, {"density": (SCORES["in"], SCORES["out"])}),
     "grid": (plot_image_grid, rng.random((3, 4, 5))),
+    "classes": (plot_sit_classes, {"none": SCORES["in"], "noise": SCORES["in"] + 1}),
     "shifts": (plot_sit_shifts, {"Glow": {"left": SCORES["in"], "noise": SCORES["out"]}, "CNN": {"noise": [1.0, 2.0]}}),
 }
 
@@ -91,6 +93,24 @@ def test_grid_shows_the_value_range():
     np.testing.assert_allclose(ax.images[0].get_array(), [[0, 1]])
 
 
+def test_captions_stand_below_their_images():
+    images = np.zeros((2, 4, 6))
+    ax = plot_image_grid(images, captions=["1.0\n2.0", "3.0\n4.0"], n_columns=1)
+    assert texts(ax) == ["1.0\n2.0", "3.0\n4.0"]
+    bottoms, tops = [image.get_extent()[2] for image in ax.images], [image.get_extent()[3] for image in ax.images]
+    places = [text.get_position()[1] for text in ax.texts]
+    assert bottoms[0] < places[0] < tops[1] < bottoms[1] < places[1] < ax.get_ylim()[0]
+
+
+def test_classes_stand_side_by_side():
+    values = {"none": [1.0, 2.0, 5.0], "noise": [2.0, 4.0, np.nan]}
+    ax = plot_sit_classes(values, ["10", "9", "9"], yscale="log")
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["9", "10"]
+    means = [line.get_ydata().tolist() for line in ax.lines]
+    assert means == [[3.5, 1.0], [4.0, 2.0]]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["none", "noise"]
+
+
 @pytest.mark.parametrize("images", [np.zeros((2, 3, 3)), np.ones((1, 3, 3, 3), bool), np.zeros((12, 2, 2, 1))])
 def test_grid_of_flat_colour_and_many_images(images):
     assert len(plot_image_grid(images).images) == len(images)
@@ -103,6 +123,7 @@ def test_grid_of_flat_colour_and_many_images(images):
         ({"images": np.zeros((3, 2, 2, 2))}, "images must be"),
         ({"images": np.zeros((3, 2, 2)), "titles": ["a"]}, "titles must be as many as images, 3, got 1"),
         ({"images": np.zeros((3, 2, 2)), "row_labels": []}, "row_labels must be as many as rows of images, 1, got 0"),
+        ({"images": np.zeros((3, 2, 2)), "captions": ["a"]}, "captions must be as many as images, 3, got 1"),
         ({"images": np.zeros((3, 2, 2)), "n_columns": 0}, "n_columns must be"),
     ],
 )
