@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowdetect.datasets import constant_images, load_images, random_images
     from flowdetect.density import GlowDensity, PixelCNNDensity, RealNVPDensity, load
-    from flowdetect.detectors import ComplexityDetector, LikelihoodDetector
+    from flowdetect.detectors import (
+        ComplexityDetector,
+        DoSEDetector,
+        FisherDetector,
+        GradientNormDetector,
+        LikelihoodDetector,
+        LikelihoodRatioDetector,
+        ScaleDetector,
+        TypicalityDetector,
+    )
     from flowdetect.evaluation import ood_report, sit_report
     from flowdetect.sit import AddNoise, Contrast, Flip, Gray, Rotate90, Translate, ZeroLatents
 
@@ -22,14 +31,20 @@ __all__ = [
     "AddNoise",
     "ComplexityDetector",
     "Contrast",
+    "DoSEDetector",
+    "FisherDetector",
     "Flip",
     "GlowDensity",
+    "GradientNormDetector",
     "Gray",
     "LikelihoodDetector",
+    "LikelihoodRatioDetector",
     "PixelCNNDensity",
     "RealNVPDensity",
     "Rotate90",
+    "ScaleDetector",
     "Translate",
+    "TypicalityDetector",
     "ZeroLatents",
     "__version__",
     "constant_images",
@@ -44,14 +59,20 @@ _HOMES = {
     "AddNoise": "sit",
     "ComplexityDetector": "detectors",
     "Contrast": "sit",
+    "DoSEDetector": "detectors",
+    "FisherDetector": "detectors",
     "Flip": "sit",
     "GlowDensity": "density",
+    "GradientNormDetector": "detectors",
     "Gray": "sit",
     "LikelihoodDetector": "detectors",
+    "LikelihoodRatioDetector": "detectors",
     "PixelCNNDensity": "density",
     "RealNVPDensity": "density",
     "Rotate90": "sit",
+    "ScaleDetector": "detectors",
     "Translate": "sit",
+    "TypicalityDetector": "detectors",
     "ZeroLatents": "sit",
     "constant_images": "datasets",
     "load": "density",

@@ -5,6 +5,21 @@ Every detector takes a fitted or unfitted density as an object, ours or anyone's
 
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.complexity import ComplexityDetector
+from flowdetect.detectors.fisher import FisherDetector
+from flowdetect.detectors.gradients import GradientNormDetector
 from flowdetect.detectors.likelihood import LikelihoodDetector
+from flowdetect.detectors.ratio import LikelihoodRatioDetector
+from flowdetect.detectors.terms import DoSEDetector, ScaleDetector
+from flowdetect.detectors.typicality import TypicalityDetector
 
-__all__ = ["BaseDetector", "ComplexityDetector", "LikelihoodDetector"]
+__all__ = [
+    "BaseDetector",
+    "ComplexityDetector",
+    "DoSEDetector",
+    "FisherDetector",
+    "GradientNormDetector",
+    "LikelihoodDetector",
+    "LikelihoodRatioDetector",
+    "ScaleDetector",
+    "TypicalityDetector",
+]

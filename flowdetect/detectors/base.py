@@ -22,6 +22,7 @@ from flowdetect import _persistence
 from flowdetect._images import to_rows
 
 FLOATS = [np.float64, np.float32]
+FEWEST_REFERENCE = 10  # rows
 LARGEST_SEED = np.iinfo(np.int32).max
 
 
@@ -89,6 +90,7 @@ class BaseDetector(OutlierMixin, BaseEstimator):
     """
 
     image_shape: Any = None  # detectors with a parameter of this name overwrite it
+    needs: tuple[str, ...] = ()  # methods of the density beyond fit and score_samples
     image_shape_: tuple[int, int, int] | None
 
     def __init__(
@@ -154,7 +156,7 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         check_consistent_length(X, y)
         train, calibration = self._split(len(X), random)
         X_train, y_train = _take(X, train), None if y is None else np.asarray(y)[train]
-        self.density_ = _seeded_clone(self.density, random)
+        self.density_ = seeded_clone(self.density, random)
         self.density_.fit(X_train, y_train)
         self._settle_image_shape()
         self._calibrate(X_train, _take(X, calibration))
@@ -257,6 +259,11 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         """
         _persistence.save(self, path)
 
+    @staticmethod
+    def _reference(X_train: Any, X_calibration: Any) -> Any:
+        """Give the rows to learn statistics from: the calibration rows; if these are few, the training rows."""
+        return X_calibration if len(X_calibration) >= FEWEST_REFERENCE else X_train
+
     def _log_likelihood(self, X: Any) -> NDArray[np.float64]:
         """Ask the density for log p(x): (n,), nats."""
         return np.asarray(self.density_.score_samples(X), dtype=np.float64)
@@ -281,11 +288,11 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         name = type(self).__name__
         if isinstance(self.density, type):
             raise TypeError(f"{name} needs a density, got the class {_name(self.density)}; make an instance of it.")
-        for method in ("fit", "score_samples"):
+        for method in ("fit", "score_samples", *self.needs):
             if not hasattr(self.density, method):
                 raise TypeError(
-                    f"{name} needs a density with {method}, such as GaussianMixture() or GlowDensity(); "
-                    f"{_name(self.density)} has none."
+                    f"{name} needs a density with {method}, such as GlowDensity()"
+                    f"{'' if method in self.needs else ' or GaussianMixture()'}; {_name(self.density)} has none."
                 )
         if not _is_real(self.contamination) or not 0 < self.contamination <= 0.5:
             raise ValueError(
@@ -332,7 +339,7 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         return np.sort(shuffled[n_calibration:]), np.sort(shuffled[:n_calibration])
 
 
-def _seeded_clone(density: Any, random: np.random.RandomState) -> Any:
+def seeded_clone(density: Any, random: np.random.RandomState) -> Any:
     """Clone the density (a frozen one clones to itself) and give a seed to each random_state in it that is None."""
     copy = clone(density)
     parameters = copy.get_params(deep=True)

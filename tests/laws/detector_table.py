@@ -5,10 +5,27 @@ A new detector is one line; a class that is in no line fails the completeness te
 
 from functools import partial
 
-from flowdetect.detectors import ComplexityDetector, LikelihoodDetector
+from flowdetect.detectors import (
+    ComplexityDetector,
+    DoSEDetector,
+    FisherDetector,
+    GradientNormDetector,
+    LikelihoodDetector,
+    LikelihoodRatioDetector,
+    ScaleDetector,
+    TypicalityDetector,
+)
 
 DETECTORS = {
     "LikelihoodDetector": LikelihoodDetector,
     "ComplexityDetector, tables": ComplexityDetector,
     "ComplexityDetector, images": partial(ComplexityDetector, image_shape=(2, 2)),
+    "DoSEDetector": DoSEDetector,
+    "DoSEDetector, svm": partial(DoSEDetector, kind="svm"),
+    "FisherDetector": FisherDetector,
+    "LikelihoodRatioDetector": LikelihoodRatioDetector,
+    "TypicalityDetector": TypicalityDetector,
 }
+
+# those that ask the density for more than a likelihood; their laws are looked at with a small flow
+OF_FLOWS = {"GradientNormDetector": GradientNormDetector, "ScaleDetector": ScaleDetector}

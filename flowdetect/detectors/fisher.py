@@ -1,0 +1,127 @@
+"""Fisher's combination: several scores of one density, joined by their p-values.
+
+Fisher, "Statistical Methods for Research Workers" (1932), section 21.1; of OoD scores: Bergamin et al., "Model-Agnostic
+Out-of-Distribution Detection Using Combined Statistical Tests" (2022), https://arxiv.org/abs/2203.01097
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+
+from flowdetect.detectors.base import BaseDetector
+from flowdetect.detectors.complexity import ComplexityDetector
+from flowdetect.detectors.likelihood import LikelihoodDetector
+
+
+class FisherDetector(BaseDetector):
+    r"""Call a row an outlier if several scores together find it unusual.
+
+    .. math:: s(x) = 2 \sum_i \ln p_i(x)
+
+    with p_i the p-value of the i-th detector, by the calibration rows. It is minus the statistic of Fisher's
+    combination. An alarm of one detector is enough if it is loud.
+
+    It costs what its detectors cost. Weakness: a p-value is at least 1 / (1 + n_calibration), so that very unusual rows
+    tie; and a detector that tells nothing adds noise.
+
+    Parameters
+    ----------
+    density : estimator with `fit` and `score_samples`
+        One density for all detectors. It is cloned and the clone fitted; one inside scikit-learn's `FrozenEstimator` is
+        used as it is.
+    detectors : sequence of detectors, default=None
+        Unfitted; their own `density` is replaced by the fitted one. None: `LikelihoodDetector` and
+        `ComplexityDetector`.
+    contamination : float in (0, 0.5], default=0.1
+        Share of the rows given to `fit` that are to be called outliers.
+    calibration_fraction : float in [0, 1), default=0.1
+        Share of the rows given to `fit` that the density is not trained on, and which all p-values compare with; see
+        `BaseDetector`.
+    random_state : int, RandomState instance or None, default=None
+        Draws the calibration rows, and the seeds within the density that are None.
+
+    Attributes
+    ----------
+    density_ : the fitted density
+    detectors_ : list of fitted detectors
+    offset_ : float
+        The `contamination` quantile of the scores of all rows given to `fit`.
+    calibration_scores_ : (n_calibration,) array
+        Scores of the calibration rows, sorted.
+    image_shape_ : tuple of int (H, W, C) or None
+    n_features_in_ : int
+    feature_names_in_ : (n_features_in_,) array of str
+        Where a frame was given to `fit`.
+
+    Notes
+    -----
+    The scores are not independent, so that the statistic has no chi-squared distribution; `p_values` compares it with
+    that of the calibration rows instead.
+
+    References
+    ----------
+    "Model-Agnostic Out-of-Distribution Detection Using Combined Statistical Tests" (Bergamin et al., 2022),
+    https://arxiv.org/abs/2203.01097, section 3.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from flowdetect.detectors import FisherDetector, LikelihoodDetector, TypicalityDetector
+    >>> X = np.random.default_rng(0).normal(size=(400, 50))
+    >>> both = [LikelihoodDetector(None), TypicalityDetector(None)]
+    >>> detector = FisherDetector(GaussianMixture(reg_covar=0.1), both, random_state=0).fit(X)
+    >>> detector.predict(np.stack([np.zeros(50), X[0], np.full(50, 9.0)]))  # too likely, normal, unlikely
+    array([-1,  1, -1])
+    """
+
+    def __init__(
+        self,
+        density: Any,
+        detectors: Sequence[Any] | None = None,
+        *,
+        contamination: float = 0.1,
+        calibration_fraction: float = 0.1,
+        random_state: Any = None,
+    ) -> None:
+        super().__init__(
+            density,
+            contamination=contamination,
+            calibration_fraction=calibration_fraction,
+            random_state=random_state,
+        )
+        self.detectors = detectors
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        for detector in self._chosen():
+            if not isinstance(detector, BaseDetector):
+                raise TypeError(
+                    f"FisherDetector needs detectors of flowdetect, such as LikelihoodDetector(None), "
+                    f"got {type(detector).__name__}."
+                )
+            clone(detector).set_params(density=self.density)._check_parameters()
+
+    def _chosen(self) -> list[Any]:
+        if self.detectors is None:
+            return [LikelihoodDetector(None), ComplexityDetector(None)]
+        if not len(self.detectors):
+            raise ValueError("FisherDetector needs at least one detector, got none; None takes the usual two.")
+        return list(self.detectors)
+
+    def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
+        reference = self._reference(X_train, X_calibration)
+        frozen = self.density_ if isinstance(self.density_, FrozenEstimator) else FrozenEstimator(self.density_)
+        seeds = {"random_state": self.random_state}
+        self.detectors_ = [
+            clone(detector).set_params(density=frozen, **seeds).fit(reference) for detector in self._chosen()
+        ]
+
+    def _score(self, X: Any) -> NDArray[np.float64]:
+        return 2 * np.sum([np.log(detector.p_values(X)) for detector in self.detectors_], axis=0)

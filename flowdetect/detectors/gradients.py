@@ -1,0 +1,82 @@
+"""Gradient norms: how much the density would have to change, layer by layer, to like a row better.
+
+Dauncey et al., "Approximations to the Fisher Information Metric of Deep Generative Models for Out-Of-Distribution
+Detection" (2024), https://arxiv.org/abs/2403.01485
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowdetect.detectors.base import BaseDetector
+
+SMALLEST = 1e-30  # of a squared norm: a dead layer's is 0
+
+
+class GradientNormDetector(BaseDetector):
+    r"""Call a row an outlier if the gradients of its likelihood, layer by layer, have unusual norms.
+
+    .. math:: s(x) = -\sum_l \left( \frac{\log \|\nabla_{\theta_l} \log p(x)\|^2 - m_l}{s_l} \right)^2
+
+    with m_l and s_l the mean and standard deviation of the logarithm over the calibration rows.
+
+    It costs a backward pass a row, one row at a time, several times the likelihood. Weakness: layers count alike, large
+    or small, and their norms are taken for independent.
+
+    Parameters
+    ----------
+    density : estimator with `fit`, `score_samples` and `layer_gradient_norms`
+        Its layer_gradient_norms(X) is (n, n_layers). It is cloned and the clone fitted; one inside scikit-learn's
+        `FrozenEstimator` is used as it is.
+    contamination : float in (0, 0.5], default=0.1
+        Share of the rows given to `fit` that are to be called outliers.
+    calibration_fraction : float in [0, 1), default=0.1
+        Share of the rows given to `fit` that the density is not trained on, from which m and s come, and which p-values
+        compare with; see `BaseDetector`.
+    random_state : int, RandomState instance or None, default=None
+        Draws the calibration rows, and the seeds within the density that are None.
+
+    Attributes
+    ----------
+    density_ : the fitted density
+    mean_, std_ : (n_layers,) arrays
+        The m and s above; layers whose norm does not vary are left out.
+    offset_ : float
+        The `contamination` quantile of the scores of all rows given to `fit`.
+    calibration_scores_ : (n_calibration,) array
+        Scores of the calibration rows, sorted.
+    image_shape_ : tuple of int (H, W, C) or None
+    n_features_in_ : int
+    feature_names_in_ : (n_features_in_,) array of str
+        Where a frame was given to `fit`.
+
+    References
+    ----------
+    "Approximations to the Fisher Information Metric of Deep Generative Models for Out-Of-Distribution Detection"
+    (Dauncey et al., 2024), https://arxiv.org/abs/2403.01485, section 4.
+
+    Examples
+    --------
+    >>> from flowdetect import GlowDensity, GradientNormDetector, load_images
+    >>> X, _ = load_images("digits")
+    >>> flow = GlowDensity(n_bins=17, n_steps=1, hidden_channels=8, max_epochs=1, random_state=0)
+    >>> GradientNormDetector(flow, random_state=0).fit(X[:64]).score_samples(X[:5]).shape
+    (5,)
+    """
+
+    needs = ("layer_gradient_norms",)
+
+    def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
+        logs = self._log_norms(self._reference(X_train, X_calibration))
+        self.mean_, spread = logs.mean(axis=0), logs.std(axis=0)
+        self.std_ = np.where(spread > 0, spread, np.inf)
+
+    def _log_norms(self, X: Any) -> NDArray[np.float64]:
+        norms = np.asarray(self.density_.layer_gradient_norms(X), dtype=np.float64)
+        return np.log(np.maximum(norms**2, SMALLEST))
+
+    def _score(self, X: Any) -> NDArray[np.float64]:
+        return -np.square((self._log_norms(X) - self.mean_) / self.std_).sum(axis=1)

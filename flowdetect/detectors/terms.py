@@ -1,0 +1,209 @@
+"""Scores made of the terms of a density's likelihood: the last scale, and how usual all terms are together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import OneClassSVM
+
+from flowdetect.detectors.base import BaseDetector
+
+N_DECIMALS = 6  # of a decision function
+SMALLEST_SPREAD = 1e-9  # of a statistic, relative to its size; below it is constant and says nothing
+
+
+class ScaleDetector(BaseDetector):
+    r"""Call an image an outlier if the last scale of a multi-scale flow finds it unlikely.
+
+    .. math:: s(x) = \log p(z_L) + \log \left|\det J_L\right|
+
+    the share of level L, the last, in the log-likelihood. The first scales see edges and smoothness, in which sets of
+    images hardly differ; what is left for the last one is more about what the image shows.
+
+    It costs no more than the likelihood. Weakness: it needs a multi-scale flow, and sees only what reaches its last
+    scale.
+
+    Parameters
+    ----------
+    density : estimator with `fit`, `score_samples` and `likelihood_terms`
+        A flow of at least two levels; `likelihood_terms(X)` has `log_pz_levels` and `log_det_levels`, (n, L), nats. It
+        is cloned and the clone fitted; one inside scikit-learn's `FrozenEstimator` is used as it is.
+    contamination : float in (0, 0.5], default=0.1
+        Share of the rows given to `fit` that are to be called outliers.
+    calibration_fraction : float in [0, 1), default=0.1
+        Share of the rows given to `fit` that the density is not trained on, and which p-values compare with; see
+        `BaseDetector`.
+    random_state : int, RandomState instance or None, default=None
+        Draws the calibration rows, and the seeds within the density that are None.
+
+    Attributes
+    ----------
+    density_ : the fitted density
+    offset_ : float, nats
+        The `contamination` quantile of the scores of all rows given to `fit`.
+    calibration_scores_ : (n_calibration,) array, nats
+        Scores of the calibration rows, sorted.
+    image_shape_ : tuple of int (H, W, C) or None
+    n_features_in_ : int
+    feature_names_in_ : (n_features_in_,) array of str
+        Where a frame was given to `fit`.
+
+    References
+    ----------
+    "Understanding Anomaly Detection with Deep Invertible Networks through Hierarchies of Distributions and Features"
+    (Schirrmeister et al., 2020), https://arxiv.org/abs/2006.10848, section 3.
+
+    Examples
+    --------
+    >>> from flowdetect import GlowDensity, ScaleDetector, load_images
+    >>> X, _ = load_images("digits")
+    >>> flow = GlowDensity(n_bins=17, n_steps=1, hidden_channels=8, max_epochs=1, random_state=0)
+    >>> ScaleDetector(flow, random_state=0).fit(X[:100]).score_samples(X[:5]).shape
+    (5,)
+    """
+
+    needs = ("likelihood_terms",)
+
+    def _score(self, X: Any) -> NDArray[np.float64]:
+        terms = self.density_.likelihood_terms(X)
+        n_levels = np.shape(terms.get("log_pz_levels", ()))[1:] or (0,)
+        if n_levels[0] < 2:
+            raise ValueError(
+                "ScaleDetector needs a multi-scale flow of at least two levels, whose likelihood_terms have "
+                f"log_pz_levels (n, L); this density has {n_levels[0]}. Give it n_levels=2 or more, or take "
+                "LikelihoodDetector."
+            )
+        return np.asarray(terms.log_pz_levels[:, -1] + terms.log_det_levels[:, -1], dtype=np.float64)
+
+
+class DoSEDetector(BaseDetector):
+    r"""Call a row an outlier if the terms of its likelihood are unusual, each by itself or all together.
+
+    .. math:: s(x) = \sum_j \log \hat p_j(T_j(x))
+
+    with a one-dimensional kernel density :math:`\hat p_j` of each statistic T_j over the calibration rows
+    (``kind="kde"``), or the decision function of a one-class support vector machine on all statistics together
+    (``kind="svm"``). The statistics are log p(x) and all terms that the density has: of a flow log p(z) and log|det|,
+    and both of each level.
+
+    It costs no more than the likelihood. Weakness: it knows only what the statistics tell; on a density without terms
+    (scikit-learn's) it is a two-sided test of the likelihood.
+
+    Parameters
+    ----------
+    density : estimator with `fit` and `score_samples`
+        One with `likelihood_terms(X)` gives its terms too. It is cloned and the clone fitted; one inside
+        scikit-learn's `FrozenEstimator` is used as it is.
+    kind : {"kde", "svm"}, default="kde"
+    contamination : float in (0, 0.5], default=0.1
+        Share of the rows given to `fit` that are to be called outliers.
+    calibration_fraction : float in [0, 1), default=0.1
+        Share of the rows given to `fit` that the density is not trained on, from which the kernel densities come, and
+        which p-values compare with; see `BaseDetector`.
+    random_state : int, RandomState instance or None, default=None
+        Draws the calibration rows, and the seeds within the density that are None.
+
+    Attributes
+    ----------
+    density_ : the fitted density
+    statistic_names_ : list of str
+    calibration_statistics_ : (n_calibration, n_statistics) array
+        What the kernel densities are made of.
+    svm_ : the fitted support vector machine, with ``kind="svm"``
+    offset_ : float
+        The `contamination` quantile of the scores of all rows given to `fit`.
+    calibration_scores_ : (n_calibration,) array
+        Scores of the calibration rows, sorted.
+    image_shape_ : tuple of int (H, W, C) or None
+    n_features_in_ : int
+    feature_names_in_ : (n_features_in_,) array of str
+        Where a frame was given to `fit`.
+
+    Notes
+    -----
+    Statistics are standardised by the calibration rows; kernels are Gaussian, their width by Scott's rule. The
+    calibration rows serve for p-values too, which are therefore a little too large.
+
+    References
+    ----------
+    "Density of States Estimation for Out-of-Distribution Detection" (Morningstar et al., 2020),
+    https://arxiv.org/abs/2006.09273, section 3. There the statistics' densities come from training rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from flowdetect.detectors import DoSEDetector
+    >>> X = np.random.default_rng(0).normal(size=(400, 50))
+    >>> detector = DoSEDetector(GaussianMixture(reg_covar=0.1), random_state=0).fit(X)
+    >>> detector.predict(np.zeros((1, 50)))  # the mode: too likely
+    array([-1])
+    """
+
+    def __init__(
+        self,
+        density: Any,
+        *,
+        kind: str = "kde",
+        contamination: float = 0.1,
+        calibration_fraction: float = 0.1,
+        random_state: Any = None,
+    ) -> None:
+        super().__init__(
+            density,
+            contamination=contamination,
+            calibration_fraction=calibration_fraction,
+            random_state=random_state,
+        )
+        self.kind = kind
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.kind not in ("kde", "svm"):
+            raise ValueError(f'DoSEDetector needs kind="kde" or "svm", got {self.kind!r}.')
+
+    def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
+        found = self._statistics(self._reference(X_train, X_calibration))
+        values = np.stack(list(found.values()), axis=1)  # (n, J)
+        varies = values.std(axis=0) > SMALLEST_SPREAD * (1 + np.abs(values).mean(axis=0))
+        if not varies.any():
+            raise ValueError("DoSEDetector needs a statistic that varies over the calibration rows; all are constant.")
+        self.statistic_names_ = [name for name, kept in zip(found, varies, strict=True) if kept]
+        self.calibration_statistics_ = np.ascontiguousarray(values[:, varies])  # as a file gives it back, bit for bit
+        if self.kind == "svm":
+            svm = OneClassSVM(nu=0.1, tol=1e-9)
+            svm.random_state = 0  # no parameter of its own: it would draw from numpy's global generator
+            self.svm_ = make_pipeline(StandardScaler(), svm).fit(self.calibration_statistics_)
+
+    def _statistics(self, X: Any) -> dict[str, NDArray[np.float64]]:
+        """Give every statistic by name, (n,) each."""
+        if not hasattr(self.density_, "likelihood_terms"):
+            return {"log_px": self._log_likelihood(X)}
+        terms = self.density_.likelihood_terms(X)
+        columns = {name: np.asarray(term, dtype=np.float64).reshape(len(X), -1) for name, term in terms.items()}
+        if "log_pz" not in columns:  # one term a pixel: their sum alone is a statistic
+            return {"log_px": columns["log_px"].sum(axis=1)}
+        found = {"log_px": np.sum([columns[name][:, 0] for name in SUMMED if name in columns], axis=0)}
+        for name, values in columns.items():
+            many = values.shape[1] > 1
+            found.update({f"{name} {j + 1}" if many else name: column for j, column in enumerate(values.T)})
+        return found
+
+    def _score(self, X: Any) -> NDArray[np.float64]:
+        found = self._statistics(X)
+        values = np.stack([found[name] for name in self.statistic_names_], axis=1)
+        if self.kind == "svm":
+            return np.round(self.svm_.decision_function(values), N_DECIMALS)  # support vectors shall tie
+        scaler = StandardScaler().fit(self.calibration_statistics_)
+        known, asked = scaler.transform(self.calibration_statistics_).T, scaler.transform(values).T  # (J, n)
+        kernels = (KernelDensity(bandwidth="scott").fit(column[:, None]) for column in known)
+        found_each = [kernel.score_samples(column[:, None]) for kernel, column in zip(kernels, asked, strict=True)]
+        return np.sum(found_each, axis=0)
+
+
+SUMMED = ("log_pz", "log_det", "log_class")  # the terms whose sum is the score of a flow

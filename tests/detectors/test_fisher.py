@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from scipy.stats import combine_pvalues
+from sklearn.frozen import FrozenEstimator
+from sklearn.mixture import GaussianMixture
+
+from flowdetect.detectors import ComplexityDetector, FisherDetector, LikelihoodDetector, TypicalityDetector
+
+X = np.random.default_rng(0).normal(size=(400, 30))
+BOTH = [LikelihoodDetector(None), TypicalityDetector(None)]
+
+
+@pytest.fixture
+def mixture():
+    return GaussianMixture(reg_covar=0.1, random_state=0)
+
+
+def test_the_score_is_fishers_statistic(mixture):
+    detector = FisherDetector(mixture, BOTH, random_state=0).fit(X)
+    p_values = np.stack([each.p_values(X[:9]) for each in detector.detectors_], axis=1)
+    expected = [-combine_pvalues(row, "fisher").statistic for row in p_values]
+    np.testing.assert_allclose(detector.score_samples(X[:9]), expected)
+
+
+def test_one_density_serves_all(mixture):
+    detector = FisherDetector(mixture, BOTH, random_state=0).fit(X)
+    assert all(each.density_.estimator is detector.density_ for each in detector.detectors_)
+    assert BOTH[0].density is None
+    frozen = FrozenEstimator(mixture.fit(X))
+    assert all(each.density_ is frozen for each in FisherDetector(frozen, BOTH).fit(X).detectors_)
+
+
+def test_the_usual_two(mixture):
+    detector = FisherDetector(mixture, random_state=0).fit(X)
+    assert [type(each) for each in detector.detectors_] == [LikelihoodDetector, ComplexityDetector]
+
+
+def test_either_alarm_is_enough(mixture):
+    detector = FisherDetector(mixture, BOTH, random_state=0).fit(X)
+    assert detector.predict(np.stack([np.zeros(30), np.full(30, 4.0)])).tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize(
+    ("detectors", "error", "message"),
+    [
+        ([], ValueError, "at least one detector, got none"),
+        ([GaussianMixture()], TypeError, "needs detectors of flowdetect, .* got GaussianMixture"),
+        ([LikelihoodDetector(None, contamination=2)], ValueError, "contamination"),
+    ],
+)
+def test_refusals(mixture, detectors, error, message):
+    with pytest.raises(error, match=message):
+        FisherDetector(mixture, detectors).fit(X)
