@@ -16,7 +16,7 @@ from flowdetect import RealNVPDensity
 
 X, _ = make_moons(5000, noise=0.1, random_state=0)
 X_test, _ = make_moons(5000, noise=0.1, random_state=1)
-density = RealNVPDensity(random_state=0).fit(X)
+density = RealNVPDensity(max_epochs=80, random_state=0).fit(X)
 
 gmm = min((GaussianMixture(k, random_state=0).fit(X) for k in range(1, 21)), key=lambda model: model.bic(X))
 print(f"RealNVP                               {density.score(X_test):.3f} nats a row")

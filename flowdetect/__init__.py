@@ -19,9 +19,11 @@ if TYPE_CHECKING:
         GradientNormDetector,
         LikelihoodDetector,
         LikelihoodRatioDetector,
+        OODDetector,
         ScaleDetector,
         TypicalityDetector,
     )
+    from flowdetect.detectors.pyod import FlowOD, PyODDetector, to_pyod
     from flowdetect.evaluation import ood_report, sit_report
     from flowdetect.sit import AddNoise, Contrast, Flip, Gray, Rotate90, Translate, ZeroLatents
 
@@ -34,12 +36,15 @@ __all__ = [
     "DoSEDetector",
     "FisherDetector",
     "Flip",
+    "FlowOD",
     "GlowDensity",
     "GradientNormDetector",
     "Gray",
     "LikelihoodDetector",
     "LikelihoodRatioDetector",
+    "OODDetector",
     "PixelCNNDensity",
+    "PyODDetector",
     "RealNVPDensity",
     "Rotate90",
     "ScaleDetector",
@@ -53,6 +58,7 @@ __all__ = [
     "ood_report",
     "random_images",
     "sit_report",
+    "to_pyod",
 ]
 
 _HOMES = {
@@ -62,12 +68,15 @@ _HOMES = {
     "DoSEDetector": "detectors",
     "FisherDetector": "detectors",
     "Flip": "sit",
+    "FlowOD": "detectors.pyod",
     "GlowDensity": "density",
     "GradientNormDetector": "detectors",
     "Gray": "sit",
     "LikelihoodDetector": "detectors",
     "LikelihoodRatioDetector": "detectors",
+    "OODDetector": "detectors",
     "PixelCNNDensity": "density",
+    "PyODDetector": "detectors.pyod",
     "RealNVPDensity": "density",
     "Rotate90": "sit",
     "ScaleDetector": "detectors",
@@ -80,6 +89,7 @@ _HOMES = {
     "ood_report": "evaluation",
     "random_images": "datasets",
     "sit_report": "evaluation",
+    "to_pyod": "detectors.pyod",
 }
 
 

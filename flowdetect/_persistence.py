@@ -37,6 +37,7 @@ OURS = {
     "Gray": "flowdetect.sit",
     "LikelihoodDetector": "flowdetect.detectors",
     "LikelihoodRatioDetector": "flowdetect.detectors",
+    "OODDetector": "flowdetect.detectors",
     "PixelCNNDensity": "flowdetect.density",
     "RealNVPDensity": "flowdetect.density",
     "Rotate90": "flowdetect.sit",

@@ -9,6 +9,7 @@ from flowdetect.detectors.fisher import FisherDetector
 from flowdetect.detectors.gradients import GradientNormDetector
 from flowdetect.detectors.likelihood import LikelihoodDetector
 from flowdetect.detectors.ratio import LikelihoodRatioDetector
+from flowdetect.detectors.recommended import OODDetector
 from flowdetect.detectors.terms import DoSEDetector, ScaleDetector
 from flowdetect.detectors.typicality import TypicalityDetector
 
@@ -20,6 +21,7 @@ __all__ = [
     "GradientNormDetector",
     "LikelihoodDetector",
     "LikelihoodRatioDetector",
+    "OODDetector",
     "ScaleDetector",
     "TypicalityDetector",
 ]

@@ -156,7 +156,7 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         check_consistent_length(X, y)
         train, calibration = self._split(len(X), random)
         X_train, y_train = _take(X, train), None if y is None else np.asarray(y)[train]
-        self.density_ = seeded_clone(self.density, random)
+        self.density_ = seeded_clone(self._template(), random)
         self.density_.fit(X_train, y_train)
         self._settle_image_shape()
         self._calibrate(X_train, _take(X, calibration))
@@ -164,6 +164,10 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         self.calibration_scores_ = np.sort(scores[calibration])
         self.offset_ = float(np.quantile(scores, self.contamination))
         return self
+
+    def _template(self) -> Any:
+        """Give the density to clone and fit; `image_shape_` is known by then."""
+        return self.density
 
     def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int_]:
         """Fit on X and say which of its rows are outliers.
@@ -308,7 +312,7 @@ class BaseDetector(OutlierMixin, BaseEstimator):
     def _check_X(self, X: Any, *, reset: bool) -> Any:
         """Validate X and give it as the density takes it: a frame or images as they are, else an (n, D) array."""
         rows, layout = to_rows(X, self.image_shape if reset else self.image_shape_)
-        knows_images = hasattr(self.density, "image_shape")
+        knows_images = self.density is None or hasattr(self.density, "image_shape")
         # GaussianMixture.score_samples squares uint8 pixels as uint8, which overflows: only ours get integers
         dtype = "numeric" if knows_images else FLOATS
         checked = validate_data(self, rows, reset=reset, dtype=dtype, ensure_min_samples=2 if reset else 1)

@@ -12,6 +12,7 @@ from flowdetect.detectors import (
     GradientNormDetector,
     LikelihoodDetector,
     LikelihoodRatioDetector,
+    OODDetector,
     ScaleDetector,
     TypicalityDetector,
 )
@@ -24,6 +25,8 @@ DETECTORS = {
     "DoSEDetector, svm": partial(DoSEDetector, kind="svm"),
     "FisherDetector": FisherDetector,
     "LikelihoodRatioDetector": LikelihoodRatioDetector,
+    "OODDetector, tables": OODDetector,
+    "OODDetector, images": partial(OODDetector, image_shape=(2, 2)),
     "TypicalityDetector": TypicalityDetector,
 }
 

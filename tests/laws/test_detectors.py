@@ -30,7 +30,7 @@ def gaussian(**parameters):
 
 
 def checked_by_scikit_learn():
-    makers = (make for name, make in DETECTORS.items() if name != "ComplexityDetector, images")
+    makers = (make for name, make in DETECTORS.items() if not name.endswith(", images"))
     return [make(gaussian()) for make in makers]
 
 

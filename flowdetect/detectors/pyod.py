@@ -1,0 +1,291 @@
+"""Both directions between flowdetect and pyod, whose signs are opposite: there higher is less normal, and 1 an outlier.
+
+The one module that imports pyod; it is loaded when one of its names is first used.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyod.utils.knowledge
+from numpy.typing import NDArray
+from pyod.models.base import BaseDetector as PyODBase
+from sklearn.base import BaseEstimator, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_array, check_is_fitted
+
+from flowdetect.detectors.base import BaseDetector
+from flowdetect.detectors.recommended import OODDetector
+
+__all__ = ["FlowOD", "PyODAdapter", "PyODDetector", "to_pyod", "write_knowledge"]
+
+KNOWLEDGE = {
+    "FlowOD": {
+        "class_path": "flowdetect.detectors.pyod.FlowOD",
+        "full_name": "Likelihood of a normalizing flow",
+        "status": "shipped",
+        "data_types": ["tabular"],
+        "category": "probabilistic",
+        "complexity": {"time": "O(n * d) an epoch", "space": "O(n * d)"},
+        "strengths": ["A density: scores are log-likelihoods", "Follows curved and correlated clusters"],
+        "weaknesses": ["Training takes seconds to minutes", "Columns of few distinct values mislead it"],
+        "best_for": "Continuous tables of hundreds of rows and more, whose columns depend on each other",
+        "avoid_when": "There are fewer than a hundred rows, or an answer is needed at once",
+        "benchmark_refs": [],
+        "benchmark_rank": {},
+        "paper": {"id": "realnvp", "short": "Dinh et al., ICLR 2017"},
+        "default_params": {"contamination": 0.1},
+        "preprocessing_mode": "internal",
+        "requires": ["flowdetect-ood"],
+        "version_added": "",
+    }
+}
+
+
+class PyODAdapter(PyODBase):
+    """A detector of flowdetect with pyod's names, signs and attributes; made by `to_pyod`.
+
+    Parameters
+    ----------
+    detector : detector of flowdetect
+        Cloned, and the clone fitted.
+    contamination : float in (0, 0.5], default=0.1
+        Takes the place of the detector's own.
+
+    Attributes
+    ----------
+    detector_ : the fitted detector
+    decision_scores_ : (n,) array
+        Of the training rows; higher is less normal.
+    threshold_ : float
+    labels_ : (n,) array of int; 1 is an outlier
+    """
+
+    def __init__(self, detector: Any, contamination: float = 0.1):
+        super().__init__(contamination=contamination)
+        self.detector = detector
+
+    def fit(self, X: Any, y: Any = None) -> PyODAdapter:
+        """Fit a clone of the detector.
+
+        Parameters
+        ----------
+        X : (n, D) array
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        X = check_array(X)
+        self._set_n_classes(y)
+        self.detector_ = self._made().fit(X)
+        self.decision_scores_ = -self.detector_.score_samples(X)
+        self._process_decision_scores()
+        return self
+
+    def _made(self) -> BaseDetector:
+        return clone(self.detector).set_params(contamination=self.contamination)
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Score rows, pyod's way.
+
+        Parameters
+        ----------
+        X : (n, D) array
+
+        Returns
+        -------
+        scores : (n,) array; higher is less normal
+        """
+        check_is_fitted(self, ["decision_scores_", "threshold_", "labels_"])
+        return -self.detector_.score_samples(check_array(X))
+
+
+class FlowOD(PyODAdapter):
+    """`OODDetector` as a pyod model, with constructor arguments that pyod's engine can give.
+
+    Parameters
+    ----------
+    contamination : float in (0, 0.5], default=0.1
+    random_state : int, RandomState instance or None, default=None
+
+    Attributes
+    ----------
+    detector_ : the fitted `OODDetector`
+    decision_scores_ : (n,) array
+        Of the training rows; higher is less normal.
+    threshold_ : float
+    labels_ : (n,) array of int; 1 is an outlier
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowdetect import FlowOD
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> FlowOD(random_state=0).fit(X).predict(np.array([[0.0, 0.0], [9.0, 9.0]]))
+    array([0, 1])
+    """
+
+    def __init__(self, contamination: float = 0.1, random_state: Any = None):
+        PyODBase.__init__(self, contamination=contamination)
+        self.random_state = random_state
+
+    def _made(self) -> BaseDetector:
+        return OODDetector(contamination=self.contamination, random_state=self.random_state)
+
+
+def to_pyod(detector: BaseDetector) -> PyODAdapter:
+    """Give a detector pyod's names, signs and attributes.
+
+    Parameters
+    ----------
+    detector : detector of flowdetect, fitted or not
+        A clone of it is fitted; with its density in `FrozenEstimator` only the threshold is.
+
+    Returns
+    -------
+    adapter : PyODAdapter, a pyod `BaseDetector`
+
+    Raises
+    ------
+    TypeError
+        If it is no detector of flowdetect.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from flowdetect import LikelihoodDetector, to_pyod
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> model = to_pyod(LikelihoodDetector(GaussianMixture(), random_state=0)).fit(X)
+    >>> model.predict_proba(np.array([[9.0, 9.0]]))
+    array([[0., 1.]])
+    """
+    if not isinstance(detector, BaseDetector):
+        raise TypeError(f"to_pyod needs a detector of flowdetect, got {type(detector).__name__}.")
+    return PyODAdapter(detector, contamination=detector.contamination)
+
+
+class PyODScores(BaseEstimator):
+    """A pyod model as a scorer: score_samples is minus its decision function."""
+
+    def __init__(self, model: Any):
+        self.model = model
+
+    def fit(self, X: Any, y: Any = None) -> PyODScores:
+        """Fit a clone of the model."""
+        self.model_ = clone(self.model).fit(np.asarray(X))
+        return self
+
+    def score_samples(self, X: Any) -> NDArray[np.float64]:
+        """Score rows, higher being more normal: (n,)."""
+        return -np.asarray(self.model_.decision_function(np.asarray(X)), dtype=np.float64)
+
+
+class PyODDetector(BaseDetector):
+    """Any detector of pyod with scikit-learn's signs, a threshold and p-values.
+
+    Parameters
+    ----------
+    model : a pyod model
+        Cloned, and the clone fitted; one inside scikit-learn's `FrozenEstimator` is used as it is.
+    contamination : float in (0, 0.5], default=0.1
+        Share of the rows given to `fit` that are to be called outliers; the model's own has no effect.
+    calibration_fraction : float in [0, 1), default=0.1
+        Share of the rows given to `fit` that the model is not trained on, and which p-values compare with; see
+        `BaseDetector`.
+    random_state : int, RandomState instance or None, default=None
+        Draws the calibration rows, and the model's seed where that is None.
+
+    Attributes
+    ----------
+    density_ : the model as a scorer; `density_.model_` is the fitted model
+    offset_ : float
+        The `contamination` quantile of the scores of all rows given to `fit`.
+    calibration_scores_ : (n_calibration,) array
+        Scores of the calibration rows, sorted.
+    n_features_in_ : int
+    feature_names_in_ : (n_features_in_,) array of str
+        Where a frame was given to `fit`.
+
+    Examples
+    --------
+    On pixels; on the latents of a flow it is ``make_pipeline(FrozenEstimator(flow), PyODDetector(KNN()))``.
+
+    >>> from pyod.models.knn import KNN
+    >>> from sklearn.datasets import load_digits
+    >>> from flowdetect import PyODDetector
+    >>> X = load_digits().data
+    >>> PyODDetector(KNN(), random_state=0).fit(X[:500]).predict(16 - X[:1])
+    array([-1])
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        contamination: float = 0.1,
+        calibration_fraction: float = 0.1,
+        random_state: Any = None,
+    ):
+        self.model = model
+        self.contamination = contamination
+        self.calibration_fraction = calibration_fraction
+        self.random_state = random_state
+
+    @property
+    def density(self) -> Any:
+        """The model as a scorer."""
+        if not isinstance(self.model, FrozenEstimator):
+            return PyODScores(self.model)
+        scores = PyODScores(self.model.estimator)
+        scores.model_ = self.model.estimator
+        return FrozenEstimator(scores)
+
+    def _check_parameters(self) -> None:
+        model = self.model.estimator if isinstance(self.model, FrozenEstimator) else self.model
+        if not isinstance(model, PyODBase):
+            raise TypeError(f"PyODDetector needs a model of pyod, such as KNN(), got {model!r}.")
+        super()._check_parameters()
+
+    def _score(self, X: Any) -> NDArray[np.float64]:
+        return self._log_likelihood(X)
+
+
+def write_knowledge(folder: Any) -> str:
+    """Write pyod's own knowledge and our entry beside it, for `ADEngine(knowledge_dir=...)`, which replaces its own.
+
+    Parameters
+    ----------
+    folder : str or path
+        Made if need be; files of pyod's names in it are replaced.
+
+    Returns
+    -------
+    folder : str
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pyod.utils.ad_engine import ADEngine
+    >>> from flowdetect.detectors.pyod import write_knowledge
+    >>> ADEngine(knowledge_dir=write_knowledge(tempfile.mkdtemp())).explain_detector("FlowOD")["full_name"]
+    'Likelihood of a normalizing flow'
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    for source in Path(pyod.utils.knowledge.__file__).parent.glob("*.json"):
+        shutil.copy(source, target / source.name)
+    known = json.loads((target / "algorithms.json").read_text(encoding="utf-8"))
+    (target / "algorithms.json").write_text(json.dumps({**known, **KNOWLEDGE}, indent=1), encoding="utf-8")
+    return str(target)
