@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         TypicalityDetector,
     )
     from flowdetect.detectors.pyod import FlowOD, PyODDetector, to_pyod
-    from flowdetect.evaluation import ood_report, sit_report
+    from flowdetect.evaluation import combine, ood_report, sit_report
     from flowdetect.sit import AddNoise, Contrast, Flip, Gray, Rotate90, Translate, ZeroLatents
 
 __version__ = "0.1.0"
@@ -52,6 +52,7 @@ __all__ = [
     "TypicalityDetector",
     "ZeroLatents",
     "__version__",
+    "combine",
     "constant_images",
     "load",
     "load_images",
@@ -83,6 +84,7 @@ _HOMES = {
     "Translate": "sit",
     "TypicalityDetector": "detectors",
     "ZeroLatents": "sit",
+    "combine": "evaluation",
     "constant_images": "datasets",
     "load": "density",
     "load_images": "datasets",

@@ -1,5 +1,6 @@
 """From scores to answers: metrics with intervals, reports on many scorers and sets, and their pictures."""
 
+from flowdetect.evaluation.combined import CombinedReport, combine
 from flowdetect.evaluation.images import plot_image_grid, plot_pixel_likelihood
 from flowdetect.evaluation.metrics import aupr_in, aupr_out, auroc, bootstrap_interval, fpr_at_95_tpr
 from flowdetect.evaluation.ood import OODReport, ood_report
@@ -8,12 +9,14 @@ from flowdetect.evaluation.sit import sit_report
 from flowdetect.evaluation.sit_results import SITReport
 
 __all__ = [
+    "CombinedReport",
     "OODReport",
     "SITReport",
     "aupr_in",
     "aupr_out",
     "auroc",
     "bootstrap_interval",
+    "combine",
     "fpr_at_95_tpr",
     "ood_report",
     "plot_image_grid",

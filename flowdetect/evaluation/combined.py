@@ -1,0 +1,181 @@
+"""Several OoD reports as one: every scorer on every pair of sets, and its worst case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from flowdetect.evaluation._style import GREY, LABEL_SIZE, color_of, own_axes, tidy
+from flowdetect.evaluation.ood import OODReport
+from flowdetect.evaluation.report import Report
+from flowdetect.evaluation.scoring import Unscored
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CombinedReport(Report):
+    """What `combine` joined.
+
+    Attributes
+    ----------
+    reports : list of OODReport
+    unscored : list of Unscored
+        Of all reports.
+    """
+
+    reports: list[OODReport]
+    unscored: list[Unscored] = field(default_factory=list)
+    n_text_cells: ClassVar[int] = 1
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Pairs (in_set, out_set), in the order of the reports."""
+        return list(dict.fromkeys((result["in_set"], result["out_set"]) for result in self._results()))
+
+    @property
+    def scorers(self) -> list[str]:
+        """Names of the scorers, in the order of the reports."""
+        return list(dict.fromkeys(result["scorer"] for result in self._results()))
+
+    def _results(self) -> list[dict[str, Any]]:
+        return [result for report in self.reports for result in report.results]
+
+    def _by_pair(self, scorer: str) -> dict[tuple[str, str], dict[str, Any]]:
+        return {(r["in_set"], r["out_set"]): r for r in self._results() if r["scorer"] == scorer}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Give a pandas frame, one row for each scorer and pair; columns as of `OODReport.to_frame`."""
+        import pandas as pd
+
+        return pd.concat([report.to_frame() for report in self.reports], ignore_index=True)
+
+    def worst(self) -> pd.DataFrame:
+        """Give the row of `to_frame` of each scorer's lowest AUROC; of scorers missing in a pair, over those they have.
+
+        Returns
+        -------
+        frame : one row for each scorer, best worst case first; n_pairs says over how many pairs
+        """
+        frame = self.to_frame()
+        worst = frame.loc[frame.groupby("scorer", sort=False).auroc.idxmin()]
+        n_pairs = frame.groupby("scorer").size()
+        return worst.assign(n_pairs=worst.scorer.map(n_pairs)).sort_values("auroc", ascending=False, ignore_index=True)
+
+    def __repr__(self) -> str:
+        return f"CombinedReport(scorers={self.scorers}, pairs={self.pairs})"
+
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Draw the AUROC of every scorer on every pair, with its interval; scorers stand in the order of worst cases.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+
+        Returns
+        -------
+        ax : matplotlib Axes
+        """
+        names = self.worst().scorer.tolist()
+        pairs = self.pairs
+        ax = own_axes(ax, (8, 1.3 + 0.42 * len(names) + 0.2 * len(pairs)))
+        step = 0.7 / max(len(pairs), 1)
+        for i, pair in enumerate(pairs):
+            rows = {name: self._by_pair(name).get(pair) for name in names}
+            shown = [(y + (i - (len(pairs) - 1) / 2) * step, r) for y, r in enumerate(rows.values()) if r is not None]
+            heights = [y for y, _ in shown]
+            ax.hlines(
+                heights, [r["auroc_low"] for _, r in shown], [r["auroc_high"] for _, r in shown], color=color_of(i)
+            )
+            ax.plot(
+                [r["auroc"] for _, r in shown], heights, "o", color=color_of(i), markersize=4.5, label=" / ".join(pair)
+            )
+        ax.axvline(0.5, color="#BBBBBB", linewidth=1, zorder=0)
+        for y in range(1, len(names)):
+            ax.axhline(y - 0.5, color="#E5E5E5", linewidth=0.7, zorder=0)
+        ax.set_yticks(range(len(names)), names)
+        ax.set_ylim(len(names) - 0.5, -0.5)
+        ax.set_xlim(min(-0.01, 0), 1.01)
+        ax.set_xlabel("AUROC, 95 % interval (0.5: chance, 1: wholly apart)")
+        ax.legend(
+            title="trained on / outside",
+            frameon=False,
+            fontsize=LABEL_SIZE,
+            title_fontsize=LABEL_SIZE,
+            labelcolor=GREY,
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=2,
+        )
+        ax.tick_params(axis="y", length=0)
+        tidy(ax, hidden=("left", "right", "top"))
+        return ax
+
+    def _cells(self) -> list[list[str]]:
+        pairs = self.pairs
+        worst = self.worst().set_index("scorer")
+        body = []
+        for name in worst.index:
+            by_pair = self._by_pair(name)
+            cells = [_cell(by_pair[pair]) if pair in by_pair else "" for pair in pairs]
+            milliseconds = sum(r["ms_per_image"] for r in by_pair.values()) / len(by_pair)
+            body.append([name, *cells, f"{worst.auroc[name]:.3f}", f"{milliseconds:.3g}"])
+        return [["AUROC", *(" / ".join(pair) for pair in pairs), "worst", "ms/image"], *body]
+
+
+def _cell(result: dict[str, Any]) -> str:
+    return f"{result['auroc']:.3f} [{result['auroc_low']:.3f}, {result['auroc_high']:.3f}]"
+
+
+def combine(reports: Sequence[OODReport]) -> CombinedReport:
+    """Join OoD reports of several in-distribution sets, such as both directions of a pair, into one table.
+
+    Parameters
+    ----------
+    reports : sequence of OODReport
+        Scorers of one name are taken for the same recipe, trained on each report's own set.
+
+    Returns
+    -------
+    report : CombinedReport
+        With `to_frame()`, `worst()`, `to_markdown()` and `plot()`.
+
+    Raises
+    ------
+    TypeError
+        If something else is among them.
+    ValueError
+        If there is none, or a scorer and pair come twice.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from flowdetect import combine, ood_report
+    >>> near, far = np.random.default_rng(0).normal(size=(2, 100, 2)) * [[[1.0]], [[3.0]]]
+    >>> sets = {"near": near, "far": far}
+    >>> reports = [
+    ...     ood_report({"likelihood": GaussianMixture().fit(sets[a])}, sets[a], {b: sets[b]}, name=a)
+    ...     for a, b in [("near", "far"), ("far", "near")]
+    ... ]
+    >>> combine(reports).worst()[["scorer", "in_set", "out_set"]].values.tolist()
+    [['likelihood', 'far', 'near']]
+    """
+    given = list(reports)
+    for report in given:
+        if not isinstance(report, OODReport):
+            raise TypeError(f"combine needs reports of ood_report, got {type(report).__name__}.")
+    if not given:
+        raise ValueError("combine needs at least one report, got none.")
+    seen: set[tuple[str, str, str]] = set()
+    for result in (result for report in given for result in report.results):
+        key = result["scorer"], result["in_set"], result["out_set"]
+        if key in seen:
+            raise ValueError(
+                f"combine got {key[0]!r} on {key[1]!r} against {key[2]!r} twice; give the sets other names."
+            )
+        seen.add(key)
+    return CombinedReport(given, [problem for report in given for problem in report.unscored])
