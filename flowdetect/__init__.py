@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowdetect.datasets import constant_images, load_images, random_images
-    from flowdetect.density import GlowDensity, PixelCNNDensity, RealNVPDensity, load
+    from flowdetect.density import EnsembleDensity, GlowDensity, PixelCNNDensity, RealNVPDensity, load
     from flowdetect.detectors import (
         ComplexityDetector,
         DoSEDetector,
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         OODDetector,
         ScaleDetector,
         TypicalityDetector,
+        WAICDetector,
     )
     from flowdetect.detectors.pyod import FlowOD, PyODDetector, to_pyod
     from flowdetect.evaluation import combine, ood_report, sit_report
@@ -34,6 +35,7 @@ __all__ = [
     "ComplexityDetector",
     "Contrast",
     "DoSEDetector",
+    "EnsembleDensity",
     "FisherDetector",
     "Flip",
     "FlowOD",
@@ -50,6 +52,7 @@ __all__ = [
     "ScaleDetector",
     "Translate",
     "TypicalityDetector",
+    "WAICDetector",
     "ZeroLatents",
     "__version__",
     "combine",
@@ -67,6 +70,7 @@ _HOMES = {
     "ComplexityDetector": "detectors",
     "Contrast": "sit",
     "DoSEDetector": "detectors",
+    "EnsembleDensity": "density",
     "FisherDetector": "detectors",
     "Flip": "sit",
     "FlowOD": "detectors.pyod",
@@ -83,6 +87,7 @@ _HOMES = {
     "ScaleDetector": "detectors",
     "Translate": "sit",
     "TypicalityDetector": "detectors",
+    "WAICDetector": "detectors",
     "ZeroLatents": "sit",
     "combine": "evaluation",
     "constant_images": "datasets",

@@ -31,12 +31,14 @@ OURS = {
     "Contrast": "flowdetect.sit",
     "DoSEDetector": "flowdetect.detectors",
     "FisherDetector": "flowdetect.detectors",
+    "EnsembleDensity": "flowdetect.density",
     "Flip": "flowdetect.sit",
     "GlowDensity": "flowdetect.density",
     "GradientNormDetector": "flowdetect.detectors",
     "Gray": "flowdetect.sit",
     "LikelihoodDetector": "flowdetect.detectors",
     "LikelihoodRatioDetector": "flowdetect.detectors",
+    "Members": "flowdetect._members",
     "OODDetector": "flowdetect.detectors",
     "PixelCNNDensity": "flowdetect.density",
     "RealNVPDensity": "flowdetect.density",
@@ -44,6 +46,7 @@ OURS = {
     "ScaleDetector": "flowdetect.detectors",
     "Translate": "flowdetect.sit",
     "TypicalityDetector": "flowdetect.detectors",
+    "WAICDetector": "flowdetect.detectors",
     "ZeroLatents": "flowdetect.sit",
 }
 

@@ -2,6 +2,7 @@
 
 from flowdetect._persistence import load
 from flowdetect.density.base import BaseDensity
+from flowdetect.density.ensemble import EnsembleDensity
 from flowdetect.density.flow import FlowDensity, FlowModel
 from flowdetect.density.glow import GlowDensity
 from flowdetect.density.model import DensityModel
@@ -11,6 +12,7 @@ from flowdetect.density.realnvp import RealNVPDensity
 __all__ = [
     "BaseDensity",
     "DensityModel",
+    "EnsembleDensity",
     "FlowDensity",
     "FlowModel",
     "GlowDensity",

@@ -12,6 +12,7 @@ from flowdetect.detectors.ratio import LikelihoodRatioDetector
 from flowdetect.detectors.recommended import OODDetector
 from flowdetect.detectors.terms import DoSEDetector, ScaleDetector
 from flowdetect.detectors.typicality import TypicalityDetector
+from flowdetect.detectors.waic import WAICDetector
 
 __all__ = [
     "BaseDetector",
@@ -24,4 +25,5 @@ __all__ = [
     "OODDetector",
     "ScaleDetector",
     "TypicalityDetector",
+    "WAICDetector",
 ]

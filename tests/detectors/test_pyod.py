@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from flowdetect import FlowOD, LikelihoodDetector, PyODDetector, TypicalityDetector, to_pyod
+from flowdetect import FlowOD, LikelihoodDetector, PyODDetector, TypicalityDetector, load, to_pyod
 from flowdetect.detectors.pyod import PyODAdapter, write_knowledge
 from flowdetect.testing import check_detector
 
@@ -174,6 +175,15 @@ def test_a_pipeline_of_latents():
     pipeline = make_pipeline(FrozenEstimator(flow), PyODDetector(KNN(), random_state=0)).fit(X_TRAIN)
     direct = PyODDetector(KNN(), random_state=0).fit(flow.transform(X_TRAIN))
     assert_array_equal(pipeline.score_samples(X_TEST), direct.score_samples(flow.transform(X_TEST)))
+
+
+def test_files_ask_for_trust(tmp_path):
+    detector = PyODDetector(HBOS(), random_state=0).fit(X_TRAIN)
+    detector.save(tmp_path / "detector")
+    with pytest.raises(ValueError, match="types that are not trusted: .*HBOS") as refusal:
+        load(tmp_path / "detector")
+    again = load(tmp_path / "detector", trusted=re.findall(r"'([\w.]+)'", str(refusal.value).split("If you")[0]))
+    assert_array_equal(again.score_samples(X_TEST), detector.score_samples(X_TEST))
 
 
 def test_what_is_no_pyod_model():

@@ -15,6 +15,7 @@ from flowdetect.detectors import (
     OODDetector,
     ScaleDetector,
     TypicalityDetector,
+    WAICDetector,
 )
 
 DETECTORS = {
@@ -30,5 +31,9 @@ DETECTORS = {
     "TypicalityDetector": TypicalityDetector,
 }
 
-# those that ask the density for more than a likelihood; their laws are looked at with a small flow
-OF_FLOWS = {"GradientNormDetector": GradientNormDetector, "ScaleDetector": ScaleDetector}
+# those that ask the density for more than a likelihood; their laws are looked at beside their own tests
+ASK_FOR_MORE = {
+    "GradientNormDetector": GradientNormDetector,
+    "ScaleDetector": ScaleDetector,
+    "WAICDetector": WAICDetector,
+}

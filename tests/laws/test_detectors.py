@@ -5,7 +5,7 @@ from unittest import SkipTest
 
 import numpy as np
 import pytest
-from detector_table import DETECTORS, OF_FLOWS
+from detector_table import ASK_FOR_MORE, DETECTORS
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import SkipTestWarning
 from sklearn.frozen import FrozenEstimator
@@ -35,7 +35,7 @@ def checked_by_scikit_learn():
 
 
 def test_every_public_detector_is_in_the_table():
-    tabled = {type(make(gaussian())) for make in (DETECTORS | OF_FLOWS).values()}
+    tabled = {type(make(gaussian())) for make in (DETECTORS | ASK_FOR_MORE).values()}
     public = {getattr(detectors, name) for name in detectors.__all__} - {BaseDetector}
     assert public == tabled
 

@@ -1,0 +1,77 @@
+"""Several fits of one estimator, side by side: the members of an ensemble. No torch; any density will do."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
+
+from flowdetect._images import draw_seed
+
+
+class Members(BaseEstimator):
+    """Fit clones of a density that differ in their seeds, and score with all of them."""
+
+    members_: list[Any]
+
+    def __init__(self, density: Any, n_members: int = 5, *, n_jobs: int | None = None, random_state: Any = None):
+        self.density = density
+        self.n_members = n_members
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> Members:
+        """Fit the members, in parallel through joblib; serial and parallel fits give the same ones, bit for bit."""
+        name, n_members = type(self).__name__, self.n_members
+        if not isinstance(n_members, Integral) or isinstance(n_members, bool) or n_members < 1:
+            raise ValueError(f"{name} needs n_members, a whole number >= 1, got {n_members!r}.")
+        if isinstance(self.density, FrozenEstimator):
+            raise TypeError(
+                f"{name} fits {n_members} clones of its density, and got one in FrozenEstimator; pass it unfrozen."
+            )
+        seeds = np.random.default_rng(draw_seed(self.random_state)).integers(0, 2**31, int(n_members)).tolist()
+        jobs = (delayed(_fit_one)(self.density, number, seed, X, y) for number, seed in enumerate(seeds))
+        self.members_ = list(Parallel(n_jobs=self.n_jobs)(jobs))
+        return self
+
+    def member_scores(self, X: Any) -> NDArray[np.float64]:
+        """Score rows with every member: (n, n_members), nats."""
+        check_is_fitted(self, "members_")
+        return np.stack([np.asarray(member.score_samples(X), dtype=np.float64) for member in self.members_], axis=1)
+
+    def score_samples(self, X: Any, y: Any = None) -> NDArray[np.float64]:
+        """Log-density of the members' mixture in equal shares: (n,), nats."""
+        scores = self.member_scores(X)
+        return np.logaddexp.reduce(scores, axis=1) - np.log(scores.shape[1])
+
+    @property
+    def image_shape(self) -> Any:
+        """The density's, where it has one: whether images are passed on as images."""
+        return self.density.image_shape
+
+    @property
+    def image_shape_(self) -> Any:
+        """The fitted members', where they have one."""
+        return self.members_[0].image_shape_
+
+    @property
+    def n_bins_(self) -> Any:
+        """The fitted members', where they have one."""
+        return self.members_[0].n_bins_
+
+
+def _fit_one(density: Any, number: int, seed: int, X: Any, y: Any) -> Any:
+    member = clone(density)
+    parameters = member.get_params(deep=True)
+    member.set_params(**{name: seed for name in parameters if name.split("__")[-1] == "random_state"})
+    if parameters.get("checkpoint") is not None:
+        member.set_params(checkpoint=f"{parameters['checkpoint']}.member{number}")
+    with threadpool_limits(1):  # float32 gradients differ between numbers of threads
+        return member.fit(X, y)
