@@ -10,8 +10,8 @@ labels. Beside them, as nobody has reported, scores corrected for complexity.
 
 Each model is stored as it is trained, and a second start goes on where the first one ended. For each set the study
 writes <set>.json (all numbers), <set>.txt (tables) and pictures. The two sets can run side by side. The flows of five
-levels train with the paper's learning rate of 2e-4, for half of the epochs: with the default of 1e-3 their loss leaps at
-its peak, and additive couplings do not recover.
+levels train with the paper's learning rate of 2e-4, for half of the epochs: with the default of 1e-3 their loss leaps
+when the rate is highest, and additive couplings do not recover.
 
 Sizes: --quick is 2,560 images, one epoch, tiny networks and 200 test images. The paper's sizes, for a GPU: --epochs 100
 --tests 10000 --hidden 128 --filters 100 --blocks 2 (its Glow has five levels and 8 steps, its PixelCNN three mixtures).
