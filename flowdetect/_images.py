@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -31,6 +31,10 @@ class Layout:
 
     image_shape: tuple[int, int, int] | None
     axes: str = "rows"
+
+    def as_numpy(self) -> Layout:
+        """Give torch's axes as numpy's: numpy images with channels first are refused everywhere in flowdetect."""
+        return replace(self, axes="nhwc") if self.axes == "nchw" else self
 
     def restore(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Give (n, D) rows the form of the original: rows, (n, H, W), (n, H, W, C) or (n, C, H, W)."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
@@ -39,6 +42,9 @@ class Members(BaseEstimator):
         seeds = np.random.default_rng(draw_seed(self.random_state)).integers(0, 2**31, int(n_members)).tolist()
         jobs = (delayed(_fit_one)(self.density, number, seed, X, y) for number, seed in enumerate(seeds))
         self.members_ = list(Parallel(n_jobs=self.n_jobs)(jobs))
+        for told in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self.members_[0], told):
+                setattr(self, told, getattr(self.members_[0], told))
         return self
 
     def member_scores(self, X: Any) -> NDArray[np.float64]:
@@ -71,7 +77,23 @@ def _fit_one(density: Any, number: int, seed: int, X: Any, y: Any) -> Any:
     member = clone(density)
     parameters = member.get_params(deep=True)
     member.set_params(**{name: seed for name in parameters if name.split("__")[-1] == "random_state"})
-    if parameters.get("checkpoint") is not None:
-        member.set_params(checkpoint=f"{parameters['checkpoint']}.member{number}")
-    with threadpool_limits(1):  # float32 gradients differ between numbers of threads
+    for name, path in parameters.items():
+        if name.split("__")[-1] == "checkpoint" and path is not None:
+            member.set_params(**{name: f"{path}.member{number}"})
+    with _one_thread():
         return member.fit(X, y)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread: float32 gradients differ between numbers of threads."""
+    torch = sys.modules.get("torch")  # loaded if the member uses it; it keeps a number of its own
+    before = torch.get_num_threads() if torch else 1
+    with threadpool_limits(1):
+        if torch:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if torch:
+                torch.set_num_threads(before)

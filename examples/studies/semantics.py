@@ -6,7 +6,8 @@
 "Exploring the Correlation Between Likelihood of Flow-based Generative Models and Image Semantics" (anonymous, under
 double-blind review), Figures 1 to 11 and Table 1: Glow with affine and additive couplings, told the labels or not, and
 PixelCNN++, on images of 28x28; for the latents, which need five levels, Glow on images padded to 32x32, not told the
-labels. Beside them, as nobody has reported, scores corrected for complexity.
+labels. Beside them, as nobody has reported, scores corrected for complexity. Models that were told the labels score
+without them, by the mixture over classes; the paper gives them the label.
 
 Each model is stored as it is trained, and a second start goes on where the first one ended. For each set the study
 writes <set>.json (all numbers), <set>.txt (tables) and pictures. The two sets can run side by side. The flows of five
@@ -96,7 +97,8 @@ class Study:
         args = self.args
         density.set_params(early_stopping=False, random_state=SEED, verbose=1)
         slug = key.replace("++", "pp").replace(", ", "-").replace(" ", "-").lower()
-        path = Path(args.models) / f"semantics-{self.name}-{slug}-{args.images}-{args.epochs}-{args.hidden}.safetensors"
+        size = args.images, args.epochs, args.steps, args.hidden, args.filters, args.blocks, args.mixtures
+        path = Path(args.models) / f"semantics-{self.name}-{slug}-{'-'.join(map(str, size))}.safetensors"
         started = time.perf_counter()
         density = loaded_or_fitted(path, density, X, self.y)
         seconds = path.with_suffix(".seconds")

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from flowdetect import _persistence
-from flowdetect._images import draw_seed
+from flowdetect._images import draw_seed, is_torch_tensor
 from flowdetect._members import Members
+from flowdetect.density.base import BaseDensity
 
 
 class EnsembleDensity(Members):
@@ -60,7 +61,10 @@ class EnsembleDensity(Members):
 
     def bits_per_dim(self, X: Any) -> NDArray[np.float64]:
         """Negative log-probability of each row in bits per feature, (n,); lower is more likely."""
-        return -self.score_samples(X) / (math.prod(np.shape(X)[1:]) * math.log(2))
+        check_is_fitted(self, "members_")
+        member = self.members_[0]
+        n_dims = math.prod(member._event_shape()) if isinstance(member, BaseDensity) else math.prod(np.shape(X)[1:])
+        return -self.score_samples(X) / (n_dims * math.log(2))
 
     def sample(self, n_samples: int = 1, *, temperature: float = 1.0, random_state: Any = None) -> NDArray[Any]:
         """Draw rows from the mixture.
@@ -77,6 +81,11 @@ class EnsembleDensity(Members):
         X : array in the layout of the members' samples
         """
         check_is_fitted(self, "members_")
+        if not isinstance(self.members_[0], BaseDensity):
+            raise TypeError(
+                f"EnsembleDensity samples from densities of flowdetect, and has {type(self.members_[0]).__name__}; "
+                f"draw from its members_ one by one."
+            )
         generator = np.random.default_rng(draw_seed(random_state))
         chosen = generator.integers(0, len(self.members_), n_samples)
         parts, places = [], []
@@ -85,7 +94,8 @@ class EnsembleDensity(Members):
             seed = int(generator.integers(2**31))
             if len(places[-1]):
                 parts.append(member.sample(len(places[-1]), temperature=temperature, random_state=seed))
-        return np.concatenate(parts)[np.argsort(np.concatenate(places))]
+        samples = np.concatenate(parts)[np.argsort(np.concatenate(places))]
+        return parts[0].new_tensor(samples) if is_torch_tensor(parts[0]) else samples
 
     def save(self, path: Any) -> None:
         """Write the ensemble to a file that `flowdetect.load` reads.

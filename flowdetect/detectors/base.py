@@ -91,6 +91,7 @@ class BaseDetector(OutlierMixin, BaseEstimator):
 
     image_shape: Any = None  # detectors with a parameter of this name overwrite it
     needs: tuple[str, ...] = ()  # methods of the density beyond fit and score_samples
+    learns = False  # whether the score learns from rows itself; p-values then compare with other rows
     image_shape_: tuple[int, int, int] | None
 
     def __init__(
@@ -126,7 +127,12 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         ----------
         X_train : the rows that the density was trained on
         X_calibration : the rows that it was not trained on
-            With a frozen density, and with calibration_fraction=0, both are all the rows given to `fit`.
+            With calibration_fraction=0 both are all the rows given to `fit`; with a frozen density both are those
+            that are there to learn from.
+
+        A class that learns here says ``learns = True``: of the rows that the density was not trained on, every other
+        one then comes here and the rest stay for `calibration_scores_`, since p-values are too small where the score
+        has seen the rows they compare with. Of fewer than 20 all serve for both.
         """
 
     def fit(self, X: Any, y: Any = None) -> BaseDetector:
@@ -154,12 +160,12 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         random = check_random_state(secrets.randbits(32) if self.random_state is None else self.random_state)
         X = self._check_X(X, reset=True)
         check_consistent_length(X, y)
-        train, calibration = self._split(len(X), random)
+        train, reference, calibration = self._split(len(X), random)
         X_train, y_train = _take(X, train), None if y is None else np.asarray(y)[train]
         self.density_ = seeded_clone(self._template(), random)
         self.density_.fit(X_train, y_train)
         self._settle_image_shape()
-        self._calibrate(X_train, _take(X, calibration))
+        self._calibrate(X_train, _take(X, reference))
         scores = self._finite_scores(X)
         self.calibration_scores_ = np.sort(scores[calibration])
         self.offset_ = float(np.quantile(scores, self.contamination))
@@ -333,14 +339,19 @@ class BaseDetector(OutlierMixin, BaseEstimator):
                 f"{_name(self.density_)} was fitted on images of {told}; give both the same image_shape."
             )
 
-    def _split(self, n_rows: int, random: np.random.RandomState) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
-        """Give the indices of the training and of the calibration rows, each in the order of X."""
+    def _split(self, n_rows: int, random: np.random.RandomState) -> list[NDArray[np.int_]]:
+        """Give the indices of the rows to train on, to learn the score from and to calibrate on, in the order of X."""
         rows = np.arange(n_rows)
-        if isinstance(self.density, FrozenEstimator) or self.calibration_fraction == 0:
-            return rows, rows
-        n_calibration = min(max(round(self.calibration_fraction * n_rows), 1), n_rows - 1)
-        shuffled = random.permutation(n_rows)
-        return np.sort(shuffled[n_calibration:]), np.sort(shuffled[:n_calibration])
+        is_frozen = isinstance(self.density, FrozenEstimator)
+        if self.calibration_fraction == 0 and not is_frozen:
+            return [rows, rows, rows]
+        if not is_frozen:
+            n_held = min(max(round(self.calibration_fraction * n_rows), 1), n_rows - 1)
+            shuffled = random.permutation(n_rows)
+            train, rows = np.sort(shuffled[n_held:]), np.sort(shuffled[:n_held])
+        splits = self.learns and len(rows) >= 2 * FEWEST_REFERENCE
+        reference, calibration = (rows[::2], rows[1::2]) if splits else (rows, rows)
+        return [reference if is_frozen else train, reference, calibration]
 
 
 def seeded_clone(density: Any, random: np.random.RandomState) -> Any:

@@ -17,6 +17,8 @@ from sklearn.frozen import FrozenEstimator
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.complexity import ComplexityDetector
 from flowdetect.detectors.likelihood import LikelihoodDetector
+from flowdetect.detectors.p_values import log_p_value
+from flowdetect.detectors.waic import WAICDetector
 
 
 class FisherDetector(BaseDetector):
@@ -24,11 +26,11 @@ class FisherDetector(BaseDetector):
 
     .. math:: s(x) = 2 \sum_i \ln p_i(x)
 
-    with p_i the p-value of the i-th detector, by the calibration rows. It is minus the statistic of Fisher's
-    combination. An alarm of one detector is enough if it is loud.
+    with p_i the p-value of the i-th detector, by the calibration rows; below their lowest 5 % it falls exponentially,
+    at the rate of these 5 %, so that very unusual rows do not tie. It is minus the statistic of Fisher's combination.
+    An alarm of one detector is enough if it is loud.
 
-    It costs what its detectors cost. Weakness: a p-value is at least 1 / (1 + n_calibration), so that very unusual rows
-    tie; and a detector that tells nothing adds noise.
+    It costs what its detectors cost. Weakness: a detector that tells nothing adds noise.
 
     Parameters
     ----------
@@ -36,8 +38,8 @@ class FisherDetector(BaseDetector):
         One density for all detectors. It is cloned and the clone fitted; one inside scikit-learn's `FrozenEstimator` is
         used as it is.
     detectors : sequence of detectors, default=None
-        Unfitted; their own `density` is replaced by the fitted one. None: `LikelihoodDetector` and
-        `ComplexityDetector`.
+        Unfitted; their own `density` is replaced by the fitted one, and what they learn they learn from calibration
+        rows. None: `LikelihoodDetector` and `ComplexityDetector`.
     contamination : float in (0, 0.5], default=0.1
         Share of the rows given to `fit` that are to be called outliers.
     calibration_fraction : float in [0, 1), default=0.1
@@ -81,6 +83,8 @@ class FisherDetector(BaseDetector):
     array([-1,  1, -1])
     """
 
+    learns = True
+
     def __init__(
         self,
         density: Any,
@@ -106,6 +110,10 @@ class FisherDetector(BaseDetector):
                     f"FisherDetector needs detectors of flowdetect, such as LikelihoodDetector(None), "
                     f"got {type(detector).__name__}."
                 )
+            if "density" not in detector.get_params(deep=False) or isinstance(detector, WAICDetector):
+                raise TypeError(
+                    f"FisherDetector joins scores of one density, which {type(detector).__name__} is not; leave it out."
+                )
             clone(detector).set_params(density=self.density)._check_parameters()
 
     def _chosen(self) -> list[Any]:
@@ -118,10 +126,15 @@ class FisherDetector(BaseDetector):
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
         reference = self._reference(X_train, X_calibration)
         frozen = self.density_ if isinstance(self.density_, FrozenEstimator) else FrozenEstimator(self.density_)
-        seeds = {"random_state": self.random_state}
-        self.detectors_ = [
-            clone(detector).set_params(density=frozen, **seeds).fit(reference) for detector in self._chosen()
-        ]
+        self.detectors_ = [self._part(detector, frozen).fit(reference) for detector in self._chosen()]
+
+    def _part(self, detector: Any, frozen: FrozenEstimator) -> Any:
+        """Give a clone of the detector that has our density, and where it has none itself our seed and image shape."""
+        part = clone(detector).set_params(density=frozen)
+        known = {"random_state": self.random_state, "image_shape": self.image_shape_}
+        parameters = part.get_params(deep=False)
+        return part.set_params(**{name: value for name, value in known.items() if parameters.get(name, 0) is None})
 
     def _score(self, X: Any) -> NDArray[np.float64]:
-        return 2 * np.sum([np.log(detector.p_values(X)) for detector in self.detectors_], axis=0)
+        logs = [log_p_value(each.score_samples(X), each.calibration_scores_) for each in self.detectors_]
+        return 2 * np.sum(logs, axis=0)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from flowdetect.detectors.base import BaseDetector
 
+SMALLEST_SPREAD = 1e-9  # of a logarithm, relative to its size; below it a layer is dead and says nothing
 SMALLEST = 1e-30  # of a squared norm: a dead layer's is 0
 
 
@@ -68,11 +69,12 @@ class GradientNormDetector(BaseDetector):
     """
 
     needs = ("layer_gradient_norms",)
+    learns = True
 
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
         logs = self._log_norms(self._reference(X_train, X_calibration))
         self.mean_, spread = logs.mean(axis=0), logs.std(axis=0)
-        self.std_ = np.where(spread > 0, spread, np.inf)
+        self.std_ = np.where(spread > SMALLEST_SPREAD * (1 + np.abs(self.mean_)), spread, np.inf)
 
     def _log_norms(self, X: Any) -> NDArray[np.float64]:
         norms = np.asarray(self.density_.layer_gradient_norms(X), dtype=np.float64)

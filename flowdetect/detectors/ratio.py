@@ -16,7 +16,7 @@ from sklearn.frozen import FrozenEstimator
 from flowdetect._images import draw_seed, row_generators, to_rows
 from flowdetect.detectors.base import BaseDetector, seeded_clone
 
-MUTATION_SEED = 0
+MUTATION_SEED, BACKGROUND_SEED = 0, 0x5EED
 
 
 class LikelihoodRatioDetector(BaseDetector):
@@ -36,7 +36,7 @@ class LikelihoodRatioDetector(BaseDetector):
         Its score_samples is log p(x), (n,), nats. It is cloned and the clone fitted; one inside scikit-learn's
         `FrozenEstimator` is used as it is.
     background : estimator with `fit` and `score_samples`, or None, default=None
-        None: a clone of `density`, unfitted, without labels, with `weight_decay` of `background_weight_decay` if it
+        None: a clone of `density`, unfitted, without labels, with `weight_decay` of `background_weight_decay` where it
         has that parameter. Another density, for instance a local one, is cloned and fitted on the same redrawn rows;
         one inside `FrozenEstimator` is used as it is.
     mutation_rate : float in [0, 1], default=0.2
@@ -79,6 +79,8 @@ class LikelihoodRatioDetector(BaseDetector):
     array([ 1, -1])
     """
 
+    learns = True
+
     def __init__(
         self,
         density: Any,
@@ -119,21 +121,35 @@ class LikelihoodRatioDetector(BaseDetector):
             self.background_ = self.background
             return
         background = self.background if self.background is not None else self._same_kind()
-        self.background_ = seeded_clone(background, np.random.RandomState(draw_seed(self.random_state)))
-        self.background_.fit(mutated(X_train, self.mutation_rate), None)
+        random = np.random.RandomState(draw_seed(self.random_state) ^ BACKGROUND_SEED)  # another than the density's
+        self.background_ = seeded_clone(background, random)
+        self.background_.fit(_as_taken_by(background, mutated(X_train, self.mutation_rate)), None)
 
     def _same_kind(self) -> Any:
-        """Give an unfitted density as the first, its seed too, so that the two differ by what they saw alone."""
+        """Give an unfitted density as the first, its seeds too, so that the two differ by what they saw alone."""
         density = self.density_.estimator if isinstance(self.density_, FrozenEstimator) else self.density_
         background = clone(density)
-        names = background.get_params(deep=False)
-        changes: dict[str, Any] = {"weight_decay": self.background_weight_decay, "conditional": False}
-        if names.get("checkpoint") is not None:
-            changes["checkpoint"] = f"{names['checkpoint']}.background"
-        return background.set_params(**{name: value for name, value in changes.items() if name in names})
+        changes: dict[str, Any] = {}
+        for name, value in background.get_params(deep=True).items():
+            last = name.split("__")[-1]
+            if last == "weight_decay":
+                changes[name] = self.background_weight_decay
+            elif last == "conditional":
+                changes[name] = False
+            elif last == "checkpoint" and value is not None:
+                changes[name] = f"{value}.background"
+        return background.set_params(**changes)
 
     def _score(self, X: Any) -> NDArray[np.float64]:
-        return self._log_likelihood(X) - np.asarray(self.background_.score_samples(X), dtype=np.float64)
+        log_background = self.background_.score_samples(_as_taken_by(self.background_, X))
+        return self._log_likelihood(X) - np.asarray(log_background, dtype=np.float64)
+
+
+def _as_taken_by(density: Any, X: Any) -> Any:
+    """Give X in its own layout to a density that knows images, as a frame or rows of floats to another."""
+    if hasattr(density, "image_shape") or hasattr(X, "columns"):
+        return X
+    return np.asarray(to_rows(X)[0], dtype=np.float64)
 
 
 def mutated(X: Any, rate: float) -> NDArray[Any]:
@@ -146,7 +162,7 @@ def mutated(X: Any, rate: float) -> NDArray[Any]:
 
     Returns
     -------
-    X_mutated : array in the layout of X; a frame comes back as rows
+    X_mutated : frame or array in the form of X; torch (n, C, H, W) comes back as numpy (n, H, W, C)
     """
     rows, layout = to_rows(X)
     rows = np.asarray(rows)
@@ -154,4 +170,6 @@ def mutated(X: Any, rate: float) -> NDArray[Any]:
     for i, generator in enumerate(row_generators(rows, MUTATION_SEED)):
         chosen = np.flatnonzero(generator.random(rows.shape[1]) < rate)
         changed[i, chosen] = rows[generator.integers(0, len(rows), len(chosen)), chosen]
-    return layout.restore(changed)
+    if hasattr(X, "columns"):
+        return type(X)(changed, columns=X.columns, index=X.index)
+    return layout.as_numpy().restore(changed)

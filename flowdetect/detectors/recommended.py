@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from flowdetect.detectors.complexity import ComplexityDetector
+from flowdetect.detectors.p_values import log_p_value
 
-TAIL_SHARE = 0.05  # of the calibration scores; the line through them goes on below
 LIKELIHOOD_WEIGHT = 5.0  # how many times rarer a likelihood must be than a complexity score to count alike
 
 
@@ -78,6 +78,8 @@ class OODDetector(ComplexityDetector):
     array([ 1, -1])
     """
 
+    learns = True
+
     def __init__(
         self,
         density: Any = None,
@@ -132,13 +134,3 @@ class OODDetector(ComplexityDetector):
             return self._log_likelihood(X)
         both = {name: log_p_value(scores, self._tails[name]) for name, scores in self._both(X).items()}
         return np.minimum(both["complexity"], both["likelihood"] + np.log(LIKELIHOOD_WEIGHT))
-
-
-def log_p_value(scores: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logarithm of the p-value of each score by known ones, sorted; below their lowest 5 % an exponential tail."""
-    p_values = (1 + np.searchsorted(known, scores, side="right")) / (1 + len(known))
-    n_tail = max(1, int(TAIL_SHARE * len(known)))
-    threshold = known[n_tail]
-    rate = float(np.mean(threshold - known[:n_tail])) or 1.0
-    at_threshold = np.log((1 + n_tail) / (1 + len(known)))
-    return np.where(scores < threshold, at_threshold - (threshold - scores) / rate, np.log(p_values))

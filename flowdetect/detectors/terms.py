@@ -88,8 +88,8 @@ class DoSEDetector(BaseDetector):
 
     with a one-dimensional kernel density :math:`\hat p_j` of each statistic T_j over the calibration rows
     (``kind="kde"``), or the decision function of a one-class support vector machine on all statistics together
-    (``kind="svm"``). The statistics are log p(x) and all terms that the density has: of a flow log p(z) and log|det|,
-    and both of each level.
+    (``kind="svm"``). The statistics are log p(x) and all that `likelihood_terms` has for a row: of a flow log p(z) and
+    log|det|, both of each level, the part of the standardisations, and log_class of a conditional one.
 
     It costs no more than the likelihood. Weakness: it knows only what the statistics tell; on a density without terms
     (scikit-learn's) it is a two-sided test of the likelihood.
@@ -126,8 +126,8 @@ class DoSEDetector(BaseDetector):
 
     Notes
     -----
-    Statistics are standardised by the calibration rows; kernels are Gaussian, their width by Scott's rule. The
-    calibration rows serve for p-values too, which are therefore a little too large.
+    Statistics are standardised; kernels are Gaussian, their width by Scott's rule. They are made of every other
+    calibration row, p-values compare with the rest.
 
     References
     ----------
@@ -144,6 +144,8 @@ class DoSEDetector(BaseDetector):
     >>> detector.predict(np.zeros((1, 50)))  # the mode: too likely
     array([-1])
     """
+
+    learns = True
 
     def __init__(
         self,
@@ -187,7 +189,7 @@ class DoSEDetector(BaseDetector):
         terms = self.density_.likelihood_terms(X)
         columns = {name: np.asarray(term, dtype=np.float64).reshape(len(X), -1) for name, term in terms.items()}
         if "log_pz" not in columns:  # one term a pixel: their sum alone is a statistic
-            return {"log_px": columns["log_px"].sum(axis=1)}
+            return {"log_px": np.sum([column.sum(axis=1) for column in columns.values()], axis=0)}
         found = {"log_px": np.sum([columns[name][:, 0] for name in SUMMED if name in columns], axis=0)}
         for name, values in columns.items():
             many = values.shape[1] > 1

@@ -6,6 +6,7 @@ https://arxiv.org/abs/1906.02994
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,8 @@ class TypicalityDetector(BaseDetector):
     ----------
     density_ : the fitted density
     entropy_ : float, nats
-        Mean of -log p over the calibration rows.
-    calibration_nll_ : (n_calibration,) array, nats
+        Mean of -log p over every other calibration row; p-values compare with the rest.
+    calibration_nll_ : array, nats
         Their -log p, sorted.
     offset_ : float, nats
         The `contamination` quantile of the scores of all rows given to `fit`.
@@ -79,6 +80,8 @@ class TypicalityDetector(BaseDetector):
     0.000999...
     """
 
+    learns = True
+
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
         self.calibration_nll_ = np.sort(-self._log_likelihood(self._reference(X_train, X_calibration)))
         self.entropy_ = float(self.calibration_nll_.mean())
@@ -92,8 +95,8 @@ class TypicalityDetector(BaseDetector):
 
         .. math:: \hat\epsilon = \left| \frac{1}{M} \sum_{m=1}^{M} -\log p(x_m) - \hat H \right|
 
-        is compared with the same number of `n_bootstrap` batches of M rows, drawn with replacement from the
-        calibration rows.
+        is compared with the same number of `n_bootstrap` batches of M rows, drawn with replacement from the rows that
+        the entropy comes from, and with an entropy drawn anew each time, since it has an error too.
 
         Parameters
         ----------
@@ -109,13 +112,18 @@ class TypicalityDetector(BaseDetector):
             (1 + n_bootstrap), small for batches that are not typical; n_rows : int, M
         """
         check_is_fitted(self, "offset_")
+        if not isinstance(n_bootstrap, Integral) or isinstance(n_bootstrap, bool) or n_bootstrap < 1:
+            raise ValueError(f"test_batch needs n_bootstrap, a whole number >= 1, got {n_bootstrap!r}.")
         nll = -self._log_likelihood(self._check_X(X, reset=False))
         if not np.isfinite(nll).all():
             raise ValueError("test_batch needs rows of finite likelihood; leave the others out.")
         statistic = abs(float(nll.mean()) - self.entropy_)
-        rng = np.random.default_rng(draw_seed(random_state))
-        at_once = max(1, RESAMPLED_AT_ONCE // len(nll))
+        rng, known = np.random.default_rng(draw_seed(random_state)), self.calibration_nll_
+        at_once = max(1, RESAMPLED_AT_ONCE // max(len(nll), len(known)))
         sizes = [min(at_once, n_bootstrap - start) for start in range(0, n_bootstrap, at_once)]
-        means = np.concatenate([rng.choice(self.calibration_nll_, (size, len(nll))).mean(axis=1) for size in sizes])
-        n_larger = int((np.abs(means - self.entropy_) >= statistic).sum())
+        means, entropies = (
+            np.concatenate([rng.choice(known, (size, n_rows)).mean(axis=1) for size in sizes])
+            for n_rows in (len(nll), len(known))
+        )
+        n_larger = int((np.abs(means - entropies) >= statistic).sum())
         return Bunch(statistic=statistic, p_value=(1 + n_larger) / (1 + n_bootstrap), n_rows=len(nll))

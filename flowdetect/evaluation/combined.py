@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from flowdetect.evaluation._style import GREY, LABEL_SIZE, color_of, own_axes, tidy
 from flowdetect.evaluation.ood import OODReport
 from flowdetect.evaluation.report import Report
@@ -61,8 +63,9 @@ class CombinedReport(Report):
         frame : one row for each scorer, best worst case first; n_pairs says over how many pairs
         """
         frame = self.to_frame()
-        worst = frame.loc[frame.groupby("scorer", sort=False).auroc.idxmin()]
-        n_pairs = frame.groupby("scorer").size()
+        by_scorer = frame.assign(auroc=frame.auroc.fillna(np.inf)).groupby("scorer", sort=False).auroc
+        worst = frame.loc[by_scorer.idxmin()]  # a scorer that scored nothing anywhere has NaN, and comes last
+        n_pairs = frame.groupby("scorer").auroc.count()
         return worst.assign(n_pairs=worst.scorer.map(n_pairs)).sort_values("auroc", ascending=False, ignore_index=True)
 
     def __repr__(self) -> str:

@@ -75,10 +75,21 @@ def class_name(scorer: Any) -> str:
 
 
 def score_set(
-    scorer_name: str, scorer: Any, set_name: str, X: Any, unscored: list[Unscored], method: str = "score_samples"
+    scorer_name: str,
+    scorer: Any,
+    set_name: str,
+    X: Any,
+    unscored: list[Unscored],
+    method: str = "score_samples",
+    finite: bool = False,
 ) -> NDArray[np.float64]:
-    """Score X by a method of the scorer: (n,), NaN where that failed, which is added to `unscored`."""
+    """Score X by a method of the scorer: (n,), NaN where that failed, which is added to `unscored`.
+
+    With `finite`, infinite scores have failed too: AUROCs stand them, means do not.
+    """
     scores, error = _score_rows(scorer, X, method)
+    if finite and np.isinf(scores).any():
+        scores, error = np.where(np.isinf(scores), np.nan, scores), error or "the score is infinite"
     if np.isnan(scores).any():
         rows = tuple(np.flatnonzero(np.isnan(scores)).tolist())
         unscored.append(Unscored(scorer_name, set_name, rows, error or "the score is NaN"))
@@ -106,12 +117,15 @@ def _score_rows(scorer: Any, X: Any, method: str) -> tuple[NDArray[np.float64], 
 
 
 def _score_batch(scorer: Any, X: Any, n_rows: int, method: str) -> NDArray[np.float64]:
+    knows_images = hasattr(scorer, "image_shape")
+    if not knows_images and getattr(getattr(X, "dtype", None), "kind", "f") in "iub" and isinstance(X, np.ndarray):
+        X = X.astype(np.float64)  # GaussianMixture squares uint8 pixels as uint8, which overflows
     try:
         scores = getattr(scorer, method)(X)
     except NotFittedError:
         raise
     except ValueError:
-        if getattr(X, "ndim", 2) == 2:
+        if knows_images or getattr(X, "ndim", 2) == 2:
             raise
         scores = getattr(scorer, method)(to_rows(X)[0])  # scikit-learn's own estimators take rows alone
     scores = np.asarray(scores, dtype=np.float64)

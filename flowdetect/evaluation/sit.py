@@ -110,8 +110,8 @@ def sit_report(
 
     def scores_of(name: str, set_name: str, rows: Any) -> NDArray[np.float64]:
         if units[name] == BITS:
-            return -score_set(name, named[name], set_name, rows, report.unscored, "bits_per_dim")
-        return score_set(name, named[name], set_name, rows, report.unscored)
+            return -score_set(name, named[name], set_name, rows, report.unscored, "bits_per_dim", finite=True)
+        return score_set(name, named[name], set_name, rows, report.unscored, finite=True)
 
     for sit_name, sit in {CLEAN: None, **fitted}.items():
         changed = X if sit is None else sit.transform(X)
@@ -203,6 +203,8 @@ def _check_labels(y: Any, n_images: int) -> NDArray[Any] | None:
     if y is None:
         return None
     labels = np.asarray(y)
+    if (labels.astype(str) == ALL).any():
+        raise ValueError(f"A class of y is called {ALL!r}, the name of all images together; rename it.")
     if labels.shape != (n_images,):
         raise ValueError(f"y must hold one label an image, shape ({n_images},), got {labels.shape}.")
     return labels

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from flowdetect._images import to_rows
 from flowdetect.evaluation.images import plot_image_grid
 from flowdetect.evaluation.plots import plot_sit_classes, plot_sit_shifts
 from flowdetect.evaluation.report import Report
@@ -186,7 +187,9 @@ class SITReport(Report):
         """
         chosen = list(range(min(rows, n_rows_of(self.X))) if isinstance(rows, int) else rows)
         X = self.X.iloc[chosen] if hasattr(self.X, "iloc") else self.X[chosen]
-        lines = {CLEAN: np.asarray(X), **{name: np.asarray(sit.transform(X)) for name, sit in self.sits.items()}}
+        rows_of_X, layout = to_rows(X)
+        clean_images = layout.as_numpy().restore(np.asarray(rows_of_X))
+        lines = {CLEAN: clean_images, **{name: np.asarray(sit.transform(X)) for name, sit in self.sits.items()}}
         images = np.concatenate([line.astype(np.float64) for line in lines.values()])
         if image_shape is not None:
             images = images.reshape(len(images), *image_shape)

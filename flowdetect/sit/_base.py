@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -26,7 +25,7 @@ class PixelTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Set image_shape_, n_bins_ and n_features_in_; give the rows."""
         check_n_bins(self.n_bins)
         rows, layout = to_rows(X, self.image_shape)
-        rows = validate_data(self, rows, dtype=dtype)
+        rows, _ = to_rows(validate_data(self, rows, dtype=dtype), layout.image_shape)  # lists have a width by now
         self.image_shape_ = layout.image_shape
         self.n_bins_ = resolve_n_bins(rows, self.n_bins, layout.image_shape)
         return rows
@@ -41,7 +40,7 @@ class PixelTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 f"{type(self).__name__} was fitted on vectors and got images of shape {layout.image_shape}; fit it on "
                 f"images, or pass image_shape={layout.image_shape} at construction."
             )
-        return rows, numpy_layout(layout)
+        return rows, layout.as_numpy()
 
     def _shape(self) -> tuple[int, int, int]:
         """Give (H, W, C) of an image; vectors are a strip of 1 x D pixels."""
@@ -56,11 +55,6 @@ class PixelTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _on_grid(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Round to the nearest of the values that images in bins have."""
         return np.clip(np.rint(rows), 0, (self.n_bins_ or 1) - 1)
-
-
-def numpy_layout(layout: Layout) -> Layout:
-    """Torch's axes become numpy's: numpy images with channels first are refused everywhere in flowdetect."""
-    return replace(layout, axes="nhwc") if layout.axes == "nchw" else layout
 
 
 def check_whole(estimator: Any, name: str, low: int | None = None) -> None:

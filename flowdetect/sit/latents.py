@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, 
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect._images import to_rows
-from flowdetect.sit._base import check_whole, numpy_layout
+from flowdetect.sit._base import check_whole
 
 
 class ZeroLatents(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -115,7 +115,7 @@ class ZeroLatents(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         for level in self.flow_.latent_slices_[: self.n_factors]:
             latents[:, level] = 0.0
         zeroed, _ = to_rows(np.asarray(self.flow_.inverse_transform(latents), dtype=np.float64))
-        return numpy_layout(layout).restore(zeroed)
+        return layout.as_numpy().restore(zeroed)
 
 
 def _check_has(flow: Any, *names: str) -> None:

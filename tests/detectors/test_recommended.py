@@ -4,7 +4,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 
 from flowdetect import GlowDensity, OODDetector, RealNVPDensity, load, load_images
-from flowdetect.detectors.recommended import LIKELIHOOD_WEIGHT, log_p_value
+from flowdetect.detectors.p_values import log_p_value
+from flowdetect.detectors.recommended import LIKELIHOOD_WEIGHT
 from flowdetect.evaluation import auroc
 
 rng = np.random.default_rng(0)
