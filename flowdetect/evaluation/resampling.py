@@ -28,8 +28,9 @@ def interval_of(resampled: NDArray[np.floating]) -> tuple[float, float]:
 
 
 def resampled_means(values: NDArray[np.float64], counts: Counts) -> NDArray[np.float64]:
-    """Mean of the values (n_images,) in each resample: (n_bootstrap,)."""
-    return counts @ values / counts.sum(axis=1)
+    """Mean of the values (n_images,) in each resample: (n_bootstrap,); NaN where none was drawn."""
+    with np.errstate(invalid="ignore"):
+        return counts @ values / counts.sum(axis=1)
 
 
 class ResampledOut:
@@ -55,4 +56,5 @@ class ResampledOut:
             below += np.take(self._n_below, high, axis=1)
             below /= 2
         pairs = counts_in.sum(axis=1, dtype=np.float64) * self._n_below[:, -1]
-        return np.einsum("bi,bi->b", counts_in, below, dtype=np.float64) / pairs
+        with np.errstate(invalid="ignore"):  # NaN where none was drawn
+            return np.einsum("bi,bi->b", counts_in, below, dtype=np.float64) / pairs

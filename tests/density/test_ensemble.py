@@ -1,11 +1,12 @@
 import joblib
 import numpy as np
 import pytest
+import torch
 from scipy.special import logsumexp
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 
-from flowdetect import EnsembleDensity, GlowDensity, WAICDetector, load, load_images
+from flowdetect import EnsembleDensity, GlowDensity, RealNVPDensity, WAICDetector, load, load_images
 from flowdetect.testing import check_detector
 
 X, Y = load_images("digits")
@@ -46,6 +47,25 @@ def test_five_in_parallel_are_the_five_of_a_serial_fit():
             np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
 
 
+class CountsThreads(GaussianMixture):
+    def fit(self, X, y=None):
+        self.threads_ = torch.get_num_threads()
+        return super().fit(X)
+
+
+@pytest.mark.parametrize("backend", ["sequential", "threading"])
+def test_every_fit_has_one_thread(backend):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with joblib.parallel_config(backend, n_jobs=2):
+            ensemble = EnsembleDensity(CountsThreads(), 3, random_state=0).fit(ROWS)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert [member.threads_ for member in ensemble.members_] == [1, 1, 1]
+
+
 def test_joblibs_configuration_is_heard():
     with joblib.parallel_config("threading", n_jobs=2):
         ensemble = EnsembleDensity(mixture(), 4, random_state=0).fit(ROWS)
@@ -66,6 +86,18 @@ def test_samples_come_from_all_members(flows):
     assert samples.dtype == X.dtype
     np.testing.assert_array_equal(samples, flows.sample(50, random_state=0))
     assert (samples != flows.sample(50, random_state=1)).any()
+
+
+def test_torch_samples_and_constant_columns():
+    tensor = torch.from_numpy(X[:64])[:, None]
+    ensemble = EnsembleDensity(FLOW, 2, random_state=0).fit(tensor)
+    assert isinstance(ensemble.sample(3, random_state=0), torch.Tensor)
+    rows = np.column_stack([ROWS[:, :1], np.ones(150)])
+    with pytest.warns(UserWarning, match="constant"):
+        one = EnsembleDensity(RealNVPDensity(max_epochs=1), 1, random_state=0).fit(rows)
+    np.testing.assert_allclose(one.bits_per_dim(rows), one.members_[0].bits_per_dim(rows))
+    with pytest.raises(TypeError, match="draw from its members_ one by one"):
+        EnsembleDensity(mixture(), 2, random_state=0).fit(ROWS).sample(2)
 
 
 def test_files(flows, tmp_path):

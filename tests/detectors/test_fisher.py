@@ -1,10 +1,18 @@
 import numpy as np
 import pytest
+from pyod.models.hbos import HBOS
 from scipy.stats import combine_pvalues
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 
-from flowdetect.detectors import ComplexityDetector, FisherDetector, LikelihoodDetector, TypicalityDetector
+from flowdetect import PyODDetector
+from flowdetect.detectors import (
+    ComplexityDetector,
+    FisherDetector,
+    LikelihoodDetector,
+    TypicalityDetector,
+    WAICDetector,
+)
 
 X = np.random.default_rng(0).normal(size=(400, 30))
 BOTH = [LikelihoodDetector(None), TypicalityDetector(None)]
@@ -43,11 +51,21 @@ def test_either_alarm_is_enough(mixture):
     assert detector.predict(np.stack([np.zeros(30), np.full(30, 9.0)])).tolist() == [-1, -1]
 
 
+def test_parts_know_the_images_and_keep_their_seeds():
+    images = np.random.default_rng(0).integers(0, 256, (80, 4, 4)).astype(np.uint8)
+    parts = [ComplexityDetector(None, random_state=3), LikelihoodDetector(None)]
+    detector = FisherDetector(GaussianMixture(reg_covar=1.0), parts, random_state=0).fit(images)
+    assert detector.detectors_[0].image_shape_ == (4, 4, 1)
+    assert [each.random_state for each in detector.detectors_] == [3, 0]
+
+
 @pytest.mark.parametrize(
     ("detectors", "error", "message"),
     [
         ([], ValueError, "at least one detector, got none"),
         ([GaussianMixture()], TypeError, "needs detectors of flowdetect, .* got GaussianMixture"),
+        ([WAICDetector(None)], TypeError, "joins scores of one density, which WAICDetector is not; leave it out"),
+        ([PyODDetector(HBOS())], TypeError, "which PyODDetector is not"),
         ([LikelihoodDetector(None, contamination=2)], ValueError, "contamination"),
     ],
 )

@@ -1,9 +1,10 @@
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 
-from flowdetect import GlowDensity
+from flowdetect import EnsembleDensity, GlowDensity
 from flowdetect.detectors import LikelihoodRatioDetector
 from flowdetect.detectors.ratio import mutated
 
@@ -60,6 +61,42 @@ def test_a_background_of_ours(tmp_path):
     assert (background.weight_decay, background.conditional, background.random_state) == (0.5, False, 3)
     assert (tmp_path / "flow.background").exists()
     assert np.isfinite(detector.score_samples(X)).all()
+
+
+def test_every_density_gets_its_own_form():
+    torch = pytest.importorskip("torch")
+    images = np.random.default_rng(0).integers(0, 4, (60, 4, 4, 1)).astype(np.uint8)
+    flow = GlowDensity(n_bins=4, n_steps=1, hidden_channels=4, max_epochs=1, random_state=0)
+    foreign = GaussianMixture(reg_covar=0.1, random_state=0)
+    by_numpy = LikelihoodRatioDetector(flow, foreign, random_state=0).fit(images).score_samples(images)
+    tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
+    by_torch = LikelihoodRatioDetector(flow, foreign, random_state=0).fit(tensor)
+    np.testing.assert_allclose(by_torch.score_samples(tensor), by_numpy, rtol=1e-5)
+    rows = LikelihoodRatioDetector(flow.set_params(image_shape=(4, 4)), foreign, random_state=0)
+    np.testing.assert_allclose(
+        rows.fit(images.reshape(60, 16)).score_samples(images.reshape(60, 16)), by_numpy, rtol=1e-5
+    )
+
+
+def test_frames_keep_their_names():
+    frame = pd.DataFrame(SHARED, columns=list("abcd"))
+    detector = LikelihoodRatioDetector(GaussianMixture(), random_state=0).fit(frame)
+    assert detector.background_.feature_names_in_.tolist() == list("abcd")
+    assert np.isfinite(detector.score_samples(frame)).all()
+
+
+def test_nested_densities_get_weight_decay_and_names():
+    flow = GlowDensity(n_bins=4, n_steps=1, hidden_channels=4, max_epochs=1, conditional=True)
+    X = np.random.default_rng(0).integers(0, 4, (60, 4, 4))
+    detector = LikelihoodRatioDetector(EnsembleDensity(flow, 2), random_state=0).fit(X, np.arange(60) % 2)
+    assert detector.background_.density.weight_decay == 1.0
+    assert not detector.background_.density.conditional
+
+
+def test_seeds_of_density_and_background_differ():
+    mixtures = GaussianMixture(2, init_params="random"), GaussianMixture(3, init_params="random")
+    detector = LikelihoodRatioDetector(*mixtures, calibration_fraction=0, random_state=0).fit(SHARED)
+    assert detector.density_.random_state != detector.background_.random_state
 
 
 @pytest.mark.parametrize(

@@ -48,3 +48,19 @@ def test_a_seed_fixes_the_p_value(detector):
     X = np.random.default_rng(5).normal(size=(5, D))
     first, again = (detector.test_batch(X, random_state=1).p_value for _ in range(2))
     assert first == again
+
+
+def test_batches_larger_than_the_calibration_have_honest_p_values():
+    rng = np.random.default_rng(6)
+    density = FrozenEstimator(GaussianMixture(covariance_type="spherical").fit(rng.normal(size=(500, D))))
+    p_values = []
+    for i in range(150):
+        detector = TypicalityDetector(density).fit(rng.normal(size=(120, D)))
+        p_values.append(detector.test_batch(rng.normal(size=(100, D)), n_bootstrap=300, random_state=i).p_value)
+    for level in (0.05, 0.1):
+        assert np.mean(np.array(p_values) <= level) <= level + 3 * np.sqrt(level * (1 - level) / 150)
+
+
+def test_no_resamples(detector):
+    with pytest.raises(ValueError, match="test_batch needs n_bootstrap, a whole number >= 1, got 0"):
+        detector.test_batch(np.zeros((3, D)), n_bootstrap=0)

@@ -78,6 +78,27 @@ def test_what_could_not_be_scored_is_kept(reports):
     assert combine([*reports, report]).unscored == report.unscored != []
 
 
+class Lost:
+    def __init__(self, below=np.inf):
+        self.below = below
+
+    def score_samples(self, X):
+        means = np.asarray(X).mean(axis=1)
+        return np.where(means < self.below, np.nan, means)
+
+
+def test_a_scorer_that_failed_has_no_worst_case_it_did_not_see():
+    others = {"low": SETS["low"], "mid": SETS["mid"]}
+    scorers = {"up": Mean(), "never": Lost(), "not low": Lost(-1.2)}
+    combined = combine([ood_report(scorers, SETS["high"], others, name="high", n_bootstrap=10)])
+    worst = combined.worst().set_index("scorer")
+    assert worst.n_pairs.to_dict() == {"up": 2, "never": 0, "not low": 2}
+    assert np.isnan(worst.auroc["never"])
+    assert worst.index[-1] == "never"
+    assert "never" in str(combined)
+    assert combined.plot() is not None
+
+
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [

@@ -231,3 +231,28 @@ def test_importing_loads_neither_matplotlib_nor_torch():
         "sys.exit(any(name in sys.modules for name in ('matplotlib', 'torch', 'pyod')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_integers_reach_foreign_scorers_as_floats():
+    """GaussianMixture squares uint8 as uint8."""
+    images = np.random.default_rng(0).integers(0, 256, (80, 3, 3)).astype(np.uint8)
+    rows = images.reshape(80, 9).astype(float)
+    mixture = GaussianMixture(random_state=0).fit(rows)
+    for X in (images, images.reshape(80, 9)):
+        report = ood_report({"mixture": mixture}, X, {"same": X}, n_bootstrap=10)
+        np.testing.assert_array_equal(report.scores["mixture"]["in"], mixture.score_samples(rows))
+
+
+class OfImages(MeanScorer):
+    image_shape = None
+
+    def score_samples(self, X):
+        if X.shape[1:] != (4, 6):
+            raise ValueError(f"fitted on (4, 6), got {X.shape[1:]}")
+        return super().score_samples(X)
+
+
+def test_a_scorer_that_knows_images_is_not_asked_for_rows_instead():
+    X = np.zeros((5, 4, 6))
+    report = ood_report({"s": OfImages()}, X, {"turned": X.transpose(0, 2, 1)}, n_bootstrap=10)
+    assert [(problem.set_name, len(problem.rows)) for problem in report.unscored] == [("turned", 5)]

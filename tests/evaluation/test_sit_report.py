@@ -183,6 +183,7 @@ def test_a_scorer_that_is_not_fitted(X):
         (([Bits()], [GaussianMixture()]), TypeError, "Each of sits needs transform, which 'GaussianMixture"),
         (([Add()], [Add()]), TypeError, "Each of scorers needs score_samples, which 'Add'"),
         (([Bits()], {"none": Add()}), ValueError, "A SIT is called 'none'"),
+        (([Bits()], [Add()], ["all"] * 60), ValueError, "A class of y is called 'all'"),
         (([Bits()], [Add()], [0, 1]), ValueError, r"y must hold one label an image, shape \(60,\), got \(2,\)"),
     ],
 )
@@ -195,3 +196,24 @@ def test_refusals(X, arguments, error, message):
 def test_functions_are_transformers_too(X):
     report = sit_report([Bits()], X, {"half": FunctionTransformer(lambda X: X / 2)}, n_bootstrap=10)
     assert cell(report, "Bits", "half")["shift"] == pytest.approx(-X.reshape(60, -1).mean() / 2)
+
+
+def test_infinite_scores_are_named_and_left_out(X):
+    class Tophat:
+        def score_samples(self, rows):
+            means = np.asarray(rows).reshape(len(rows), -1).mean(axis=1)
+            return np.where(means > 5.2, -np.inf, means)
+
+    report = sit_report({"t": Tophat()}, X, [Add(0.01)], np.arange(60) // 3, n_bootstrap=20)
+    assert report.unscored[0].reason == "the score is infinite"
+    found = cell(report, "t", "Add(value=0.01)")
+    assert 0 < found.n_images < 60
+    assert np.isfinite(found[["shift", "shift_low", "shift_high"]].to_numpy(float)).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_examples_of_torch_images(channels):
+    torch = pytest.importorskip("torch")
+    images = torch.randint(0, 256, (12, channels, 4, 4), dtype=torch.uint8)
+    report = sit_report([Bits()], images, [Translate(dx=1)], n_bootstrap=5)
+    assert len(report.plot_examples(3).images) == 6

@@ -6,14 +6,16 @@ from unittest import SkipTest
 import numpy as np
 import pytest
 from detector_table import ASK_FOR_MORE, DETECTORS
+from pyod.models.hbos import HBOS
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import SkipTestWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
+from sklearn.utils import Bunch
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from flowdetect import detectors
+from flowdetect import EnsembleDensity, PyODDetector, WAICDetector, detectors
 from flowdetect.detectors import BaseDetector, LikelihoodDetector
 from flowdetect.testing import check_detector
 
@@ -31,7 +33,8 @@ def gaussian(**parameters):
 
 def checked_by_scikit_learn():
     makers = (make for name, make in DETECTORS.items() if not name.endswith(", images"))
-    return [make(gaussian()) for make in makers]
+    members = [EnsembleDensity(gaussian(), 2), WAICDetector(gaussian(), 2)]
+    return [*(make(gaussian()) for make in makers), *members, PyODDetector(HBOS())]
 
 
 def test_every_public_detector_is_in_the_table():
@@ -55,14 +58,49 @@ def test_laws_without_held_out_rows(make):
     check_detector(make(gaussian(), calibration_fraction=0), X_IN, X_OUT)
 
 
-@for_all_detectors
-def test_p_values_of_new_rows_from_the_same_source_are_roughly_uniform(make):
-    density = FrozenEstimator(gaussian().fit(X_IN))
+class Terms(BaseEstimator):
+    """A density with nine terms and forty gradient norms, all independent."""
+
+    def fit(self, X, y=None):
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def score_samples(self, X):
+        return self.likelihood_terms(X).log_pz
+
+    def likelihood_terms(self, X):
+        levels = np.asarray(X)[:, :8]
+        return Bunch(log_pz=levels.sum(axis=1), log_pz_levels=levels, log_det_levels=levels**3)
+
+    def layer_gradient_norms(self, X):
+        return np.exp(np.asarray(X))
+
+
+def false_alarms(make, n_repeats=40, n_rows=150):
+    """Share of fresh rows with p-values of at most 1, 5 and 10 %, and how many rows that were."""
     rng = np.random.default_rng(2)
-    detector = make(density).fit(rng.normal(size=(1000, 4)))
-    p_values = detector.p_values(rng.normal(size=(1000, 4)))
-    for level in (0.1, 0.3, 0.5, 0.9):
-        assert np.mean(p_values <= level) == pytest.approx(level, abs=0.06)
+    found = []
+    for _ in range(n_repeats):
+        detector = make(FrozenEstimator(Terms().fit(np.zeros((1, 40))))).fit(rng.normal(size=(n_rows, 40)))
+        found.append(detector.p_values(rng.normal(size=(100, 40))))
+    p_values = np.concatenate(found)
+    return [float(np.mean(p_values <= level)) for level in LEVELS], len(p_values)
+
+
+LEVELS = (0.01, 0.05, 0.1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in (DETECTORS | ASK_FOR_MORE) if "image" not in name and not name.startswith(("Lik", "WAIC"))],
+)
+def test_false_alarms_are_as_rare_as_p_values_say(name):
+    """Rows within one fit share its calibration rows, so that the error is that of the fits, not of the rows."""
+    shares, _ = false_alarms((DETECTORS | ASK_FOR_MORE)[name])
+    for share, level in zip(shares, LEVELS, strict=True):
+        per_fit = np.sqrt(level * (1 - level) * (1 / 75 + 1 / 100))  # calibration rows and fresh rows
+        assert share <= level + 3 * per_fit / np.sqrt(40)
+        assert share >= level - 3 * per_fit / np.sqrt(40) - 1 / 76  # p-values are whole multiples of 1 / 76
 
 
 class Mapped(BaseEstimator):
