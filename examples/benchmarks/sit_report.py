@@ -1,6 +1,6 @@
-"""What `sit_report` costs beside the bare scoring calls that it needs: 10,000 images, 6 SITs, 3 scorers.
+"""What `sit_report` costs beside the bare scoring calls that it needs: 6 SITs, 3 scorers.
 
-    FLOWDETECT_DATA=folder python examples/benchmarks/sit_report.py [--quick]
+    FLOWDETECT_DATA=folder python examples/benchmarks/sit_report.py [--quick] [--images 10000]
 
 Glow with affine and with additive couplings, of the default size, and a detector on the first; the test images of
 Fashion-MNIST with their labels, those of MNIST as the outside set. The models are trained for a few steps only: speed
@@ -22,8 +22,9 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="500 images, tiny networks")
+    parser.add_argument("--images", type=int, default=10_000)
     args = parser.parse_args()
-    n, size = (500, {"n_steps": 1, "hidden_channels": 8}) if args.quick else (10_000, {})
+    n, size = (500, {"n_steps": 1, "hidden_channels": 8}) if args.quick else (args.images, {})
     X_train = load_images("fashion_mnist")[0][:640]
     (X, y), X_out = load_images("fashion_mnist", "test"), load_images("mnist", "test")[0][:n]
     X, y = X[:n], y[:n]
