@@ -124,7 +124,7 @@ def constant_images(
 
     Returns
     -------
-    X : (n_images, *image_shape) array of uint8; of int64 if n_bins is above 256
+    X : (n_images, H, W) or (n_images, H, W, C) array of uint8; of int64 if n_bins is above 256
 
     Raises
     ------
@@ -161,7 +161,7 @@ def random_images(
 
     Returns
     -------
-    X : (n_images, *image_shape) array of uint8; of int64 if n_bins is above 256
+    X : (n_images, H, W) or (n_images, H, W, C) array of uint8; of int64 if n_bins is above 256
 
     Raises
     ------
