@@ -5,8 +5,8 @@ Two moons
 A table with two columns, whose rows lie on two half circles. RealNVP learns a map from the moons to a normal
 distribution; it gives a density that integrates to 1, samples, and a picture of how it bends the plane.
 
-Training stops here after 80 epochs, for the sake of the page. By default it goes on until held-out rows gain no more, some
-minutes, and ends at -1.038 nats a row.
+Training stops here after 80 epochs, for the sake of the page. By default it goes on until held-out rows gain no more,
+some minutes, and ends at -1.038 nats a row.
 """
 
 import matplotlib.pyplot as plt
