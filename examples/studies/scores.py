@@ -133,7 +133,7 @@ def study(args: argparse.Namespace, name: str) -> dict[str, Any]:
         "sits": sits.to_frame().to_dict("records"),
         "unscored": [str(problem) for problem in (*report.unscored, *sits.unscored)],
     }
-    stored.write_text(json.dumps(found, indent=0) + "\n")
+    stored.write_text(json.dumps(found) + "\n")
     return found
 
 
@@ -173,7 +173,7 @@ def main() -> None:
     )
     text = f"{combined}\n\n{unscored}\n\n{combined.worst().round(3).to_string()}\n\n{alarm_table(found)}\n\n{told}\n"
     (folder / "scores.txt").write_text(text)
-    (folder / "scores.json").write_text(json.dumps(found, indent=0) + "\n")
+    (folder / "scores.json").write_text(json.dumps(found) + "\n")
     combined.plot().figure.savefig(folder / "scores.png", dpi=110)
     print(text)
 

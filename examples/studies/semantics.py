@@ -156,9 +156,9 @@ class Study:
             "seconds of training": self.seconds,
             "accuracies": accuracies,
             "unscored": [str(problem) for report in reports.values() for problem in report.unscored],
-            "reports": {key: report.to_frame().round(5).to_dict("records") for key, report in reports.items()},
+            "reports": {key: _records(report) for key, report in reports.items()},
         }
-        (self.folder / f"{self.name}.json").write_text(json.dumps(numbers, indent=0) + "\n")
+        (self.folder / f"{self.name}.json").write_text(json.dumps(numbers) + "\n")
         told = "\n\n".join(f"{key}\n\n{report}" for key, report in reports.items())
         right = "\n".join(f"{sit:20} {share:.4f}" for sit, share in accuracies.items())
         text = f"{self.name}\n\n{told}\n\naccuracy of a classifier\n\n{right}\n"
@@ -181,6 +181,11 @@ class Study:
         figures["noise_examples"] = noisy.plot_examples(first).figure
         for key, figure in figures.items():
             figure.savefig(self.folder / f"{self.name}_{key}.png", dpi=110)
+
+
+def _records(report: SITReport) -> list[dict[str, Any]]:
+    frame = report.to_frame().round(5)
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")  # JSON has no NaN
 
 
 def main() -> None:

@@ -67,6 +67,8 @@ class BaseDetector(OutlierMixin, BaseEstimator):
     go on in that layout to a density that knows images, that is one with an `image_shape` parameter, and as rows of
     floats to all others. Frames go on as they are.
 
+    A score that learns from rows itself learns from every other calibration row; p-values compare with the rest.
+
     `offset_` comes from rows most of which the density was trained on. For a held-out threshold, freeze a fitted
     density and fit the detector on other rows.
 

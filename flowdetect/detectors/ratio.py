@@ -47,7 +47,7 @@ class LikelihoodRatioDetector(BaseDetector):
         Share of the rows given to `fit` that are to be called outliers.
     calibration_fraction : float in [0, 1), default=0.1
         Share of the rows given to `fit` that no density is trained on, and which p-values compare with; see
-        `BaseDetector`. A frozen density's background is trained on all rows.
+        `BaseDetector`. A frozen density's background is trained on every other row.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the seeds within the densities that are None.
 
