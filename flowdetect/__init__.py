@@ -21,11 +21,12 @@ if TYPE_CHECKING:
         LikelihoodRatioDetector,
         OODDetector,
         ScaleDetector,
+        TransformDetector,
         TypicalityDetector,
         WAICDetector,
     )
     from flowdetect.detectors.pyod import FlowOD, PyODDetector, to_pyod
-    from flowdetect.evaluation import combine, ood_report, sit_report
+    from flowdetect.evaluation import combine, ood_report, second_order_gap, sit_report
     from flowdetect.sit import AddNoise, Contrast, Flip, Gray, Rotate90, Translate, ZeroLatents
 
 __version__ = "0.1.0"
@@ -50,6 +51,7 @@ __all__ = [
     "RealNVPDensity",
     "Rotate90",
     "ScaleDetector",
+    "TransformDetector",
     "Translate",
     "TypicalityDetector",
     "WAICDetector",
@@ -61,6 +63,7 @@ __all__ = [
     "load_images",
     "ood_report",
     "random_images",
+    "second_order_gap",
     "sit_report",
     "to_pyod",
 ]
@@ -85,6 +88,7 @@ _HOMES = {
     "RealNVPDensity": "density",
     "Rotate90": "sit",
     "ScaleDetector": "detectors",
+    "TransformDetector": "detectors",
     "Translate": "sit",
     "TypicalityDetector": "detectors",
     "WAICDetector": "detectors",
@@ -95,6 +99,7 @@ _HOMES = {
     "load_images": "datasets",
     "ood_report": "evaluation",
     "random_images": "datasets",
+    "second_order_gap": "evaluation",
     "sit_report": "evaluation",
     "to_pyod": "detectors.pyod",
 }

@@ -44,6 +44,7 @@ OURS = {
     "RealNVPDensity": "flowdetect.density",
     "Rotate90": "flowdetect.sit",
     "ScaleDetector": "flowdetect.detectors",
+    "TransformDetector": "flowdetect.detectors",
     "Translate": "flowdetect.sit",
     "TypicalityDetector": "flowdetect.detectors",
     "WAICDetector": "flowdetect.detectors",

@@ -39,6 +39,7 @@ from flowdetect import (
     LikelihoodDetector,
     LikelihoodRatioDetector,
     OODDetector,
+    PixelCNNDensity,
     ScaleDetector,
     Translate,
     TypicalityDetector,
@@ -52,6 +53,8 @@ from flowdetect.detectors.ratio import mutated
 from flowdetect.evaluation import OODReport
 
 PAIRS = {"fashion_mnist": "mnist", "mnist": "fashion_mnist", "cifar10": "svhn", "svhn": "cifar10"}
+PIXELCNN = "pixelcnn++"
+SHARES = {"density": 0.7, "background": 0.3, PIXELCNN: 0.9}  # of the minutes that a score may train its models
 HELD_OUT, N_GRADIENTS, LEVELS = 0.1, 500, (0.01, 0.05, 0.1)
 SITS = {"1 pixel left": Translate(dx=-1), "mirrored": Flip(), "noise": AddNoise(0.001, random_state=SEED)}
 
@@ -68,23 +71,31 @@ def images_of(name: str, n_tests: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def trained(args: argparse.Namespace, name: str, role: str, X: np.ndarray) -> tuple[BaseDensity, float]:
-    """Load or train a density for at most so many minutes; give the seconds too."""
-    path = Path(args.models) / f"scores-{name}-{role}-{args.minutes:g}.safetensors"
+    """Load or train a density for its share of the minutes; give the seconds too."""
+    minutes = args.minutes * SHARES[role]
+    path = Path(args.models) / f"scores-{name}-{role}-{minutes:g}.safetensors"
     told = path.with_suffix(".json")
     if not told.exists():
-        size = {"n_steps": 1, "hidden_channels": 8} if args.quick else {}
-        probe = GlowDensity(max_epochs=1, early_stopping=False, random_state=SEED, **size)
+        density = density_of(args, role).set_params(max_epochs=1, early_stopping=False, random_state=SEED)
         n_probe = min(len(X), 64 * 20)
         started = time.perf_counter()
-        probe.fit(X[:n_probe])
+        density.fit(X[:n_probe])
         epoch = (time.perf_counter() - started) * len(X) / n_probe
-        n_epochs = max(1, min(int(60 * args.minutes / epoch), 40))
-        weight_decay = 1.0 if role == "background" else 0.0
-        density = probe.set_params(max_epochs=n_epochs, verbose=1, weight_decay=weight_decay)
+        n_epochs = max(1, min(int(60 * minutes / epoch), 40))
+        density.set_params(max_epochs=n_epochs, verbose=1)
         started = time.perf_counter()
         loaded_or_fitted(path, density, X)
         told.write_text(json.dumps({"epochs": n_epochs, "seconds": time.perf_counter() - started}))
     return loaded_or_fitted(path, GlowDensity(), X), json.loads(told.read_text())["seconds"]
+
+
+def density_of(args: argparse.Namespace, role: str) -> BaseDensity:
+    """Make the density of a role, not fitted."""
+    if role == PIXELCNN:
+        sizes = {"n_filters": 8 if args.quick else 32, "n_blocks": 1}
+        return PixelCNNDensity(variant="pixelcnn++", **sizes)
+    sizes = {"n_steps": 1, "hidden_channels": 8} if args.quick else {}
+    return GlowDensity(weight_decay=1.0 if role == "background" else 0.0, **sizes)
 
 
 def fitted_detectors(density: BaseDensity, background: BaseDensity, X: np.ndarray) -> dict[str, Any]:
@@ -154,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny models on 1,280 images, 200 tests, a few minutes")
     parser.add_argument("--sets", nargs="+", default=list(PAIRS), choices=list(PAIRS))
-    parser.add_argument("--minutes", type=float, default=8, help="of training, each model")
+    parser.add_argument("--minutes", type=float, default=14, help="of training, all models of a score")
     parser.add_argument("--tests", type=int, default=2000)
     parser.add_argument("--results", default="results")
     parser.add_argument("--models", default="models")

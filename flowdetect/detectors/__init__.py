@@ -11,6 +11,7 @@ from flowdetect.detectors.likelihood import LikelihoodDetector
 from flowdetect.detectors.ratio import LikelihoodRatioDetector
 from flowdetect.detectors.recommended import OODDetector
 from flowdetect.detectors.terms import DoSEDetector, ScaleDetector
+from flowdetect.detectors.transform import TransformDetector
 from flowdetect.detectors.typicality import TypicalityDetector
 from flowdetect.detectors.waic import WAICDetector
 
@@ -24,6 +25,7 @@ __all__ = [
     "LikelihoodRatioDetector",
     "OODDetector",
     "ScaleDetector",
+    "TransformDetector",
     "TypicalityDetector",
     "WAICDetector",
 ]

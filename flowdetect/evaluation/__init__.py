@@ -1,5 +1,6 @@
 """From scores to answers: metrics with intervals, reports on many scorers and sets, and their pictures."""
 
+from flowdetect.evaluation.analysis import SecondOrderGap, second_order_gap
 from flowdetect.evaluation.combined import CombinedReport, combine
 from flowdetect.evaluation.images import plot_image_grid, plot_pixel_likelihood
 from flowdetect.evaluation.metrics import aupr_in, aupr_out, auroc, bootstrap_interval, fpr_at_95_tpr
@@ -12,6 +13,7 @@ __all__ = [
     "CombinedReport",
     "OODReport",
     "SITReport",
+    "SecondOrderGap",
     "aupr_in",
     "aupr_out",
     "auroc",
@@ -25,5 +27,6 @@ __all__ = [
     "plot_score_histograms",
     "plot_sit_classes",
     "plot_sit_shifts",
+    "second_order_gap",
     "sit_report",
 ]

@@ -14,6 +14,7 @@ from flowdetect.detectors import (
     LikelihoodRatioDetector,
     OODDetector,
     ScaleDetector,
+    TransformDetector,
     TypicalityDetector,
     WAICDetector,
 )
@@ -28,6 +29,8 @@ DETECTORS = {
     "LikelihoodRatioDetector": LikelihoodRatioDetector,
     "OODDetector, tables": OODDetector,
     "OODDetector, images": partial(OODDetector, image_shape=(2, 2)),
+    "TransformDetector, images": partial(TransformDetector, image_shape=(2, 2)),
+    "TransformDetector, tables": partial(TransformDetector, transforms="shaking"),
     "TypicalityDetector": TypicalityDetector,
 }
 
