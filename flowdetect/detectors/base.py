@@ -93,7 +93,12 @@ class BaseDetector(OutlierMixin, BaseEstimator):
 
     image_shape: Any = None  # detectors with a parameter of this name overwrite it
     needs: tuple[str, ...] = ()  # methods of the density beyond fit and score_samples
-    learns = False  # whether the score learns from rows itself; p-values then compare with other rows
+
+    @property
+    def learns(self) -> bool:
+        """Whether the score learns from rows itself; p-values then compare with other rows."""
+        return False
+
     image_shape_: tuple[int, int, int] | None
 
     def __init__(

@@ -15,9 +15,9 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
 from flowdetect.detectors.base import BaseDetector
+from flowdetect.detectors.calibration import log_p_value
 from flowdetect.detectors.complexity import ComplexityDetector
 from flowdetect.detectors.likelihood import LikelihoodDetector
-from flowdetect.detectors.p_values import log_p_value
 from flowdetect.detectors.waic import WAICDetector
 
 

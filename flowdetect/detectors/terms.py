@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 from flowdetect.detectors.base import BaseDetector
+from flowdetect.detectors.calibration import log_kernel_density
 
 N_DECIMALS = 6  # of a decision function
 SMALLEST_SPREAD = 1e-9  # of a statistic, relative to its size; below it is constant and says nothing
@@ -201,11 +201,7 @@ class DoSEDetector(BaseDetector):
         values = np.stack([found[name] for name in self.statistic_names_], axis=1)
         if self.kind == "svm":
             return np.round(self.svm_.decision_function(values), N_DECIMALS)  # support vectors shall tie
-        scaler = StandardScaler().fit(self.calibration_statistics_)
-        known, asked = scaler.transform(self.calibration_statistics_).T, scaler.transform(values).T  # (J, n)
-        kernels = (KernelDensity(bandwidth="scott").fit(column[:, None]) for column in known)
-        found_each = [kernel.score_samples(column[:, None]) for kernel, column in zip(kernels, asked, strict=True)]
-        return np.sum(found_each, axis=0)
+        return log_kernel_density(values, self.calibration_statistics_)
 
 
 SUMMED = ("log_pz", "log_det", "log_class")  # the terms whose sum is the score of a flow

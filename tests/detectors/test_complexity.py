@@ -1,5 +1,7 @@
+import importlib.util
 import io
 
+import imagecodecs
 import numpy as np
 import pandas as pd
 import PIL.features
@@ -14,9 +16,11 @@ from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from flowdetect.detectors import ComplexityDetector, LikelihoodDetector
-from flowdetect.detectors.complexity import CODECS, encode
+from flowdetect.detectors.codecs import CODECS, encode
 
 DIGITS = load_digits().data[:200]  # (200, 64), whole numbers 0..16
 
@@ -48,6 +52,8 @@ def textures(blur, n, seed):
 
 
 def decode(code, mode):
+    if code[:2] == b"\xff\x0a" or code[4:8] == b"JXL ":
+        return imagecodecs.jpegxl_decode(code)
     return np.asarray(Image.open(io.BytesIO(code)).convert(mode))
 
 
@@ -67,9 +73,16 @@ class TestCodecs:
 
     def test_length_is_that_of_the_shortest_file(self):
         X = textures(1, 6, seed=0)
-        each = [[8 * len(encode(image, codec)) for codec in CODECS] for image in X]
+        each = [[8 * len(encode(image, codec)) for codec in ("png", "webp", "jpeg2000")] for image in X]
         np.testing.assert_array_equal(fitted(X).code_lengths(X), np.min(each, axis=1))
         np.testing.assert_array_equal(fitted(X, codecs=["png"]).code_lengths(X), np.array(each)[:, 0])
+
+    def test_jpeg_xl_is_one_of_the_codecs(self):
+        X = textures(3, 4, seed=0)
+        lengths = fitted(X, codecs=("jpegxl",)).code_lengths(X)
+        np.testing.assert_array_equal(lengths, [8 * len(encode(image, "jpegxl")) for image in X])
+        both = np.minimum(lengths, fitted(X).code_lengths(X))
+        np.testing.assert_array_equal(fitted(X, codecs=CODECS).code_lengths(X), both)
 
     def test_noise_is_longer_than_texture_and_texture_than_a_flat_image(self):
         X = np.concatenate([np.full((1, 16, 16), 99, np.uint8), textures(3, 1, 0), textures(0, 1, 0)])
@@ -99,6 +112,34 @@ class TestScore:
         other = fitted(DIGITS, FlatDensity(17, log_likelihood=-50.0), image_shape=(8, 8))
         np.testing.assert_array_equal(one.predict(DIGITS), other.predict(DIGITS))
         np.testing.assert_array_equal(one.p_values(DIGITS), other.p_values(DIGITS))
+
+
+class TestMixture:
+    def test_log_density_of_complexity_and_log_pz(self):
+        class Latent(FlatDensity):
+            def likelihood_terms(self, X):
+                return {"log_pz": np.asarray(X, dtype=float).reshape(len(X), -1).mean(axis=1)}
+
+        X = textures(1, 300, 0)
+        detector = fitted(X, FrozenEstimator(Latent(256).fit(X)), kind="mixture")
+        assert detector.learns
+        pairs = np.stack([detector.code_lengths(X), X.reshape(300, -1).mean(axis=1)], axis=1)
+        np.testing.assert_allclose(detector.score_samples(X), detector.mixture_.score_samples(pairs))
+        mixtures = [
+            make_pipeline(StandardScaler(), GaussianMixture(k, random_state=0)).fit(pairs[::2]) for k in range(1, 6)
+        ]
+        criteria = [each[-1].bic(each[0].transform(pairs[::2])) for each in mixtures]
+        assert detector.mixture_[-1].n_components == 1 + np.argmin(criteria)
+
+    def test_finds_the_simple_and_the_complex(self):
+        X = textures(1, 400, 0)
+        detector = fitted(X, GaussianMixture(reg_covar=100.0, random_state=0), kind="mixture")
+        for blur in (0, 3):
+            assert np.median(detector.p_values(textures(blur, 50, 1))) < 0.05
+
+    def test_unknown_kind(self):
+        with pytest.raises(ValueError, match='needs kind="difference" or "mixture", got'):
+            fitted(DIGITS, image_shape=(8, 8), kind="sum")
 
 
 class TestValues:
@@ -204,14 +245,19 @@ class TestTables:
 class TestErrors:
     @pytest.mark.parametrize("codecs", [(), "png", None, ("gif",), ("png", "flif"), ("png", 3)])
     def test_codecs(self, codecs):
-        with pytest.raises(ValueError, match="at least one of 'png', 'webp', 'jpeg2000', got"):
+        with pytest.raises(ValueError, match="at least one of 'png', 'webp', 'jpeg2000', 'jpegxl', got"):
             fitted(DIGITS, image_shape=(8, 8), codecs=codecs)
 
     def test_pillow_without_a_codec(self, monkeypatch):
         monkeypatch.setattr(PIL.features, "check", lambda feature: feature != "webp")
-        with pytest.raises(ValueError, match=r"cannot write 'webp'.*codecs=\('png', 'jpeg2000'\)"):
+        with pytest.raises(ValueError, match=r"cannot write 'webp'.*codecs=\('png', 'jpeg2000', 'jpegxl'\)"):
             fitted(DIGITS, image_shape=(8, 8))
         fitted(DIGITS, image_shape=(8, 8), codecs=("png",))
+
+    def test_jpeg_xl_needs_imagecodecs(self, monkeypatch):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(ValueError, match=r"cannot write 'jpegxl', which imagecodecs does: pip install 'flowdetect"):
+            fitted(DIGITS, image_shape=(8, 8), codecs=("jpegxl",))
 
     def test_too_many_bins_are_refused_before_training(self):
         class ImageDensity(FlatDensity):

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
+from scipy.stats import gaussian_kde
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 
-from flowdetect import GlowDensity, OODDetector, RealNVPDensity, load, load_images
-from flowdetect.detectors.p_values import log_p_value
-from flowdetect.detectors.recommended import LIKELIHOOD_WEIGHT
+from flowdetect import GlowDensity, OODDetector, PixelCNNDensity, RealNVPDensity, load, load_images
+from flowdetect.detectors.calibration import log_p_value
 from flowdetect.evaluation import auroc
 
 rng = np.random.default_rng(0)
@@ -32,15 +32,31 @@ def test_the_density_follows_the_data():
     images = rng.integers(0, 256, (40, 4, 4)).astype(np.uint8)
     detector = OODDetector(random_state=0)
     detector._check_X(images, reset=True)
-    assert isinstance(detector._template(), GlowDensity)
+    assert isinstance(detector._template(), PixelCNNDensity)
     assert detector._template().image_shape == (4, 4, 1)
 
 
-def test_the_louder_of_two_alarms_counts(on_digits):
+def test_how_usual_likelihood_and_complexity_are(on_digits):
     X = load_images("digits", "test")[0][:50]
-    both = {name: log_p_value(scores, on_digits._tails[name]) for name, scores in on_digits._both(X).items()}
-    expected = np.minimum(both["complexity"], both["likelihood"] + np.log(LIKELIHOOD_WEIGHT))
-    np.testing.assert_array_equal(on_digits.score_samples(X), expected)
+    log_p = on_digits.density_.score_samples(X)
+    complexity = log_p / np.log(2) + on_digits.code_lengths(X)
+    known = on_digits.calibration_statistics_
+    expected = [
+        gaussian_kde(column)(asked)
+        for column, asked in zip(known.T, [np.minimum(complexity, np.median(known[:, 0])), log_p], strict=True)
+    ]
+    found = on_digits.score_samples(X)
+    wanted = np.log(expected).sum(axis=0)  # up to the unit of the statistics
+    np.testing.assert_allclose(found - found[0], wanted - wanted[0], rtol=0.05, atol=0.1)
+
+
+def test_tables_keep_all_calibration_rows_for_p_values():
+    X = rng.normal(size=(400, 3))
+    mixture = FrozenEstimator(GaussianMixture(random_state=0).fit(X))
+    assert len(OODDetector(mixture).fit(X).calibration_scores_) == 400
+    images = np.arange(16) + rng.integers(0, 4, (400, 16))
+    mixture = FrozenEstimator(GaussianMixture(random_state=0, reg_covar=1.0).fit(images))
+    assert len(OODDetector(mixture, image_shape=(4, 4)).fit(images).calibration_scores_) == 200
 
 
 def test_both_directions(on_digits):

@@ -22,6 +22,7 @@ from flowdetect.detectors import (
 DETECTORS = {
     "LikelihoodDetector": LikelihoodDetector,
     "ComplexityDetector, tables": ComplexityDetector,
+    "ComplexityDetector, mixture": partial(ComplexityDetector, kind="mixture"),
     "ComplexityDetector, images": partial(ComplexityDetector, image_shape=(2, 2)),
     "DoSEDetector": DoSEDetector,
     "DoSEDetector, svm": partial(DoSEDetector, kind="svm"),

@@ -1,0 +1,85 @@
+"""Lossless codecs: how many bits an image takes, on its own and without a model."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BITS_PER_BYTE = 8
+
+# name: (Pillow's name of the format, of the library behind it, options for the shortest code in good time)
+BY_PILLOW: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "png": ("PNG", "zlib", {"compress_level": 9}),
+    "webp": ("WEBP", "webp", {"lossless": True, "method": 2, "quality": 50}),
+    "jpeg2000": ("JPEG2000", "jpg_2000", {"irreversible": False, "no_jp2": True}),  # the bare code, no container
+}
+JPEG_XL_EFFORT = 3  # of 1 to 9
+CODECS = (*BY_PILLOW, "jpegxl")
+
+
+def encode(image: NDArray[np.uint8], codec: str) -> bytes:
+    """Code an image without loss.
+
+    Parameters
+    ----------
+    image : (H, W) or (H, W, 3) array of uint8
+    codec : "png", "webp", "jpeg2000" or "jpegxl"
+
+    Returns
+    -------
+    code : bytes
+        A whole file; for "jpeg2000" and "jpegxl" a bare codestream.
+    """
+    if codec == "jpegxl":
+        import imagecodecs
+
+        return bytes(imagecodecs.jpegxl_encode(np.ascontiguousarray(image), lossless=True, effort=JPEG_XL_EFFORT))
+    from PIL import Image
+
+    file_format, _, options = BY_PILLOW[codec]
+    if codec == "jpeg2000":
+        # wavelet levels cost a header each: none below 32 pixels, one from there on, two from 64, at most 5; the
+        # codec itself refuses more than fit into the shorter side
+        resolutions = min(max(min(image.shape[:2]).bit_length() - 4, 1), 6)
+        options = {**options, "num_resolutions": resolutions, "mct": int(image.ndim == 3)}  # mct: RGB -> luma, chroma
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format=file_format, **options)
+    return file.getvalue()
+
+
+def shortest_code(image: NDArray[np.uint8], codecs: tuple[str, ...]) -> int:
+    """Give the length of the shortest codec's file, bits."""
+    return min(BITS_PER_BYTE * len(encode(image, codec)) for codec in codecs)
+
+
+def check_codecs(owner: str, codecs: Any) -> None:
+    """Refuse codecs that are not known, or that are not installed here."""
+    known = ", ".join(repr(name) for name in CODECS)
+    chosen = codecs if isinstance(codecs, tuple | list) else ()
+    unknown = [name for name in chosen if name not in CODECS]
+    if unknown or not chosen:
+        raise ValueError(
+            f"{owner} needs codecs, a tuple of at least one of {known}, got {codecs!r}"
+            + (f", of which {unknown[0]!r} is unknown." if unknown else ".")
+        )
+    for codec in chosen:
+        if not _at_hand(codec):
+            others = tuple(name for name in CODECS if _at_hand(name))
+            remedy = (
+                "which imagecodecs does: pip install 'flowdetect-ood[codecs]'"
+                if codec == "jpegxl"
+                else "since Pillow was installed without it; install one of Pillow's own wheels"
+            )
+            raise ValueError(f"{owner} cannot write {codec!r}, {remedy}, or use codecs={others!r}.")
+
+
+def _at_hand(codec: str) -> bool:
+    if codec == "jpegxl":
+        return importlib.util.find_spec("imagecodecs") is not None
+    from PIL import features
+
+    return bool(features.check(BY_PILLOW[codec][1]))
