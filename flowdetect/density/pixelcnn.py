@@ -24,12 +24,12 @@ from flowdetect._images import check_on_grid, draw_seed
 from flowdetect.density._inputs import check_temperature
 from flowdetect.density.base import DRAWN_AT_ONCE, BaseDensity
 from flowdetect.density.model import DensityModel
-from flowdetect.nets.causal import Block, CausalNet, GatedBlock, MaskedBlock, ResidualBlock, Stage
+from flowdetect.nets.causal import Block, CausalNet, GatedBlock, MaskedBlock, PointwiseBlock, ResidualBlock, Stage
 from flowdetect.nets.heads import CategoricalHead, LogisticMixtureHead
 from flowdetect.nets.masked import CausalConv, Dropout, MaskedMLP
 
 MAX_STAGES = 3
-FIRST_KERNEL = 7  # "pixelcnn" and "gated"
+FIRST_KERNEL = 7  # "pixelcnn", "local" and "gated"
 PROGRESS_AFTER = 2.0  # seconds of sampling
 
 
@@ -133,10 +133,11 @@ class PixelCNNDensity(BaseDensity):
 
     Parameters
     ----------
-    variant : "pixelcnn", "gated" or "pixelcnn++", default "gated"
+    variant : "pixelcnn", "local", "gated" or "pixelcnn++", default "gated"
         "pixelcnn": masked convolutions in one stream, which has a blind spot to the upper right; "gated": two streams
-        with gates, without it; "pixelcnn++": two streams of residual blocks at up to three resolutions. Without effect
-        on tables.
+        with gates, without it; "pixelcnn++": two streams of residual blocks at up to three resolutions; "local": as
+        "pixelcnn", but no pixel depends on one more than 3 rows above or 3 columns aside, as a background for
+        `LikelihoodRatioDetector`. Without effect on tables.
     likelihood : "logistic_mixture" or "categorical", default "logistic_mixture"
         "categorical" has a probability for each value, and needs data in bins.
     n_filters : int, default 32
@@ -178,6 +179,8 @@ class PixelCNNDensity(BaseDensity):
     ----------
     Conditional Image Generation with PixelCNN Decoders (van den Oord et al.), 2016, https://arxiv.org/abs/1606.05328
     PixelCNN++ (Salimans et al.), 2017, https://arxiv.org/abs/1701.05517
+    The local variant: On the Out-of-distribution Generalization of Probabilistic Image Modelling (Zhang et al.), 2021,
+    https://arxiv.org/abs/2109.02639
 
     Examples
     --------
@@ -203,7 +206,7 @@ class PixelCNNDensity(BaseDensity):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseDensity._parameter_constraints,
-        "variant": [StrOptions({"pixelcnn", "gated", "pixelcnn++"})],
+        "variant": [StrOptions({"pixelcnn", "local", "gated", "pixelcnn++"})],
         "likelihood": [StrOptions({"logistic_mixture", "categorical"})],
         "n_filters": [Interval(Integral, 1, None, closed="left")],
         "n_blocks": [Interval(Integral, 1, None, closed="left")],
@@ -334,11 +337,12 @@ def causal_net(
     """Build the network of a variant for images (C, H, W)."""
     c, height, width = event_shape
     half = FIRST_KERNEL // 2
-    if variant == "pixelcnn":
+    if variant in ("pixelcnn", "local"):
         mask = torch.ones(half + 1, FIRST_KERNEL)
         mask[half, half:] = 0  # "A": neither the pixel itself nor what is right of it
         first = CausalConv(c, channels, (half + 1, FIRST_KERNEL), half, half, mask=mask)
-        blocks: list[Block] = [MaskedBlock(channels, n_classes, dropout) for _ in range(n_blocks)]
+        kind = MaskedBlock if variant == "pixelcnn" else PointwiseBlock
+        blocks: list[Block] = [kind(channels, n_classes, dropout) for _ in range(n_blocks)]
         return CausalNet(None, [first], Stage(blocks, [], None, channels))
     if variant == "gated":
         above = CausalConv(c, channels, (half, FIRST_KERNEL), half, half)

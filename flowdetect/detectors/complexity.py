@@ -229,7 +229,12 @@ class ComplexityDetector(BaseDetector):
 def _mixture(pairs: NDArray[np.float64]) -> Pipeline:
     """Fit mixtures of 1, 2, ... Gaussians on (n, 2) pairs and give the one of the lowest criterion."""
     most = max(1, min(MOST_COMPONENTS, len(pairs) // 20))
-    found = [make_pipeline(StandardScaler(), GaussianMixture(k, random_state=0)).fit(pairs) for k in range(1, most + 1)]
+    found = [
+        make_pipeline(
+            StandardScaler(), GaussianMixture(k, init_params="random_from_data", n_init=3, random_state=0)
+        ).fit(pairs)
+        for k in range(1, most + 1)
+    ]
     return min(found, key=lambda each: each[-1].bic(each[0].transform(pairs)))
 
 

@@ -74,6 +74,24 @@ class MaskedBlock(Block):
         return evaluate(self.expand, self.dropout(evaluate(self.mix, inner).relu_())).add_(h)
 
 
+class PointwiseBlock(Block):
+    """Residual block of two 1x1 convolutions, each after a ReLU: no pixel sees further than the first layer did.
+
+    A local autoregressive model, as of Zhang et al. 2021, https://arxiv.org/abs/2109.02639.
+    """
+
+    def __init__(self, channels: int, n_classes: int | None, dropout: float) -> None:
+        super().__init__()
+        self.widen = pointwise(channels, channels, 2**0.5)
+        self.expand = pointwise(channels, channels, 0.0)
+        self.dropout = Dropout(dropout)
+        self.label = None if n_classes is None else LabelBias(n_classes, channels)
+
+    def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
+        inner = self.labelled(evaluate(self.widen, h.relu()), context).relu()
+        return evaluate(self.expand, self.dropout(inner)).add_(h)
+
+
 class GatedBlock(Block):
     """Gated PixelCNN layer: tanh times sigmoid in both streams, residual in the horizontal one.
 

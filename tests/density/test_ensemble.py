@@ -73,6 +73,17 @@ def test_joblibs_configuration_is_heard():
     np.testing.assert_array_equal(ensemble.member_scores(ROWS), serial.member_scores(ROWS))
 
 
+@pytest.mark.slow
+def test_members_from_a_dask_cluster_are_those_of_a_serial_fit():
+    from distributed import Client, LocalCluster
+
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
+    with cluster, Client(cluster), joblib.parallel_config("dask"):
+        spread = EnsembleDensity(FLOW, 3, random_state=0).fit(X)
+    serial = EnsembleDensity(FLOW, 3, random_state=0).fit(X)
+    np.testing.assert_array_equal(spread.member_scores(X), serial.member_scores(X))
+
+
 def test_it_integrates_to_one():
     ensemble = EnsembleDensity(mixture(), 3, random_state=0).fit(ROWS[:, :2])
     ticks = np.linspace(-8, 8, 300)

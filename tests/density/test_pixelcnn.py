@@ -14,7 +14,7 @@ from flowdetect.density.pixelcnn import causal_net
 from flowdetect.nets.activations import add_gated, concat_elu, tanh_gate
 from flowdetect.nets.masked import REFERENCE_FAN_IN, REFERENCE_FAN_IN_ELU, CausalConv, MaskedMLP
 
-VARIANTS = ("pixelcnn", "gated", "pixelcnn++")
+VARIANTS = ("pixelcnn", "local", "gated", "pixelcnn++")
 LIKELIHOODS = ("logistic_mixture", "categorical")
 DIGITS, LABELS = load_images("digits")
 
@@ -157,6 +157,12 @@ def test_the_first_generation_lacks_exactly_its_blind_spot(n_blocks):
     found = dependence(*network("pixelcnn", n_blocks, height=6, width=12))
     np.testing.assert_array_equal(found, reach(6, 12, n_blocks))
     assert (np.tril(np.ones_like(found), -1) & ~found).any()
+
+
+@pytest.mark.parametrize("n_blocks", [1, 6])
+def test_a_local_one_sees_its_first_window_and_no_more(n_blocks):
+    found = dependence(*network("local", n_blocks, height=6, width=12))
+    np.testing.assert_array_equal(found, reach(6, 12, 0))
 
 
 def test_pattern_of_a_table_is_triangular_and_full():

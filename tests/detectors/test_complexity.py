@@ -126,7 +126,10 @@ class TestMixture:
         pairs = np.stack([detector.code_lengths(X), X.reshape(300, -1).mean(axis=1)], axis=1)
         np.testing.assert_allclose(detector.score_samples(X), detector.mixture_.score_samples(pairs))
         mixtures = [
-            make_pipeline(StandardScaler(), GaussianMixture(k, random_state=0)).fit(pairs[::2]) for k in range(1, 6)
+            make_pipeline(
+                StandardScaler(), GaussianMixture(k, init_params="random_from_data", n_init=3, random_state=0)
+            ).fit(pairs[::2])
+            for k in range(1, 6)
         ]
         criteria = [each[-1].bic(each[0].transform(pairs[::2])) for each in mixtures]
         assert detector.mixture_[-1].n_components == 1 + np.argmin(criteria)

@@ -74,6 +74,9 @@ DENSITIES = {
     ),
     "RealNVP, five columns in bins": Case(partial(realnvp, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
     "PixelCNN, digits": Case(partial(pixelcnn, variant="pixelcnn", n_bins=17), DIGITS[:80]),
+    "PixelCNN, local, digits by class": Case(
+        partial(pixelcnn, variant="local", n_bins=17, conditional=True), DIGITS[:80], LABELS[:80]
+    ),
     "PixelCNN, gated, digits by class": Case(partial(pixelcnn, n_bins=17, conditional=True), DIGITS[:80], LABELS[:80]),
     "PixelCNN, gated, categorical, colour": Case(partial(pixelcnn, likelihood="categorical"), COLOUR),
     "PixelCNN++, dropout, digits": Case(partial(pixelcnn, variant="pixelcnn++", n_bins=17, dropout=0.5), DIGITS[:80]),
