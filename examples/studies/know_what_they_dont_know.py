@@ -1,7 +1,8 @@
 """Do deep generative models know what they don't know? The experiments of the paper of that name.
 
     FLOWDETECT_DATA=folder python examples/studies/know_what_they_dont_know.py [--quick]
-        [--sets fashion_mnist mnist cifar10 svhn] [--minutes 14] [--steps 800] [--tests 2000] [--results DIR] [--models DIR]
+        [--sets fashion_mnist mnist cifar10 svhn moons] [--minutes 14] [--steps 800] [--tests 2000]
+        [--results DIR] [--models DIR]
 
 "Do Deep Generative Models Know What They Don't Know?" (Nalisnick et al., 2019), https://arxiv.org/abs/1810.09136: bits
 per dimension of training, test and other images, of random and constant ones; histograms; the likelihood's two terms;
@@ -10,8 +11,8 @@ graying; latent codes; and, on two moons of growing dimension, how large the ter
 Fashion-MNIST stands for the paper's NotMNIST. Both directions of both pairs of sets.
 
 The Glow with affine couplings is that of scores.py, trained on nine tenths of the images for 0.7 of the minutes; the
-constant-volume one trains for so many steps of 64 images, each member of the ensemble for a third of them. Each model is
-stored as it is trained, and a second start goes on where the first one ended; sets can run side by side.
+constant-volume one trains for so many steps of 64 images, each member of the ensemble for a third of them. Each model
+is stored as it is trained, and a second start goes on where the first one ended; sets can run side by side.
 Writes know_<set>.json, .txt and .png for each set, and the same of "moons".
 
 Sizes: --quick is tiny networks on 1,280 images, 100 test images, 4 dimensions at most. The paper's sizes, for a GPU:
