@@ -37,8 +37,9 @@ class LikelihoodRatioDetector(BaseDetector):
         `FrozenEstimator` is used as it is.
     background : estimator with `fit` and `score_samples`, or None, default=None
         None: a clone of `density`, unfitted, without labels, with `weight_decay` of `background_weight_decay` where it
-        has that parameter. Another density, for instance a local one, is cloned and fitted on the same redrawn rows;
-        one inside `FrozenEstimator` is used as it is.
+        has that parameter. Another density is cloned and fitted on the same redrawn rows; one inside `FrozenEstimator`
+        is used as it is. A local autoregressive background is ``PixelCNNDensity(variant="local")`` with
+        ``mutation_rate=0``, which redraws nothing.
     mutation_rate : float in [0, 1], default=0.2
         Share of the features redrawn for the background; the paper tried 0.1 to 0.3.
     background_weight_decay : float, default=1.0
@@ -67,6 +68,8 @@ class LikelihoodRatioDetector(BaseDetector):
     ----------
     "Likelihood Ratios for Out-of-Distribution Detection" (Ren et al., 2019), https://arxiv.org/abs/1906.02845,
     section 3, eq. (4). There a mutated pixel is drawn evenly from all values; here from its training values.
+    The local background: "On the Out-of-distribution Generalization of Probabilistic Image Modelling" (Zhang et al.,
+    2021), https://arxiv.org/abs/2109.02639
 
     Examples
     --------

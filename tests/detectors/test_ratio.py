@@ -4,7 +4,7 @@ import pytest
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 
-from flowdetect import EnsembleDensity, GlowDensity
+from flowdetect import EnsembleDensity, GlowDensity, PixelCNNDensity
 from flowdetect.detectors import LikelihoodRatioDetector
 from flowdetect.detectors.ratio import mutated
 
@@ -76,6 +76,15 @@ def test_every_density_gets_its_own_form():
     np.testing.assert_allclose(
         rows.fit(images.reshape(60, 16)).score_samples(images.reshape(60, 16)), by_numpy, rtol=1e-5
     )
+
+
+def test_a_local_background_sees_the_rows_as_they_are():
+    images = np.random.default_rng(0).integers(0, 4, (60, 4, 4)).astype(np.uint8)
+    size = {"n_bins": 4, "n_filters": 4, "n_blocks": 1, "max_epochs": 1, "random_state": 0}
+    local = PixelCNNDensity(variant="local", **size)
+    detector = LikelihoodRatioDetector(PixelCNNDensity(**size), local, mutation_rate=0, calibration_fraction=0)
+    difference = PixelCNNDensity(**size).fit(images).score_samples(images) - local.fit(images).score_samples(images)
+    np.testing.assert_array_equal(detector.fit(images).score_samples(images), difference)
 
 
 def test_frames_keep_their_names():
