@@ -79,8 +79,8 @@ class Study:
 
     def path(self, key: str) -> Path:
         """Say where a model of this set and size is kept."""
-        args = self.args
-        return Path(args.models) / f"know-{self.name}-{key}-{args.steps}-{args.hidden}.safetensors"
+        slug = f"know {self.name} {key} {self.args.steps} {self.args.hidden}".replace(" ", "-")
+        return Path(self.args.models) / f"{slug}.safetensors"
 
     def timed(self, key: str, make: Any) -> Any:
         """Train or load, and keep how many seconds the training took."""
