@@ -4,9 +4,10 @@
         [--minutes 14] [--tests 2000] [--results DIR] [--models DIR]
 
 For each set: trains `GlowDensity` (for 0.7 of the minutes), a background for the likelihood ratio (0.3) and the
-PixelCNN++ that `OODDetector` takes by itself (0.9), on all images but a tenth, held out; fits every detector on at most
-2,000 of these; scores test images of the set and of the other one of its pair (Fashion-MNIST and MNIST, CIFAR-10 and
-SVHN). Of CIFAR-10 20,000 images to train and 2,000 to test, of SVHN 6,000 and 2,000, as far as the files go.
+PixelCNN++ that `OODDetector` takes by itself (0.9), with a local model as its background (0.1), on all images but a
+tenth, held out; fits every detector on at most 2,000 of these; scores test images of the set and of the other one of
+its pair (Fashion-MNIST and MNIST, CIFAR-10 and SVHN). Of CIFAR-10 20,000 images to train and 2,000 to test, of SVHN
+6,000 and 2,000, as far as the files go.
 
 Each model and each set's scores are stored as they are done, and a second start goes on; sets can run side by side, and
 a start with all of them joins what is there. Writes scores.json (all numbers), scores.txt (tables; also how often test
@@ -55,7 +56,12 @@ from flowdetect.evaluation import OODReport
 
 PAIRS = {"fashion_mnist": "mnist", "mnist": "fashion_mnist", "cifar10": "svhn", "svhn": "cifar10"}
 PIXELCNN = "pixelcnn++"
-SHARES = {"density": 0.7, "background": 0.3, PIXELCNN: 0.9}  # of the minutes that a score may train its models
+SHARES = {
+    "density": 0.7,
+    "background": 0.3,
+    PIXELCNN: 0.9,
+    "local": 0.1,
+}  # of the minutes
 HELD_OUT, MOST_HELD, LEVELS = 0.1, 2000, (0.01, 0.05, 0.1)
 SLOW = ("gradient norms", "stirring, PixelCNN++", "shaking, PixelCNN++")
 N_SLOW, N_SITS, N_SLOW_SITS = 400, 500, 150  # images to fit and to test slow ones, to transform, to transform for them
@@ -93,6 +99,8 @@ def trained(args: argparse.Namespace, name: str, role: str, X: np.ndarray) -> tu
 
 def density_of(args: argparse.Namespace, role: str) -> BaseDensity:
     """Make the density of a role, not fitted."""
+    if role == "local":
+        return PixelCNNDensity(variant="local", n_filters=8 if args.quick else 32, n_blocks=2)
     if role == PIXELCNN:
         sizes = {"n_filters": 8 if args.quick else 32, "n_blocks": 1}
         return PixelCNNDensity(variant="pixelcnn++", **sizes)
@@ -100,17 +108,15 @@ def density_of(args: argparse.Namespace, role: str) -> BaseDensity:
     return GlowDensity(weight_decay=1.0 if role == "background" else 0.0, **sizes)
 
 
-def fitted_detectors(
-    density: BaseDensity, background: BaseDensity, pixelcnn: BaseDensity, X: np.ndarray
-) -> dict[str, Any]:
+def fitted_detectors(models: dict[str, BaseDensity], X: np.ndarray) -> dict[str, Any]:
     """Fit every detector on held-out images, the densities being ready."""
-    frozen, pixels = FrozenEstimator(density), FrozenEstimator(pixelcnn)
+    frozen, background, pixels, local = (FrozenEstimator(models[role]) for role in SHARES)
     detectors = {
         "likelihood": LikelihoodDetector(frozen),
         "typicality": TypicalityDetector(frozen),
         "complexity": ComplexityDetector(frozen),
         "complexity, mixture": ComplexityDetector(frozen, kind="mixture"),
-        "ratio": LikelihoodRatioDetector(frozen, FrozenEstimator(background)),
+        "ratio": LikelihoodRatioDetector(frozen, background),
         "last scale": ScaleDetector(frozen),
         "DoSE, kde": DoSEDetector(frozen),
         "DoSE, svm": DoSEDetector(frozen, kind="svm"),
@@ -119,6 +125,7 @@ def fitted_detectors(
         "OODDetector, Glow": OODDetector(frozen),
         "likelihood, PixelCNN++": LikelihoodDetector(pixels),
         "complexity, PixelCNN++": ComplexityDetector(pixels),
+        "local ratio, PixelCNN++": LikelihoodRatioDetector(pixels, local),
         "stirring, PixelCNN++": TransformDetector(pixels),
         "shaking, PixelCNN++": TransformDetector(pixels, transforms="shaking"),
         "OODDetector": OODDetector(pixels),  # its own choice of density
@@ -138,10 +145,11 @@ def study(args: argparse.Namespace, name: str) -> dict[str, Any]:
     rng = np.random.default_rng(SEED)
     X = X[rng.permutation(len(X))]
     n_held = int(HELD_OUT * len(X))
-    density, seconds = trained(args, name, "density", X[n_held:])
-    background, more = trained(args, name, "background", mutated(X[n_held:], 0.2))
-    pixelcnn, most = trained(args, name, PIXELCNN, X[n_held:])
-    detectors = fitted_detectors(density, background, pixelcnn, X[: min(n_held, MOST_HELD)])
+    seen = {"background": mutated(X[n_held:], 0.2)}
+    models, seconds = {}, {}
+    for role in SHARES:
+        models[role], seconds[role] = trained(args, name, role, seen.get(role, X[n_held:]))
+    detectors = fitted_detectors(models, X[: min(n_held, MOST_HELD)])
     fresh = X[MOST_HELD:n_held][: args.tests]  # seen by no model and no detector
     slow = {key: each for key, each in detectors.items() if key in SLOW}
     rest = {key: each for key, each in detectors.items() if key not in SLOW}
@@ -149,10 +157,9 @@ def study(args: argparse.Namespace, name: str) -> dict[str, Any]:
     reports.append(ood_report(slow, X_test[:N_SLOW], {PAIRS[name]: X_out[:N_SLOW]}, name=name))
     sits = [sit_report(rest, X_test[:N_SITS], SITS, X_out=X_out[:N_SITS])]
     sits.append(sit_report(slow, X_test[:N_SLOW_SITS], SITS, X_out=X_out[:N_SLOW_SITS]))
-    densities = {"density": density, PIXELCNN: pixelcnn}
     found = {
-        "bits/dim": {key: float(each.bits_per_dim(X_test).mean()) for key, each in densities.items()},
-        "seconds of training": {"density": seconds, "background": more, PIXELCNN: most},
+        "bits/dim": {key: float(m.bits_per_dim(X_test).mean()) for key, m in models.items() if key != "background"},
+        "seconds of training": seconds,
         "false alarms": {
             key: false_alarms(detectors[key], of_set[name]) for each in reports for key, of_set in each.scores.items()
         },
