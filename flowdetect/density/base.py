@@ -317,7 +317,10 @@ class BaseDensity(RowsDoor):
         rows = self._read_rows(np.asarray(x0)[None] if one else x0)
         if len(rows) != 1:
             raise ValueError(f"curvature is taken at one row, got {len(rows)}; call it once a row.")
-        return curvature(self, rows, self._read_labels(y, 1))
+        diagonal = np.zeros(self.n_features_in_)  # constant columns are not modelled
+        modelled = np.delete(np.arange(self.n_features_in_), self.constant_features_)
+        diagonal[modelled] = curvature(self, rows, self._read_labels(y, 1))
+        return diagonal
 
     # ---- scikit-learn, pickling and saving
 

@@ -307,6 +307,13 @@ def test_curvature_of_a_gaussian():
     assert density.curvature(X[0]) == pytest.approx(density.curvature(X[1]))
 
 
+def test_curvature_along_a_constant_column_is_none():
+    X = np.column_stack([np.ones(60), TABLE[:, :2]])
+    with pytest.warns(UserWarning, match="constant"):
+        found = glow(random_state=0).fit(X).curvature(X[0])
+    np.testing.assert_array_equal(found != 0, [False, True, True])
+
+
 # ---- check_density must see through densities that break a law
 
 
