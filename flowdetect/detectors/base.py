@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect import _persistence
 from flowdetect._images import to_rows
+from flowdetect.detectors.clones import seeded_clone, with_parameter
 
 FLOATS = [np.float64, np.float32]
 FEWEST_REFERENCE = 10  # rows
-LARGEST_SEED = np.iinfo(np.int32).max
 
 
 class BaseDetector(OutlierMixin, BaseEstimator):
@@ -170,6 +170,8 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         train, reference, calibration = self._split(len(X), random)
         X_train, y_train = _take(X, train), None if y is None else np.asarray(y)[train]
         self.density_ = seeded_clone(self._template(), random)
+        if self.image_shape is not None and not isinstance(self.density_, FrozenEstimator):
+            with_parameter(self.density_, "image_shape", None, self.image_shape_)
         self.density_.fit(X_train, y_train)
         self._settle_image_shape()
         self._calibrate(X_train, _take(X, reference))
@@ -283,7 +285,7 @@ class BaseDetector(OutlierMixin, BaseEstimator):
 
     def _log_likelihood(self, X: Any) -> NDArray[np.float64]:
         """Ask the density for log p(x): (n,), nats."""
-        return np.asarray(self.density_.score_samples(X), dtype=np.float64)
+        return self._finite(np.asarray(self.density_.score_samples(X), dtype=np.float64))
 
     def _finite_scores(self, X: Any) -> NDArray[np.float64]:
         scores = np.asarray(self._score(X), dtype=np.float64)
@@ -292,6 +294,9 @@ class BaseDetector(OutlierMixin, BaseEstimator):
                 f"{type(self).__name__} needs one score a row, shape ({len(X)},), but {_name(self.density_)} led to "
                 f"scores of shape {scores.shape}; correct its score_samples."
             )
+        return self._finite(scores)
+
+    def _finite(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         lost = np.flatnonzero(~np.isfinite(scores))
         if len(lost):
             raise ValueError(
@@ -326,14 +331,17 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         """Validate X and give it as the density takes it: a frame or images as they are, else an (n, D) array."""
         rows, layout = to_rows(X, self.image_shape if reset else self.image_shape_)
         knows_images = self.density is None or hasattr(self.density, "image_shape")
-        # GaussianMixture.score_samples squares uint8 pixels as uint8, which overflows: only ours get integers
+        # only ours get integers: GaussianMixture squares uint8 pixels as uint8, and gives log p in X's dtype
         dtype = "numeric" if knows_images else FLOATS
         checked = validate_data(self, rows, reset=reset, dtype=dtype, ensure_min_samples=2 if reset else 1)
         if reset:
             self.image_shape_ = layout.image_shape
         if layout.axes != "rows":
             return X if knows_images else checked
-        return X if _is_frame(X) else checked
+        if not _is_frame(X):
+            return checked
+        whole = not knows_images and np.asarray(X).dtype.kind in "biu"
+        return X.astype(checked.dtype) if whole and hasattr(X, "astype") else X
 
     def _settle_image_shape(self) -> None:
         """Take the images' shape from the density where the data do not tell it."""
@@ -359,15 +367,6 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         splits = self.learns and len(rows) >= 2 * FEWEST_REFERENCE
         reference, calibration = (rows[::2], rows[1::2]) if splits else (rows, rows)
         return [reference if is_frozen else train, reference, calibration]
-
-
-def seeded_clone(density: Any, random: np.random.RandomState) -> Any:
-    """Clone the density (a frozen one clones to itself) and give a seed to each random_state in it that is None."""
-    copy = clone(density)
-    parameters = copy.get_params(deep=True)
-    names = sorted(name for name in parameters if name.split("__")[-1] == "random_state")
-    seeds = {name: int(random.randint(LARGEST_SEED)) for name in names if parameters[name] is None}
-    return copy.set_params(**seeds) if seeds else copy
 
 
 def _take(X: Any, indices: NDArray[np.int_]) -> Any:

@@ -14,7 +14,8 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
 from flowdetect._images import draw_seed, row_generators, to_rows
-from flowdetect.detectors.base import BaseDetector, seeded_clone
+from flowdetect.detectors.base import BaseDetector
+from flowdetect.detectors.clones import seeded_clone
 
 MUTATION_SEED, BACKGROUND_SEED = 0, 0x5EED
 

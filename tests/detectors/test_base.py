@@ -152,6 +152,12 @@ class TestLayouts:
         ):
             LikelihoodDetector(density).fit(IMAGES.reshape(40, 3, 2, 3))
 
+    def test_frames_of_whole_numbers_score_as_arrays_do(self):
+        whole = np.round(3 * X).astype(int)
+        detector = LikelihoodDetector(GaussianMixture(), random_state=0)
+        by_frame, by_array = detector.fit(pd.DataFrame(whole)).score_samples(pd.DataFrame(whole)), detector.fit(whole)
+        np.testing.assert_array_equal(by_frame, by_array.score_samples(whole.astype(float)))
+
     def test_frames_keep_their_names(self):
         frame = pd.DataFrame(X, columns=list("abcd"))
         detector = LikelihoodDetector(GaussianMixture(), random_state=0).fit(frame)

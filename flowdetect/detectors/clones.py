@@ -1,0 +1,29 @@
+"""Clones of the estimators within a detector, told what the detector knows: a seed, the images' shape, the bins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+LARGEST_SEED = 2**31 - 1
+
+
+def seeded_clone(density: Any, random: np.random.RandomState) -> Any:
+    """Clone the density (a frozen one clones to itself) and give a seed to each random_state in it that is None."""
+    copy = clone(density)
+    parameters = copy.get_params(deep=True)
+    names = sorted(name for name in parameters if name.split("__")[-1] == "random_state")
+    seeds = {name: int(random.randint(LARGEST_SEED)) for name in names if parameters[name] is None}
+    return copy.set_params(**seeds) if seeds else copy
+
+
+def with_parameter(estimator: Any, name: str, old: Any, new: Any) -> Any:
+    """Set every parameter of that name, nested ones too, that has the old value, None or a string."""
+    same = {
+        key
+        for key, value in estimator.get_params(deep=True).items()
+        if key.split("__")[-1] == name and type(value) is type(old) and value == old
+    }
+    return estimator.set_params(**dict.fromkeys(same, new))
