@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 
 from flowdetect._images import to_rows
 from flowdetect.detectors.base import BaseDetector
-from flowdetect.sit import Flip, Rotate90
+from flowdetect.detectors.clones import with_parameter
 
-STIRRING = (Flip("horizontal"), Flip("vertical"), Rotate90(2))
 N_SHAKES, SHAKE_SEED = 3, 0
 MOST_PATCHES = 4  # along a side
+N_DECIMALS = 6  # of a difference, nats
 
 
 class TransformDetector(BaseDetector):
@@ -25,8 +26,9 @@ class TransformDetector(BaseDetector):
 
     with bijections T that leave an image as smooth and as bright as it was. What pixels say about their neighbours
     stays, and falls out of the difference; what is left is what the density knows of how an image hangs together at
-    large. *Stirring* turns the whole image over (mirrored, upside down, both); *shaking* cuts it into patches, at most
-    4 along each side, and puts these together in another order, three times.
+    large. *Stirring* turns the whole image over (mirrored, upside down, both); *shaking* cuts it into equal patches, at
+    most 4 along each side, and puts these together in another order, three times; where a side cannot be cut into 2, 3
+    or 4, the last pixels stay where they are.
 
     It costs 4 likelihoods an image and no other training. Weakness: sets whose images look alike when turned over, or
     whose density knows little beyond neighbours.
@@ -36,8 +38,9 @@ class TransformDetector(BaseDetector):
     density : estimator with `fit` and `score_samples`
         It is cloned and the clone fitted; one inside scikit-learn's `FrozenEstimator` is used as it is.
     transforms : {"stirring", "shaking"} or tuple of transformers, default="stirring"
-        Transformers, such as the SITs, are cloned, get `image_shape` where theirs is None, and are fitted on the
-        calibration rows.
+        Transformers, such as the SITs, are cloned and fitted on the rows that the density was trained on; to a frozen
+        density on every other row given to `fit`, and p-values compare with the rest. Those with a parameter
+        `image_shape` get images, the others rows; an `n_bins` of "auto" becomes the density's `n_bins_`.
     image_shape : tuple of int (H, W) or (H, W, C), or None, default=None
         None: taken from X if it has images' axes, else from the density; if neither knows, rows are strips of 1 x D
         pixels.
@@ -52,7 +55,7 @@ class TransformDetector(BaseDetector):
     Attributes
     ----------
     density_ : the fitted density
-    transforms_ : tuple of fitted transformers, or of (D,) arrays that say from where each feature is taken
+    transforms_ : tuple of (D,) arrays that say from where each feature is taken, or of fitted transformers
     offset_ : float, nats
         The `contamination` quantile of the scores of all rows given to `fit`.
     calibration_scores_ : (n_calibration,) array, nats
@@ -108,37 +111,87 @@ class TransformDetector(BaseDetector):
         chosen = self.transforms
         if isinstance(chosen, str) and chosen in ("stirring", "shaking"):
             return
-        if not isinstance(chosen, tuple | list) or not chosen or not all(hasattr(each, "transform") for each in chosen):
+        methods = ("fit", "transform", "get_params")
+        if (
+            not isinstance(chosen, tuple | list)
+            or not chosen
+            or not all(hasattr(each, method) and not isinstance(each, type) for each in chosen for method in methods)
+        ):
             raise ValueError(
                 'TransformDetector needs transforms="stirring", "shaking" or a tuple of transformers such as '
                 f"(Flip(), Rotate90(2)), got {chosen!r}."
             )
 
+    @property
+    def learns(self) -> bool:
+        """Whether the score learns from rows that could calibrate: own transformers to a frozen density do."""
+        return not isinstance(self.transforms, str) and isinstance(self.density, FrozenEstimator)
+
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
-        rows, _ = to_rows(X_train, self.image_shape_)
-        shape = self.image_shape_ or (1, np.shape(rows)[1], 1)
-        if self.transforms == "shaking":
-            self.transforms_: tuple[Any, ...] = shakes(shape)
+        rows = np.asarray(to_rows(X_train, self.image_shape_)[0])
+        if isinstance(self.transforms, str):
+            self.transforms_: tuple[Any, ...] = self._orders()
             return
-        chosen = [clone(each) for each in (STIRRING if self.transforms == "stirring" else self.transforms)]
-        for each in chosen:
-            if "image_shape" in each.get_params() and each.image_shape is None:
-                each.set_params(image_shape=shape)
-        reference, _ = to_rows(self._reference(X_train, X_calibration), self.image_shape_)
-        self.transforms_ = tuple(each.fit(np.asarray(reference)) for each in chosen)
+        n_bins = getattr(self.density_, "n_bins_", "auto")
+        chosen = [with_parameter(clone(each), "n_bins", "auto", n_bins) for each in self.transforms]
+        self.transforms_ = tuple(each.fit(self._as_taken_by(each, rows)) for each in chosen)
+        for each in self.transforms_:
+            self._moved(each, rows[:1])  # whether it keeps the shape
+
+    def _template(self) -> Any:
+        if isinstance(self.transforms, str):
+            self._orders()  # refuses a single pixel before anything is trained
+        return super()._template()
+
+    def _orders(self) -> tuple[NDArray[np.intp], ...]:
+        orders = stirrings if self.transforms == "stirring" else shakes
+        return orders(self.image_shape_ or (1, self.n_features_in_, 1))
+
+    def _as_taken_by(self, transformer: Any, rows: NDArray[Any]) -> NDArray[Any]:
+        """Give images to a transformer that knows of them, else rows."""
+        names = (name.split("__")[-1] for name in transformer.get_params(deep=True))
+        if self.image_shape_ is None or "image_shape" not in names:
+            return rows
+        return rows.reshape(-1, *self.image_shape_)
+
+    def _moved(self, transformation: Any, rows: NDArray[Any]) -> NDArray[Any]:
+        """Apply one transformation to rows (n, D)."""
+        if isinstance(transformation, np.ndarray):
+            return np.ascontiguousarray(rows[:, transformation])
+        X = self._as_taken_by(transformation, rows)
+        moved = np.asarray(transformation.transform(X))
+        if moved.shape != X.shape:
+            raise ValueError(
+                f"TransformDetector needs transformers that keep the shape, got {moved.shape[1:]} for {X.shape[1:]} "
+                f"from {transformation!r}; leave it out."
+            )
+        return moved.reshape(rows.shape)
 
     def _transformed(self, X: Any) -> Iterator[Any]:
         """Give X after each transformation, in its own form."""
         rows, layout = to_rows(X, self.image_shape_)
         rows = np.asarray(rows)
         for each in self.transforms_:
-            moved = rows[:, each] if isinstance(each, np.ndarray) else each.transform(rows)
+            moved = self._moved(each, rows)
             is_frame = hasattr(X, "columns")
             yield type(X)(moved, columns=X.columns) if is_frame else layout.as_numpy().restore(moved)
 
     def _score(self, X: Any) -> NDArray[np.float64]:
         moved = [self._log_likelihood(each) for each in self._transformed(X)]
-        return self._log_likelihood(X) - np.mean(moved, axis=0)
+        difference = self._log_likelihood(X) - np.mean(moved, axis=0)
+        return np.asarray(np.round(difference, N_DECIMALS))  # what cancels shall tie
+
+
+def stirrings(image_shape: tuple[int, int, int]) -> tuple[NDArray[np.intp], ...]:
+    """Give the orders that mirror an image, turn it upside down, and do both: from where each feature is taken, (D,).
+
+    Parameters
+    ----------
+    image_shape : tuple of int (H, W, C)
+    """
+    _check_pixels(image_shape)
+    places = np.arange(np.prod(image_shape)).reshape(image_shape)
+    return tuple(turned.ravel() for turned in (places[:, ::-1], places[::-1], places[::-1, ::-1]))
 
 
 def shakes(image_shape: tuple[int, int, int]) -> tuple[NDArray[np.intp], ...]:
@@ -147,15 +200,40 @@ def shakes(image_shape: tuple[int, int, int]) -> tuple[NDArray[np.intp], ...]:
     Parameters
     ----------
     image_shape : tuple of int (H, W, C)
-        Sides are cut into as many equal parts as divide them, at most 4.
+        A side is cut into the most equal parts, at most 4, that divide it; if none do, into 4 (a shorter one into
+        single pixels), and what is left over stays.
     """
+    _check_pixels(image_shape)
     height, width, channels = image_shape
-    n_down, n_across = (max(n for n in range(1, MOST_PATCHES + 1) if side % n == 0) for side in (height, width))
-    places = np.arange(height * width * channels).reshape(n_down, height // n_down, n_across, width // n_across, -1)
-    patches = places.transpose(0, 2, 1, 3, 4).reshape(n_down * n_across, -1)
+    places = np.arange(height * width * channels).reshape(image_shape)
+    (n_down, down), (n_across, across) = _parts(height), _parts(width)
+    inner = places[: n_down * down, : n_across * across]
+    cells = inner.reshape(n_down, down, n_across, across, channels).transpose(0, 2, 1, 3, 4)
+    patches = cells.reshape(n_down * n_across, -1)
     generator = np.random.default_rng(SHAKE_SEED)
-    found = []
-    for _ in range(N_SHAKES):
-        mixed = patches[generator.permutation(len(patches))].reshape(places.transpose(0, 2, 1, 3, 4).shape)
-        found.append(mixed.transpose(0, 2, 1, 3, 4).ravel())
+    found: list[NDArray[np.intp]] = []
+    while len(found) < N_SHAKES:
+        order = generator.permutation(len(patches))
+        if (order == np.arange(len(patches))).all():
+            continue
+        mixed = places.copy()
+        mixed[: n_down * down, : n_across * across] = (
+            patches[order].reshape(cells.shape).transpose(0, 2, 1, 3, 4).reshape(inner.shape)
+        )
+        found.append(mixed.ravel())
     return tuple(found)
+
+
+def _parts(side: int) -> tuple[int, int]:
+    """Give into how many parts a side is cut, and their length."""
+    divisors = [n for n in range(2, MOST_PATCHES + 1) if side % n == 0]
+    n_parts = max(divisors, default=min(MOST_PATCHES, side))
+    return n_parts, side // n_parts
+
+
+def _check_pixels(image_shape: tuple[int, int, int]) -> None:
+    if image_shape[0] * image_shape[1] < 2:
+        raise ValueError(
+            "TransformDetector needs at least two pixels to change places, got one, of "
+            f"{image_shape[2]} feature(s); take LikelihoodDetector."
+        )

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
+from sklearn.pipeline import make_pipeline
 
-from flowdetect import Flip, GlowDensity, TransformDetector, Translate, load
+from flowdetect import AddNoise, Flip, GlowDensity, Rotate90, TransformDetector, Translate, load
 from flowdetect.detectors.transform import shakes
 
 rng = np.random.default_rng(0)
@@ -22,19 +24,34 @@ def test_score_is_what_turning_over_costs():
     expected = density.score_samples(RAMP) - np.mean(
         [density.score_samples(each.reshape(-1, 16)) for each in turned], axis=0
     )
-    np.testing.assert_allclose(detector.score_samples(RAMP), expected)
+    np.testing.assert_allclose(detector.score_samples(RAMP), np.round(expected, 6))
 
 
-@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (6, 9, 2), (1, 5, 1), (7, 1, 1)])
-def test_shakes_put_whole_patches_elsewhere(shape):
-    height, width, channels = shape
-    down, across = (max(n for n in (1, 2, 3, 4) if side % n == 0) for side in (height, width))
-    numbers = np.arange(down)[:, None] * across + np.arange(across)
-    patch = np.repeat(np.kron(numbers, np.ones((height // down, width // across), dtype=int)).ravel(), channels)
-    for order in shakes(shape):
-        assert sorted(order) == list(range(np.prod(shape)))
-        moved = patch[order].reshape(down, height // down, across, width // across, channels)
-        assert (moved == moved[:, :1, :, :1, :1]).all()  # each place holds pixels of one patch
+def test_shakes_put_whole_patches_elsewhere():
+    for height, width, channels in [(28, 28, 1), (32, 32, 3), (6, 9, 2), (1, 5, 1), (7, 1, 1), (7, 7, 1), (11, 13, 3)]:
+        down, across = (max((n for n in (2, 3, 4) if side % n == 0), default=min(4, side)) for side in (height, width))
+        rows, columns = height // down * down, width // across * across
+        numbers = np.full((height, width), -1)  # what is left over stays
+        inside = np.arange(down)[:, None] * across + np.arange(across)
+        numbers[:rows, :columns] = np.kron(inside, np.ones((height // down, width // across), dtype=int))
+        patch = np.repeat(numbers.ravel(), channels)
+        for order in shakes((height, width, channels)):
+            assert sorted(order) == list(range(height * width * channels))
+            assert (order != np.arange(len(order))).any()
+            stays = patch == -1
+            np.testing.assert_array_equal(order[stays], np.flatnonzero(stays))
+            moved = patch[order].reshape(height, width, channels)[:rows, :columns]
+            cells = moved.reshape(down, height // down, across, width // across, channels)
+            assert (cells == cells[:, :1, :, :1, :1]).all()  # each place holds pixels of one patch
+
+
+@pytest.mark.parametrize("side", [2, 3, 5, 7, 11, 13, 29])
+@pytest.mark.parametrize("transforms", ["stirring", "shaking"])
+def test_no_image_stays_as_it_is(side, transforms):
+    X = rng.normal(size=(30, side * 2))
+    density = FrozenEstimator(GaussianMixture(reg_covar=0.1, random_state=0).fit(X + np.arange(side * 2)))
+    detector = TransformDetector(density, transforms=transforms, image_shape=(side, 2)).fit(X)
+    assert (detector.score_samples(X) != 0).all()
 
 
 @pytest.mark.parametrize("transforms", ["stirring", "shaking"])
@@ -51,13 +68,61 @@ def test_own_transformers_and_images(tmp_path):
     expected = detector.density_.score_samples(X) - np.mean(
         [detector.density_.score_samples(each.fit_transform(X)) for each in (Translate(dx=1), Flip())], axis=0
     )
-    np.testing.assert_array_equal(detector.score_samples(X), expected)
+    np.testing.assert_array_equal(detector.score_samples(X), np.round(expected, 6))
     detector.save(tmp_path / "detector.safetensors")
     again = load(tmp_path / "detector.safetensors")
     np.testing.assert_array_equal(again.score_samples(X), detector.score_samples(X))
 
 
-@pytest.mark.parametrize("transforms", ["stirred", (), ("stirring",), None])
+class Fold(TransformerMixin, BaseEstimator):
+    """What it is given to fit comes back as it was, anything else as zeros."""
+
+    def fit(self, X, y=None):
+        self.seen_ = {row.tobytes() for row in X}
+        return self
+
+    def transform(self, X):
+        return np.array([row if row.tobytes() in self.seen_ else np.zeros_like(row) for row in X])
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_transformers_do_not_see_the_rows_that_calibrate(frozen):
+    density = gaussian() if frozen else gaussian().estimator
+    detector = TransformDetector(density, transforms=(Fold(),), calibration_fraction=0.3, random_state=0).fit(RAMP)
+    fresh = np.arange(16)[None] + rng.normal(size=(300, 16))
+    assert np.mean(detector.p_values(fresh) <= 0.1) == pytest.approx(0.1, abs=0.08)
+
+
+def test_transformers_hear_of_the_bins_and_get_images():
+    X = rng.integers(0, 4, (80, 4, 4))
+    flow = GlowDensity(n_bins=4, n_steps=1, hidden_channels=4, max_epochs=1, random_state=0)
+    turned = make_pipeline(Flip(), AddNoise(0.1, random_state=0))
+    by_images = TransformDetector(flow, transforms=(turned,), random_state=0).fit(X)
+    noise = by_images.transforms_[0][-1]
+    assert (noise.n_bins_, noise.image_shape_) == (4, (4, 4, 1))
+    by_rows = TransformDetector(flow, transforms=(turned,), image_shape=(4, 4), random_state=0).fit(X.reshape(80, 16))
+    np.testing.assert_array_equal(by_rows.score_samples(X.reshape(80, 16)), by_images.score_samples(X))
+
+
+def test_images_of_more_than_8_bits_are_stirred():
+    X = rng.integers(0, 4096, (40, 4, 4))
+    flow = GlowDensity(n_bins=4096, n_steps=1, hidden_channels=4, max_epochs=1, random_state=0)
+    assert np.isfinite(TransformDetector(flow, random_state=0).fit(X).score_samples(X)).all()
+
+
+def test_transformers_that_turn_the_shape():
+    density = GaussianMixture(reg_covar=0.1)
+    with pytest.raises(ValueError, match=r"keep the shape, got \(8, 2, 1\) for \(2, 8, 1\) from Rotate90\(\)"):
+        TransformDetector(density, transforms=(Rotate90(),), image_shape=(2, 8)).fit(RAMP)
+
+
+@pytest.mark.parametrize("transforms", ["stirring", "shaking"])
+def test_one_pixel(transforms):
+    with pytest.raises(ValueError, match="at least two pixels to change places, got one, of 3 feature"):
+        TransformDetector(GaussianMixture(), transforms=transforms, image_shape=(1, 1, 3)).fit(RAMP[:, :3])
+
+
+@pytest.mark.parametrize("transforms", ["stirred", (), ("stirring",), None, (Flip,)])
 def test_bad_transforms(transforms):
     with pytest.raises(ValueError, match="TransformDetector needs transforms="):
         TransformDetector(GaussianMixture(), transforms=transforms).fit(RAMP)
