@@ -79,7 +79,11 @@ def check_codecs(owner: str, codecs: Any) -> None:
 
 def _at_hand(codec: str) -> bool:
     if codec == "jpegxl":
-        return importlib.util.find_spec("imagecodecs") is not None
+        if importlib.util.find_spec("imagecodecs") is None:
+            return False
+        import imagecodecs
+
+        return bool(imagecodecs.JPEGXL.available)  # it can be built without
     from PIL import features
 
     return bool(features.check(BY_PILLOW[codec][1]))

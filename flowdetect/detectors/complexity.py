@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from flowdetect._images import N_BINS_8_BIT, is_whole, to_rows
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.codecs import BITS_PER_BYTE, check_codecs, shortest_code
+from flowdetect.detectors.terms import sum_of_terms
 
 N_QUANTILES = 256
 MOST_COMPONENTS = 5  # of a mixture
@@ -36,8 +37,9 @@ class ComplexityDetector(BaseDetector):
     codecs, log2 p(x) - log2 p_codec(x), where log2 p_codec(x) = -L(x).
 
     With ``kind="mixture"`` the two are not subtracted: s(x) is the log-density of the pair of L(x) and log p(z), the
-    latents' share of a flow's log-likelihood (of another density log p(x)), under a mixture of Gaussians fitted on the
-    calibration rows, so that too simple and too complex images, and odd pairs of both, are outliers alike.
+    latents' share of a flow's log-likelihood (of another density log p(x)), under a mixture of Gaussians fitted on
+    every other calibration row; p-values compare with the rest. Too simple and too complex images, and odd pairs of
+    both, are outliers alike.
 
     Parameters
     ----------
@@ -102,7 +104,8 @@ class ComplexityDetector(BaseDetector):
     at most two percent shorter, often longer, in 25 times the time and more. JPEG XL is asked for effort 3: effort 7
     made CIFAR-10 images 7 % shorter in five times the time.
 
-    The mixture has the number of components, 1 to 5, of the lowest Bayesian information criterion.
+    The mixture has the number of components, 1 to 5, of the lowest Bayesian information criterion. It is fitted on L
+    plus even noise one byte wide, since L is a whole number of bytes.
 
     References
     ----------
@@ -174,17 +177,22 @@ class ComplexityDetector(BaseDetector):
 
     def _pair(self, X: Any) -> NDArray[np.float64]:
         """Give L(x), bits, and log p(z), nats: (n, 2)."""
-        terms = self.density_.likelihood_terms(X) if hasattr(self.density_, "likelihood_terms") else {}
-        log_pz = terms["log_pz"] if "log_pz" in terms else self._log_likelihood(X)
-        return np.stack([self._code_lengths(X), np.asarray(log_pz, dtype=np.float64)], axis=1)
+        if not hasattr(self.density_, "likelihood_terms"):
+            return np.stack([self._code_lengths(X), self._log_likelihood(X)], axis=1)
+        terms = self.density_.likelihood_terms(X)
+        log_p = np.asarray(terms["log_pz"]) if "log_pz" in terms else sum_of_terms(terms, len(X))
+        return np.stack([self._code_lengths(X), self._finite(log_p.astype(np.float64))], axis=1)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_codecs(type(self).__name__, self.codecs)
         if self.kind not in ("difference", "mixture"):
             raise ValueError(f'{type(self).__name__} needs kind="difference" or "mixture", got {self.kind!r}.')
-        if self.image_shape is not None or getattr(self.density, "image_shape", None) is not None:
-            _check_n_bins(getattr(self.density, "n_bins", None))  # before the density is trained in vain
+
+    def _template(self) -> Any:
+        if self.image_shape_ is not None or getattr(self.density, "image_shape", None) is not None:
+            self._check_n_bins(getattr(self.density, "n_bins", None))  # before the density is trained in vain
+        return super()._template()
 
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
         """Learn how values become bytes, from the training rows, and the mixture, from the calibration rows."""
@@ -202,9 +210,16 @@ class ComplexityDetector(BaseDetector):
         low, high = float(rows.min()), float(rows.max())
         is_8_bit = low >= 0 and high < N_BINS_8_BIT and is_whole(rows)
         self.n_bins_ = getattr(self.density_, "n_bins_", N_BINS_8_BIT if is_8_bit else None)
-        _check_n_bins(self.n_bins_)
+        self._check_n_bins(self.n_bins_)
         if self.n_bins_ is None:
             self.value_range_ = (low, high)
+
+    def _check_n_bins(self, n_bins: Any) -> None:
+        if isinstance(n_bins, int | np.integer) and n_bins > N_BINS_8_BIT:
+            raise ValueError(
+                f"{type(self).__name__} codes images of at most {N_BINS_8_BIT} values a pixel, but its density has "
+                f"n_bins={n_bins}; give both 8-bit images, for instance X // {-(-n_bins // N_BINS_8_BIT)}."
+            )
 
     def _rows(self, X: Any) -> NDArray[Any]:
         rows = np.asarray(to_rows(X, self.image_shape_)[0])  # (n, D)
@@ -227,14 +242,17 @@ class ComplexityDetector(BaseDetector):
 
 
 def _mixture(pairs: NDArray[np.float64]) -> Pipeline:
-    """Fit mixtures of 1, 2, ... Gaussians on (n, 2) pairs and give the one of the lowest criterion."""
-    most = max(1, min(MOST_COMPONENTS, len(pairs) // 20))
-    found = [
-        make_pipeline(
-            StandardScaler(), GaussianMixture(k, init_params="random_from_data", n_init=3, random_state=0)
-        ).fit(pairs)
-        for k in range(1, most + 1)
-    ]
+    """Fit mixtures of 1, 2, ... Gaussians on (n, 2) pairs and give the one of the lowest criterion.
+
+    Codes are whole bytes: without the noise that spreads them a Gaussian could stand on one length.
+    """
+    noise = np.random.default_rng(0).uniform(-BITS_PER_BYTE / 2, BITS_PER_BYTE / 2, len(pairs))
+    pairs = pairs + np.stack([noise, np.zeros(len(pairs))], axis=1)
+    found = []
+    for n_components in range(1, max(1, min(MOST_COMPONENTS, len(pairs) // 20)) + 1):
+        # the default start, by k-means, refuses scikit-learn's array API dispatch
+        mixture = GaussianMixture(n_components, init_params="random_from_data", n_init=3, random_state=0)
+        found.append(make_pipeline(StandardScaler(), mixture).fit(pairs))
     return min(found, key=lambda each: each[-1].bic(each[0].transform(pairs)))
 
 
@@ -253,11 +271,3 @@ def _table_code_lengths(rows: NDArray[Any], quantiles: NDArray[np.float64]) -> N
     ranks = [np.searchsorted(cuts, column, side="right") for cuts, column in zip(quantiles.T, rows.T, strict=True)]
     codes = np.stack(ranks, axis=1).astype(np.uint8)  # (n, D)
     return np.array([BITS_PER_BYTE * len(zlib.compress(code.tobytes(), 9)) for code in codes], dtype=np.float64)
-
-
-def _check_n_bins(n_bins: Any) -> None:
-    if isinstance(n_bins, int | np.integer) and n_bins > N_BINS_8_BIT:
-        raise ValueError(
-            f"ComplexityDetector codes images of at most {N_BINS_8_BIT} values a pixel, but its density has "
-            f"n_bins={n_bins}; give both 8-bit images, for instance X // {-(-n_bins // N_BINS_8_BIT)}."
-        )

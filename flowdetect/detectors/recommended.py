@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 
 from flowdetect.detectors.calibration import log_kernel_density
 from flowdetect.detectors.complexity import ComplexityDetector
@@ -21,12 +22,12 @@ class OODDetector(ComplexityDetector):
 
     On images two statistics are asked, how usual each is among calibration rows:
 
-    .. math:: s(x) = \log \hat p_1(\log p(x)) + \log \hat p_2(\min(S(x), \text{median}))
+    .. math:: s(x) = \log \hat p_1(\log p(x)) + \log \hat p_2(\min(c(x), \text{median}))
 
-    with kernel densities :math:`\hat p`, and S the score of `ComplexityDetector`, which says how much shorter the
-    density's code is than a lossless codec's. The likelihood alarms both ways: images that are too complex are
-    unlikely, those that are too simple are too likely. S alarms where the density gains little on the codec, and there
-    alone.
+    with kernel densities :math:`\hat p`, and c(x) = log2 p(x) + L(x) the score of `ComplexityDetector`, which says by
+    how many bits the density's code is shorter than a lossless codec's. The likelihood alarms both ways: images that
+    are too complex are unlikely, those that are too simple are too likely. Complexity alarms where the density gains
+    little on the codec, and there alone.
 
     It costs one training, the likelihood, and the codecs. Without a density, on images, it is a `PixelCNNDensity` of
     variant "pixelcnn++" with 32 filters and one block, whose training is about 4,000 steps of 16 images: some ten
@@ -39,12 +40,12 @@ class OODDetector(ComplexityDetector):
         is cloned and the clone fitted; one inside scikit-learn's `FrozenEstimator` is used as it is.
     image_shape : tuple of int (H, W) or (H, W, C), or None, default=None
         None: taken from X if it has images' axes, else from the density; if neither knows, X is a table.
-    codecs : tuple of "png", "webp" and "jpeg2000", default=("png", "webp", "jpeg2000")
+    codecs : tuple of "png", "webp", "jpeg2000" and "jpegxl", default=("png", "webp", "jpeg2000")
     contamination : float in (0, 0.5], default=0.1
         Share of the rows given to `fit` that are to be called outliers.
     calibration_fraction : float in [0, 1), default=0.1
         Share of the rows given to `fit` that the density is not trained on, and which p-values compare with; see
-        `BaseDetector`.
+        `BaseDetector`. On images every other one makes the kernel densities, and p-values compare with the rest.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the seeds within the density that are None.
 
@@ -53,8 +54,8 @@ class OODDetector(ComplexityDetector):
     density_ : the fitted density
     scores_ : tuple of str
         What is asked: ("likelihood",) or ("complexity", "likelihood").
-    calibration_statistics_ : (n_calibration, 2) array, on images
-        S(x), bits, and log p(x), nats, of the rows that the kernel densities are made of.
+    calibration_statistics_ : (n, 2) array, on images
+        c(x), bits, and log p(x), nats, of the rows that the kernel densities are made of.
     offset_ : float
         The `contamination` quantile of the scores of all rows given to `fit`.
     calibration_scores_ : (n_calibration,) array
@@ -74,7 +75,7 @@ class OODDetector(ComplexityDetector):
     References
     ----------
     The statistics' densities: "Density of States Estimation for Out-of-Distribution Detection" (Morningstar et al.,
-    2020), https://arxiv.org/abs/2006.09273. S: "Input Complexity and Out-of-Distribution Detection with
+    2020), https://arxiv.org/abs/2006.09273. Complexity: "Input Complexity and Out-of-Distribution Detection with
     Likelihood-Based Generative Models" (Serra et al., 2020), https://arxiv.org/abs/1909.11480
 
     Examples
@@ -109,9 +110,11 @@ class OODDetector(ComplexityDetector):
     @property
     def learns(self) -> bool:
         """Whether the score learns from calibration rows: on images it does."""
-        told = (getattr(each, "image_shape", None) for each in (self, self.density))
-        known = (getattr(each, "image_shape_", None) for each in (self, self.density))
-        return any(shape is not None for shape in (*told, *known))
+        shapes = [getattr(each, "image_shape", None) for each in (self, self.density)]
+        shapes.append(getattr(self, "image_shape_", None))
+        if isinstance(self.density, FrozenEstimator):
+            shapes.append(getattr(self.density, "image_shape_", None))
+        return any(shape is not None for shape in shapes)
 
     def _check_parameters(self) -> None:
         if self.density is not None:
@@ -123,7 +126,7 @@ class OODDetector(ComplexityDetector):
 
     def _template(self) -> Any:
         if self.density is not None:
-            return self.density
+            return super()._template()
         from flowdetect.density import PixelCNNDensity, RealNVPDensity
 
         if self.image_shape_ is None:
@@ -137,7 +140,7 @@ class OODDetector(ComplexityDetector):
             self.calibration_statistics_ = self._statistics(self._reference(X_train, X_calibration))
 
     def _statistics(self, X: Any) -> NDArray[np.float64]:
-        """Give S(x), bits, and log p(x), nats: (n, 2)."""
+        """Give c(x), bits, and log p(x), nats: (n, 2)."""
         log_likelihood = self._log_likelihood(X)
         return np.stack([log_likelihood / np.log(2) + self._code_lengths(X), log_likelihood], axis=1)
 

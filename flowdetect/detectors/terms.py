@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -189,7 +190,7 @@ class DoSEDetector(BaseDetector):
         terms = self.density_.likelihood_terms(X)
         columns = {name: np.asarray(term, dtype=np.float64).reshape(len(X), -1) for name, term in terms.items()}
         if "log_pz" not in columns:  # one term a pixel: their sum alone is a statistic
-            return {"log_px": np.sum([column.sum(axis=1) for column in columns.values()], axis=0)}
+            return {"log_px": sum_of_terms(columns, len(X))}
         found = {"log_px": np.sum([columns[name][:, 0] for name in SUMMED if name in columns], axis=0)}
         for name, values in columns.items():
             many = values.shape[1] > 1
@@ -205,3 +206,10 @@ class DoSEDetector(BaseDetector):
 
 
 SUMMED = ("log_pz", "log_det", "log_class")  # the terms whose sum is the score of a flow
+
+
+def sum_of_terms(terms: Mapping[str, Any], n_rows: int) -> NDArray[np.float64]:
+    """Add up all that a Bunch of terms has for each row: (n,)."""
+    return np.sum(
+        [np.asarray(term, dtype=np.float64).reshape(n_rows, -1).sum(axis=1) for term in terms.values()], axis=0
+    )

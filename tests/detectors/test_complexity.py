@@ -16,10 +16,8 @@ from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from flowdetect.detectors import ComplexityDetector, LikelihoodDetector
+from flowdetect.detectors import ComplexityDetector, LikelihoodDetector, OODDetector
 from flowdetect.detectors.codecs import CODECS, encode
 
 DIGITS = load_digits().data[:200]  # (200, 64), whole numbers 0..16
@@ -125,14 +123,23 @@ class TestMixture:
         assert detector.learns
         pairs = np.stack([detector.code_lengths(X), X.reshape(300, -1).mean(axis=1)], axis=1)
         np.testing.assert_allclose(detector.score_samples(X), detector.mixture_.score_samples(pairs))
-        mixtures = [
-            make_pipeline(
-                StandardScaler(), GaussianMixture(k, init_params="random_from_data", n_init=3, random_state=0)
-            ).fit(pairs[::2])
-            for k in range(1, 6)
-        ]
-        criteria = [each[-1].bic(each[0].transform(pairs[::2])) for each in mixtures]
-        assert detector.mixture_[-1].n_components == 1 + np.argmin(criteria)
+
+    def test_no_component_stands_on_one_length(self):
+        X = np.random.default_rng(0).normal(size=(400, 8))  # a table: its codes have two lengths
+        detector = fitted(X, GaussianMixture(), kind="mixture", calibration_fraction=0.5)
+        assert len(np.unique(detector.code_lengths(X))) <= 3
+        variances = detector.mixture_[-1].covariances_[:, 0, 0] * detector.mixture_[0].scale_[0] ** 2
+        assert (variances > 8**2 / 12 / 2).all()  # bits^2; that of even noise one byte wide, halved by chance at most
+        assert detector.score_samples(X).min() > -1e3
+
+    def test_a_pixelcnn_is_asked_for_its_whole_likelihood(self):
+        class Pixels(FlatDensity):
+            def likelihood_terms(self, X):
+                return {"log_px": np.asarray(X, dtype=float)}
+
+        X = textures(1, 300, 0)
+        detector = fitted(X, FrozenEstimator(Pixels(256).fit(X)), kind="mixture")
+        np.testing.assert_allclose(detector._pair(X)[:, 1], X.reshape(300, -1).sum(axis=1, dtype=float))
 
     def test_finds_the_simple_and_the_complex(self):
         X = textures(1, 400, 0)
@@ -257,6 +264,11 @@ class TestErrors:
             fitted(DIGITS, image_shape=(8, 8))
         fitted(DIGITS, image_shape=(8, 8), codecs=("png",))
 
+    def test_imagecodecs_without_jpeg_xl(self, monkeypatch):
+        monkeypatch.setattr(imagecodecs.JPEGXL, "available", False)
+        with pytest.raises(ValueError, match="cannot write 'jpegxl'"):
+            fitted(DIGITS, image_shape=(8, 8), codecs=("jpegxl",))
+
     def test_jpeg_xl_needs_imagecodecs(self, monkeypatch):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         with pytest.raises(ValueError, match=r"cannot write 'jpegxl', which imagecodecs does: pip install 'flowdetect"):
@@ -269,5 +281,8 @@ class TestErrors:
             def fit(self, X, y=None):
                 raise AssertionError("trained in vain")
 
+        for make in (ComplexityDetector, OODDetector):
+            with pytest.raises(ValueError, match=f"{make.__name__} codes images.*n_bins=512"):
+                make(ImageDensity(512)).fit(DIGITS.reshape(-1, 8, 8))
         with pytest.raises(ValueError, match="n_bins=512"):
             fitted(DIGITS, ImageDensity(512))

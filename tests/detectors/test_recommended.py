@@ -3,6 +3,7 @@ import pytest
 from scipy.stats import gaussian_kde
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KernelDensity
 
 from flowdetect import GlowDensity, OODDetector, PixelCNNDensity, RealNVPDensity, load, load_images
 from flowdetect.detectors.calibration import log_p_value
@@ -34,6 +35,40 @@ def test_the_density_follows_the_data():
     detector._check_X(images, reset=True)
     assert isinstance(detector._template(), PixelCNNDensity)
     assert detector._template().image_shape == (4, 4, 1)
+
+
+class Quick(OODDetector):
+    """Its own choice of density, as small as it gets."""
+
+    def _template(self):
+        return super()._template().set_params(n_filters=4, max_epochs=1)
+
+
+def test_images_without_a_density():
+    X = load_images("digits")[0][:200]
+    detector = Quick(random_state=0).fit(X)
+    assert isinstance(detector.density_, PixelCNNDensity)
+    assert detector.density_.variant == "pixelcnn++"
+    assert (len(detector.calibration_statistics_), len(detector.calibration_scores_)) == (10, 10)
+    rows = Quick(image_shape=(8, 8), random_state=0).fit(X.reshape(200, 64))
+    np.testing.assert_array_equal(rows.score_samples(X.reshape(200, 64)), detector.score_samples(X))
+
+
+def test_the_density_hears_of_the_images():
+    X = load_images("digits")[0][:60].reshape(60, 64)
+    flow = GlowDensity(n_steps=1, hidden_channels=4, max_epochs=1, random_state=0)
+    detector = OODDetector(flow, image_shape=(8, 8), random_state=0).fit(X)
+    assert detector.density_.image_shape_ == (8, 8, 1)
+    assert detector.density_.n_bins_ == 256
+    assert flow.image_shape is None
+
+
+def test_a_likelihood_of_nothing_is_named():
+    X = rng.normal(size=(100, 16))
+    density = FrozenEstimator(KernelDensity(kernel="tophat", bandwidth=20.0).fit(X))
+    detector = OODDetector(density, image_shape=(4, 4)).fit(X)
+    with pytest.raises(ValueError, match="OODDetector needs finite scores, but KernelDensity led to -inf in row 1"):
+        detector.score_samples(np.stack([X[0], X[0] + 99]))
 
 
 def test_how_usual_likelihood_and_complexity_are(on_digits):
