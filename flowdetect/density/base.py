@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from flowdetect import _persistence
-from flowdetect._images import draw_seed
+from flowdetect._images import draw_seed, to_rows
 from flowdetect.density._devices import resolve_device
 from flowdetect.density._inputs import check_temperature
 from flowdetect.density._rows import RowsDoor
@@ -313,14 +313,29 @@ class BaseDensity(RowsDoor):
         """Diagonal of the Hessian of log p at one row x0: (D,), nats per squared unit of x; at the bins' centres."""
         from flowdetect.density._gradients import curvature
 
-        one = np.ndim(x0) == 1 or (self.image_shape_ or ())[: np.ndim(x0)] == np.shape(x0)
-        rows = self._read_rows(np.asarray(x0)[None] if one else x0)
-        if len(rows) != 1:
-            raise ValueError(f"curvature is taken at one row, got {len(rows)}; call it once a row.")
+        row = self._read_one(x0)
         diagonal = np.zeros(self.n_features_in_)  # constant columns are not modelled
-        modelled = np.delete(np.arange(self.n_features_in_), self.constant_features_)
-        diagonal[modelled] = curvature(self, rows, self._read_labels(y, 1))
+        diagonal[self._modelled()] = curvature(self, row, self._read_labels(y, 1))
         return diagonal
+
+    def directional_derivatives(
+        self, x0: ArrayLike, ways: ArrayLike, y: ArrayLike | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """First and second derivative of log p(x0 + t way) by t at 0, of ways (n, D): two (n,) arrays, nats."""
+        from flowdetect.density._gradients import directional_derivatives
+
+        row, rows = self._read_one(x0), np.asarray(to_rows(ways, self.image_shape_)[0], dtype=np.float64)
+        return directional_derivatives(self, row[0], rows[:, self._modelled()], self._read_labels(y, 1))
+
+    def _read_one(self, x0: ArrayLike) -> NDArray[Any]:
+        one = np.ndim(x0) == 1 or (self.image_shape_ or ())[: np.ndim(x0)] == np.shape(x0)
+        rows: NDArray[Any] = self._read_rows(np.asarray(x0)[None] if one else x0)
+        if len(rows) != 1:
+            raise ValueError(f"derivatives are taken at one row, got {len(rows)}; call it once a row.")
+        return rows
+
+    def _modelled(self) -> NDArray[np.int_]:
+        return np.delete(np.arange(self.n_features_in_), self.constant_features_)
 
     # ---- scikit-learn, pickling and saving
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from flowdetect._images import to_rows
 from flowdetect.evaluation.resampling import draw_counts, interval_of, resampled_means
 
-STEP = 0.02  # of the way from the mean to a row, for derivatives along it
 N_BOOTSTRAP = 1000
 
 
@@ -72,9 +71,9 @@ def second_order_gap(density: Any, X_in: Any, X_out: Any, *, random_state: int |
 
     Parameters
     ----------
-    density : fitted density with `score_samples`
-        In bins it is asked at the bins' centres, without noise. A conditional one is asked without labels.
-    X_in, X_out : (n, D) arrays, or images
+    density : fitted density with `directional_derivatives`
+        Each of this package's own, alone: no ensemble, pipeline or detector. A conditional one is asked without labels.
+    X_in, X_out : (n, D) arrays or frames, or images
     random_state : int or None, default=0
         Draws the bootstrap's resamples.
 
@@ -85,17 +84,18 @@ def second_order_gap(density: Any, X_in: Any, X_out: Any, *, random_state: int |
     Raises
     ------
     TypeError
-        If the density has no `score_samples`, or is an ensemble.
+        If the density has no `directional_derivatives`.
     ValueError
         If the rows do not fit the density.
 
     Notes
     -----
-    The trace is half the mean of the second derivatives along the ways from x0 to the rows, which are taken as central
-    differences over 2 % of each way; so the whole Hessian is in it, at the price of two scores a row. The paper
-    keeps the Hessian's diagonal, drops the first term, and gives variances summed over a channel's pixels, of values in
-    [0, 1); ours are in the squared unit of X. Of correlated features, as pixels are, the diagonal alone can have the
-    wrong size by orders of magnitude. The expansion is local, and where log p has kinks near the mean it says little.
+    The trace is the mean, over the rows of X_out less that over X_in, of the second derivatives of log p at x0 along
+    the ways to the rows: the whole Hessian is in it. Derivatives are autograd's, in float64, in bins at their centres,
+    and cost some six scores a row. The paper keeps the variances alone, takes the means as equal, and sums variances
+    over a channel's pixels, of values in [0, 1); ours are in the squared unit of X. Of correlated features, as pixels
+    are, variances alone can have the wrong size by orders of magnitude. The expansion is local, and images are far
+    from their mean; a network of ReLUs is piecewise linear, and what its kinks add is in no derivative at a point.
 
     References
     ----------
@@ -114,43 +114,31 @@ def second_order_gap(density: Any, X_in: Any, X_out: Any, *, random_state: int |
     >>> bool(gap.measured > 0), bool(gap.second_order > 0)
     (True, True)
     """
-    if not hasattr(density, "score_samples") or hasattr(density, "member_scores"):
+    if not hasattr(density, "directional_derivatives"):
         raise TypeError(
-            f"second_order_gap needs one fitted density with score_samples, such as GlowDensity(), got "
-            f"{type(density).__name__}; of an ensemble take one of its members_."
+            "second_order_gap needs a fitted density with directional_derivatives, such as GlowDensity(), got "
+            f"{type(density).__name__}; of an ensemble, pipeline or detector take the density within."
         )
     image_shape = getattr(density, "image_shape_", None)
-    rows_in, rows_out = (np.asarray(to_rows(X, image_shape)[0], dtype=np.float64) for X in (X_in, X_out))
-    scores_in, scores_out = (np.asarray(density.score_samples(rows), dtype=np.float64) for rows in (rows_in, rows_out))
+    scores_in, scores_out = (np.asarray(density.score_samples(X), dtype=np.float64) for X in (X_in, X_out))
     low, high = _interval(scores_in, scores_out, np.random.default_rng(random_state))
+    rows_in, rows_out = (np.asarray(to_rows(X, image_shape)[0], dtype=np.float64) for X in (X_in, X_out))
     x0 = rows_in.mean(axis=0)
-    slope_in, bend_in = _derivatives(density, x0, rows_in - x0)
-    slope_out, bend_out = _derivatives(density, x0, rows_out - x0)
+    start = type(X_in)(x0[None], columns=X_in.columns) if hasattr(X_in, "columns") else x0[None]
+    slope_in, bend_in = (each.mean() for each in density.directional_derivatives(start, rows_in - x0))
+    slope_out, bend_out = (each.mean() for each in density.directional_derivatives(start, rows_out - x0))
     return SecondOrderGap(
         measured=float(scores_out.mean() - scores_in.mean()),
         measured_low=low,
         measured_high=high,
-        first_order=slope_out - slope_in,
-        second_order=(bend_out - bend_in) / 2,
+        first_order=float(slope_out - slope_in),
+        second_order=float(bend_out - bend_in) / 2,
         variance_in=rows_in.var(axis=0),
         variance_out=rows_out.var(axis=0),
         mean_in=x0,
         mean_out=rows_out.mean(axis=0),
         image_shape=image_shape,
     )
-
-
-def _derivatives(density: Any, x0: NDArray[np.float64], ways: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean first and second derivative of log p at x0 along the ways (n, D), nats."""
-    ahead, behind = (_at_centres(density, x0 + sign * STEP * ways) for sign in (1, -1))
-    here = _at_centres(density, x0[None])
-    return float(np.mean(ahead - behind)) / (2 * STEP), float(np.mean(ahead + behind - 2 * here)) / STEP**2
-
-
-def _at_centres(density: Any, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Score without dequantisation noise, which would drown a difference."""
-    noiseless = {"dequantize": False} if hasattr(density, "n_bins_") else {}
-    return np.asarray(density.score_samples(rows, **noiseless), dtype=np.float64)
 
 
 def _interval(

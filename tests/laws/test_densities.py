@@ -297,6 +297,22 @@ def test_curvature_is_that_of_finite_differences(name):
     steps = np.diag(step)
     expected = (log_p(x + steps) - 2 * log_p(x) + log_p(x - steps)) / step**2
     np.testing.assert_allclose(density.curvature(case.X[0:1], y) * scale**2, expected * scale**2, rtol=1e-3, atol=1e-2)
+    ways = np.random.default_rng(0).normal(size=(20, x.size)) * scale
+    t = 1e-5
+    ahead, here, behind = log_p(x + t * ways), log_p(x), log_p(x - t * ways)
+    first, second = density.directional_derivatives(case.X[0:1], ways, y)
+    np.testing.assert_allclose(first, (ahead - behind) / (2 * t), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(second, (ahead - 2 * here + behind) / t**2, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["Glow, five columns by class", "PixelCNN, digits", "RealNVP, five columns"])
+def test_second_derivatives_along_an_axis_are_the_curvature(name):
+    case = DENSITIES[name]
+    density = case.make(random_state=0).fit(case.X, case.y)
+    D = density.n_features_in_
+    axes = np.eye(D)[:: max(1, D // 8)]
+    _, second = density.directional_derivatives(case.X[:1], axes)  # a conditional one summed over its classes
+    np.testing.assert_allclose(second, (axes @ density.curvature(case.X[:1])), rtol=1e-6, atol=1e-9)
 
 
 def test_curvature_of_a_gaussian():
