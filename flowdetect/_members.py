@@ -63,6 +63,11 @@ class Members(BaseEstimator):
         return self.density.image_shape
 
     @property
+    def n_bins(self) -> Any:
+        """The density's, where it has one."""
+        return self.density.n_bins
+
+    @property
     def image_shape_(self) -> Any:
         """The fitted members', where they have one."""
         return self.members_[0].image_shape_

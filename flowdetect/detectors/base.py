@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect import _persistence
 from flowdetect._images import to_rows
-from flowdetect.detectors.clones import seeded_clone, with_parameter
+from flowdetect.detectors.clones import seeded_clone
 
 FLOATS = [np.float64, np.float32]
 FEWEST_REFERENCE = 10  # rows
@@ -170,8 +170,7 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         train, reference, calibration = self._split(len(X), random)
         X_train, y_train = _take(X, train), None if y is None else np.asarray(y)[train]
         self.density_ = seeded_clone(self._template(), random)
-        if self.image_shape is not None and not isinstance(self.density_, FrozenEstimator):
-            with_parameter(self.density_, "image_shape", None, self.image_shape_)
+        self._tell_image_shape()
         self.density_.fit(X_train, y_train)
         self._settle_image_shape()
         self._calibrate(X_train, _take(X, reference))
@@ -301,7 +300,7 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         if len(lost):
             raise ValueError(
                 f"{type(self).__name__} needs finite scores, but {_name(self.density_)} led to {scores[lost[0]]} in "
-                f"row {lost[0]} ({len(lost)} such rows); look at that row, or at how the density was trained."
+                f"row {lost[0]} ({len(lost)} such of {len(scores)} asked); look there, or at how it was trained."
             )
         return scores
 
@@ -342,6 +341,15 @@ class BaseDetector(OutlierMixin, BaseEstimator):
             return checked
         whole = not knows_images and np.asarray(X).dtype.kind in "biu"
         return X.astype(checked.dtype) if whole and hasattr(X, "astype") else X
+
+    def _tell_image_shape(self) -> None:
+        """Tell a density, or the one that an ensemble multiplies, of images in rows, where it does not say itself."""
+        if self.image_shape is None or isinstance(self.density_, FrozenEstimator):
+            return
+        said = self.density_.get_params(deep=True)
+        for name in ("image_shape", "density__image_shape"):  # none within a pipeline, whose steps may change the rows
+            if name in said and said[name] is None:
+                self.density_.set_params(**{name: self.image_shape_})
 
     def _settle_image_shape(self) -> None:
         """Take the images' shape from the density where the data do not tell it."""

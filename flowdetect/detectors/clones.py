@@ -26,4 +26,6 @@ def with_parameter(estimator: Any, name: str, old: Any, new: Any) -> Any:
         for key, value in estimator.get_params(deep=True).items()
         if key.split("__")[-1] == name and type(value) is type(old) and value == old
     }
-    return estimator.set_params(**dict.fromkeys(same, new))
+    if same:  # a frozen one has none, and gives nothing back
+        estimator.set_params(**dict.fromkeys(same, new))
+    return estimator

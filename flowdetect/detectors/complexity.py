@@ -217,8 +217,8 @@ class ComplexityDetector(BaseDetector):
     def _check_n_bins(self, n_bins: Any) -> None:
         if isinstance(n_bins, int | np.integer) and n_bins > N_BINS_8_BIT:
             raise ValueError(
-                f"{type(self).__name__} codes images of at most {N_BINS_8_BIT} values a pixel, but its density has "
-                f"n_bins={n_bins}; give both 8-bit images, for instance X // {-(-n_bins // N_BINS_8_BIT)}."
+                f"{type(self).__name__} codes images of at most {N_BINS_8_BIT} values a pixel, got n_bins={n_bins}; "
+                f"give it, and its density, 8-bit images, for instance X // {-(-n_bins // N_BINS_8_BIT)}."
             )
 
     def _rows(self, X: Any) -> NDArray[Any]:

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state
 
 from flowdetect._images import to_rows
 from flowdetect.detectors.base import BaseDetector
-from flowdetect.detectors.clones import with_parameter
+from flowdetect.detectors.clones import seeded_clone, with_parameter
+from flowdetect.sit import Rotate90
 
 N_SHAKES, SHAKE_SEED = 3, 0
 MOST_PATCHES = 4  # along a side
@@ -39,8 +40,8 @@ class TransformDetector(BaseDetector):
         It is cloned and the clone fitted; one inside scikit-learn's `FrozenEstimator` is used as it is.
     transforms : {"stirring", "shaking"} or tuple of transformers, default="stirring"
         Transformers, such as the SITs, are cloned and fitted on the rows that the density was trained on; to a frozen
-        density on every other row given to `fit`, and p-values compare with the rest. Those with a parameter
-        `image_shape` get images, the others rows; an `n_bins` of "auto" becomes the density's `n_bins_`.
+        density on every other row given to `fit`, and p-values compare with the rest. They get rows (n, D), and, where
+        theirs say nothing, `image_shape` from the data, `n_bins` from the density, and seeds from `random_state`.
     image_shape : tuple of int (H, W) or (H, W, C), or None, default=None
         None: taken from X if it has images' axes, else from the density; if neither knows, rows are strips of 1 x D
         pixels.
@@ -132,40 +133,42 @@ class TransformDetector(BaseDetector):
         if isinstance(self.transforms, str):
             self.transforms_: tuple[Any, ...] = self._orders()
             return
-        n_bins = getattr(self.density_, "n_bins_", "auto")
-        chosen = [with_parameter(clone(each), "n_bins", "auto", n_bins) for each in self.transforms]
-        self.transforms_ = tuple(each.fit(self._as_taken_by(each, rows)) for each in chosen)
+        random, n_bins = check_random_state(self.random_state), getattr(self.density_, "n_bins_", "auto")
+        chosen = [with_parameter(seeded_clone(each, random), "n_bins", "auto", n_bins) for each in self.transforms]
+        if self.image_shape_ is not None:
+            chosen = [with_parameter(each, "image_shape", None, self.image_shape_) for each in chosen]
+        self.transforms_ = tuple(each.fit(rows, None) for each in chosen)
         for each in self.transforms_:
             self._moved(each, rows[:1])  # whether it keeps the shape
 
     def _template(self) -> Any:
         if isinstance(self.transforms, str):
             self._orders()  # refuses a single pixel before anything is trained
+        elif self.image_shape_ is not None and self.image_shape_[0] != self.image_shape_[1]:
+            within = [part for each in self.transforms for part in (each, *each.get_params(deep=True).values())]
+            for turn in within:
+                if isinstance(turn, Rotate90) and turn.k % 2:
+                    raise ValueError(
+                        f"TransformDetector needs transformers that keep the images' shape, {self.image_shape_}, got "
+                        f"{turn!r}, which swaps height and width; take Rotate90(2)."
+                    )
         return super()._template()
 
     def _orders(self) -> tuple[NDArray[np.intp], ...]:
         orders = stirrings if self.transforms == "stirring" else shakes
         return orders(self.image_shape_ or (1, self.n_features_in_, 1))
 
-    def _as_taken_by(self, transformer: Any, rows: NDArray[Any]) -> NDArray[Any]:
-        """Give images to a transformer that knows of them, else rows."""
-        names = (name.split("__")[-1] for name in transformer.get_params(deep=True))
-        if self.image_shape_ is None or "image_shape" not in names:
-            return rows
-        return rows.reshape(-1, *self.image_shape_)
-
     def _moved(self, transformation: Any, rows: NDArray[Any]) -> NDArray[Any]:
         """Apply one transformation to rows (n, D)."""
         if isinstance(transformation, np.ndarray):
             return np.ascontiguousarray(rows[:, transformation])
-        X = self._as_taken_by(transformation, rows)
-        moved = np.asarray(transformation.transform(X))
-        if moved.shape != X.shape:
+        moved = np.asarray(transformation.transform(rows))
+        if moved.shape != rows.shape:
             raise ValueError(
-                f"TransformDetector needs transformers that keep the shape, got {moved.shape[1:]} for {X.shape[1:]} "
+                f"TransformDetector needs transformers that keep the shape, got {moved.shape[1:]} for {rows.shape[1:]} "
                 f"from {transformation!r}; leave it out."
             )
-        return moved.reshape(rows.shape)
+        return moved
 
     def _transformed(self, X: Any) -> Iterator[Any]:
         """Give X after each transformation, in its own form."""

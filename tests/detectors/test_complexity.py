@@ -17,8 +17,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 
+from flowdetect import EnsembleDensity
 from flowdetect.detectors import ComplexityDetector, LikelihoodDetector, OODDetector
 from flowdetect.detectors.codecs import CODECS, encode
+from flowdetect.detectors.complexity import _mixture
 
 DIGITS = load_digits().data[:200]  # (200, 64), whole numbers 0..16
 
@@ -132,6 +134,13 @@ class TestMixture:
         assert (variances > 8**2 / 12 / 2).all()  # bits^2; that of even noise one byte wide, halved by chance at most
         assert detector.score_samples(X).min() > -1e3
 
+    @pytest.mark.parametrize("n_groups", [1, 3])
+    def test_as_many_components_as_there_are_groups(self, n_groups):
+        generator = np.random.default_rng(0)
+        groups = 3000.0 * (1 + np.arange(n_groups).repeat(300))  # bits, and nats
+        pairs = np.stack([groups, groups], axis=1) + generator.normal(size=(len(groups), 2)) * 100
+        assert _mixture(pairs)[-1].n_components == n_groups
+
     def test_a_pixelcnn_is_asked_for_its_whole_likelihood(self):
         class Pixels(FlatDensity):
             def likelihood_terms(self, X):
@@ -189,7 +198,7 @@ class TestValues:
             assert fitted(X, mixture, image_shape=(8, 8)).n_bins_ is None
 
     def test_too_many_bins(self):
-        with pytest.raises(ValueError, match=r"at most 256 values a pixel, but its density has n_bins=1024.*X // 4"):
+        with pytest.raises(ValueError, match=r"at most 256 values a pixel, got n_bins=1024.*X // 4"):
             fitted(DIGITS, FlatDensity(1024), image_shape=(8, 8))
         assert fitted(DIGITS, FlatDensity(1024)).image_shape_ is None  # a table has no codec to mind
 
@@ -284,5 +293,7 @@ class TestErrors:
         for make in (ComplexityDetector, OODDetector):
             with pytest.raises(ValueError, match=f"{make.__name__} codes images.*n_bins=512"):
                 make(ImageDensity(512)).fit(DIGITS.reshape(-1, 8, 8))
+            with pytest.raises(ValueError, match=f"{make.__name__} codes images.*n_bins=512"):
+                make(EnsembleDensity(ImageDensity(512), 2)).fit(DIGITS.reshape(-1, 8, 8))
         with pytest.raises(ValueError, match="n_bins=512"):
             fitted(DIGITS, ImageDensity(512))

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 from scipy.stats import gaussian_kde
+from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
 
-from flowdetect import GlowDensity, OODDetector, PixelCNNDensity, RealNVPDensity, load, load_images
+from flowdetect import EnsembleDensity, GlowDensity, OODDetector, PixelCNNDensity, RealNVPDensity, load, load_images
 from flowdetect.detectors.calibration import log_p_value
 from flowdetect.evaluation import auroc
 
@@ -61,6 +63,21 @@ def test_the_density_hears_of_the_images():
     assert detector.density_.image_shape_ == (8, 8, 1)
     assert detector.density_.n_bins_ == 256
     assert flow.image_shape is None
+    members = OODDetector(EnsembleDensity(flow, 2), image_shape=(8, 8), random_state=0).fit(X).density_.members_
+    assert members[0].image_shape_ == (8, 8, 1)
+
+
+def test_a_density_behind_steps_that_change_the_rows_does_not():
+    X = load_images("digits")[0][:60].reshape(60, 64)
+    flow = GlowDensity(n_steps=1, hidden_channels=4, max_epochs=1, random_state=0)
+    detector = OODDetector(make_pipeline(PCA(10), flow), image_shape=(8, 8), random_state=0).fit(X)
+    assert detector.density_[-1].image_shape_ is None
+
+
+def test_more_than_8_bits_are_refused_before_training():
+    X = rng.integers(0, 4096, size=(40, 8, 8))
+    with pytest.raises(ValueError, match=r"OODDetector codes images of at most 256 values.*X // 16"):
+        OODDetector().fit(X)
 
 
 def test_a_likelihood_of_nothing_is_named():

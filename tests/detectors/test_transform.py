@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from flowdetect import AddNoise, Flip, GlowDensity, Rotate90, TransformDetector, Translate, load
 from flowdetect.detectors.transform import shakes
@@ -112,8 +114,31 @@ def test_images_of_more_than_8_bits_are_stirred():
 
 def test_transformers_that_turn_the_shape():
     density = GaussianMixture(reg_covar=0.1)
-    with pytest.raises(ValueError, match=r"keep the shape, got \(8, 2, 1\) for \(2, 8, 1\) from Rotate90\(\)"):
-        TransformDetector(density, transforms=(Rotate90(),), image_shape=(2, 8)).fit(RAMP)
+    for turn in (Rotate90(), make_pipeline(Flip(), Rotate90(3))):
+        with pytest.raises(ValueError, match=r"keep the images' shape, \(2, 8, 1\), got Rotate90\(.*swaps height"):
+            TransformDetector(density, transforms=(turn,), image_shape=(2, 8)).fit(RAMP)
+    TransformDetector(density, transforms=(Rotate90(2),), image_shape=(2, 8)).fit(RAMP)
+    with pytest.raises(ValueError, match=r"keep the shape, got \(2,\) for \(16,\) from PCA"):
+        TransformDetector(density, transforms=(PCA(2),)).fit(RAMP)
+
+
+@pytest.mark.parametrize("image_shape", [(1, 8, 2), (4, 4), None])
+def test_transformers_within_pipelines_and_frozen_ones(image_shape):
+    flip = FrozenEstimator(Flip(image_shape=image_shape).fit(RAMP))
+    scores = [
+        TransformDetector(gaussian(), transforms=(each,), image_shape=image_shape).fit(RAMP).score_samples(RAMP)
+        for each in (Flip(), flip, make_pipeline(StandardScaler(with_mean=False, with_std=False), Flip()))
+    ]
+    np.testing.assert_allclose(scores[1:], [scores[0]] * 2, atol=2e-6)
+
+
+def test_transformers_get_seeds():
+    scores = [
+        TransformDetector(gaussian(), transforms=(AddNoise(0.1),), random_state=seed).fit(RAMP).score_samples(RAMP)
+        for seed in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert (scores[0] != scores[2]).any()
 
 
 @pytest.mark.parametrize("transforms", ["stirring", "shaking"])
