@@ -60,12 +60,7 @@ from flowdetect.evaluation import OODReport
 
 PAIRS = {"fashion_mnist": "mnist", "mnist": "fashion_mnist", "cifar10": "svhn", "svhn": "cifar10"}
 PIXELCNN = "pixelcnn++"
-SHARES = {
-    "density": 0.7,
-    "background": 0.3,
-    PIXELCNN: 0.9,
-    "local": 0.1,
-}  # of the minutes
+SHARES = {"density": 0.7, "background": 0.3, PIXELCNN: 0.9, "local": 0.1}  # of the minutes a score may train its models
 HELD_OUT, MOST_HELD, LEVELS = 0.1, 4000, (0.01, 0.05, 0.1)
 SLOW = ("gradient norms", "stirring, PixelCNN++", "shaking, PixelCNN++")
 N_SLOW, N_SITS, N_SLOW_SITS = 400, 500, 150  # images to fit and to test slow ones, to transform, to transform for them

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect import _persistence
 from flowdetect._images import to_rows
-from flowdetect.detectors.clones import seeded_clone
+from flowdetect.detectors.clones import seeded_clone, tell_image_shape
 
 FLOATS = [np.float64, np.float32]
 FEWEST_REFERENCE = 10  # rows
@@ -166,11 +166,13 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         self._check_parameters()
         random = check_random_state(secrets.randbits(32) if self.random_state is None else self.random_state)
         X = self._check_X(X, reset=True)
+        self._check_data(X)
         check_consistent_length(X, y)
         train, reference, calibration = self._split(len(X), random)
         X_train, y_train = _take(X, train), None if y is None else np.asarray(y)[train]
         self.density_ = seeded_clone(self._template(), random)
-        self._tell_image_shape()
+        if self.image_shape is not None:
+            tell_image_shape(self.density_, self.image_shape_)
         self.density_.fit(X_train, y_train)
         self._settle_image_shape()
         self._calibrate(X_train, _take(X, reference))
@@ -342,14 +344,8 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         whole = not knows_images and np.asarray(X).dtype.kind in "biu"
         return X.astype(checked.dtype) if whole and hasattr(X, "astype") else X
 
-    def _tell_image_shape(self) -> None:
-        """Tell a density, or the one that an ensemble multiplies, of images in rows, where it does not say itself."""
-        if self.image_shape is None or isinstance(self.density_, FrozenEstimator):
-            return
-        said = self.density_.get_params(deep=True)
-        for name in ("image_shape", "density__image_shape"):  # none within a pipeline, whose steps may change the rows
-            if name in said and said[name] is None:
-                self.density_.set_params(**{name: self.image_shape_})
+    def _check_data(self, X: Any) -> None:
+        """Refuse checked rows that the parameters do not go with, before anything is trained."""
 
     def _settle_image_shape(self) -> None:
         """Take the images' shape from the density where the data do not tell it."""

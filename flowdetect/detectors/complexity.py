@@ -189,10 +189,9 @@ class ComplexityDetector(BaseDetector):
         if self.kind not in ("difference", "mixture"):
             raise ValueError(f'{type(self).__name__} needs kind="difference" or "mixture", got {self.kind!r}.')
 
-    def _template(self) -> Any:
+    def _check_data(self, X: Any) -> None:
         if self.image_shape_ is not None or getattr(self.density, "image_shape", None) is not None:
-            self._check_n_bins(getattr(self.density, "n_bins", None))  # before the density is trained in vain
-        return super()._template()
+            self._check_n_bins(getattr(self.density, "n_bins", None))
 
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
         """Learn how values become bytes, from the training rows, and the mixture, from the calibration rows."""

@@ -133,20 +133,24 @@ class OODDetector(ComplexityDetector):
 
     def _template(self) -> Any:
         if self.density is not None:
-            return super()._template()
+            return self.density
         from flowdetect.density import PixelCNNDensity, RealNVPDensity
 
         if self.image_shape_ is None:
             return RealNVPDensity()
         return PixelCNNDensity(image_shape=self.image_shape_, variant="pixelcnn++", n_blocks=1)
 
-    def _check_X(self, X: Any, *, reset: bool) -> Any:
-        checked = super()._check_X(X, reset=reset)
-        if reset and self.density is None and self.image_shape_ is not None:
-            rows = self._rows(X)
-            if rows.max() >= N_BINS_8_BIT and is_whole(rows):  # which the density would refuse in words of its own
-                self._check_n_bins(int(rows.max()) + 1)
-        return checked
+    def _check_data(self, X: Any) -> None:
+        super()._check_data(X)
+        if self.density is not None or self.image_shape_ is None:
+            return
+        rows = self._rows(X)
+        largest = rows.max()
+        if largest >= N_BINS_8_BIT and is_whole(rows):
+            raise ValueError(
+                f"{type(self).__name__} codes images of at most {N_BINS_8_BIT} values a pixel, got values up to "
+                f"{largest:g}; give it 8-bit images, for instance X // {int(largest) // N_BINS_8_BIT + 1}."
+            )
 
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
         super()._calibrate(X_train, X_calibration)

@@ -141,9 +141,9 @@ class TransformDetector(BaseDetector):
         for each in self.transforms_:
             self._moved(each, rows[:1])  # whether it keeps the shape
 
-    def _template(self) -> Any:
+    def _check_data(self, X: Any) -> None:
         if isinstance(self.transforms, str):
-            self._orders()  # refuses a single pixel before anything is trained
+            self._orders()  # refuses a single pixel
         elif self.image_shape_ is not None and self.image_shape_[0] != self.image_shape_[1]:
             within = [part for each in self.transforms for part in (each, *each.get_params(deep=True).values())]
             for turn in within:
@@ -152,7 +152,6 @@ class TransformDetector(BaseDetector):
                         f"TransformDetector needs transformers that keep the images' shape, {self.image_shape_}, got "
                         f"{turn!r}, which swaps height and width; take Rotate90(2)."
                     )
-        return super()._template()
 
     def _orders(self) -> tuple[NDArray[np.intp], ...]:
         orders = stirrings if self.transforms == "stirring" else shakes

@@ -305,6 +305,17 @@ def test_curvature_is_that_of_finite_differences(name):
     np.testing.assert_allclose(second, (ahead - 2 * here + behind) / t**2, rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.parametrize("name", DENSITIES)
+def test_every_density_has_derivatives_along_a_way(name):
+    case = DENSITIES[name]
+    density = case.make(random_state=0).fit(case.X, case.y)
+    ways = np.random.default_rng(0).normal(size=(3, density.n_features_in_))
+    found = density.directional_derivatives(case.X[:1], ways)
+    assert np.isfinite(found).all()
+    back = density.directional_derivatives(case.X[:1], -ways)
+    np.testing.assert_allclose(back, np.array([[-1], [1]]) * found, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["Glow, five columns by class", "PixelCNN, digits", "RealNVP, five columns"])
 def test_second_derivatives_along_an_axis_are_the_curvature(name):
     case = DENSITIES[name]
