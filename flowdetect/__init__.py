@@ -9,9 +9,19 @@ The public names below are loaded on first use, so that importing the package st
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from flowdetect._homes import HOMES
+
 if TYPE_CHECKING:
     from flowdetect.datasets import constant_images, load_images, random_images
-    from flowdetect.density import EnsembleDensity, GlowDensity, PixelCNNDensity, RealNVPDensity, load
+    from flowdetect.density import (
+        EnsembleDensity,
+        GlowDensity,
+        MAFDensity,
+        PixelCNNDensity,
+        RealNVPDensity,
+        VAEDensity,
+        load,
+    )
     from flowdetect.detectors import (
         ComplexityDetector,
         DoSEDetector,
@@ -45,6 +55,7 @@ __all__ = [
     "Gray",
     "LikelihoodDetector",
     "LikelihoodRatioDetector",
+    "MAFDensity",
     "OODDetector",
     "PixelCNNDensity",
     "PyODDetector",
@@ -54,6 +65,7 @@ __all__ = [
     "TransformDetector",
     "Translate",
     "TypicalityDetector",
+    "VAEDensity",
     "WAICDetector",
     "ZeroLatents",
     "__version__",
@@ -68,47 +80,11 @@ __all__ = [
     "to_pyod",
 ]
 
-_HOMES = {
-    "AddNoise": "sit",
-    "ComplexityDetector": "detectors",
-    "Contrast": "sit",
-    "DoSEDetector": "detectors",
-    "EnsembleDensity": "density",
-    "FisherDetector": "detectors",
-    "Flip": "sit",
-    "FlowOD": "detectors.pyod",
-    "GlowDensity": "density",
-    "GradientNormDetector": "detectors",
-    "Gray": "sit",
-    "LikelihoodDetector": "detectors",
-    "LikelihoodRatioDetector": "detectors",
-    "OODDetector": "detectors",
-    "PixelCNNDensity": "density",
-    "PyODDetector": "detectors.pyod",
-    "RealNVPDensity": "density",
-    "Rotate90": "sit",
-    "ScaleDetector": "detectors",
-    "TransformDetector": "detectors",
-    "Translate": "sit",
-    "TypicalityDetector": "detectors",
-    "WAICDetector": "detectors",
-    "ZeroLatents": "sit",
-    "combine": "evaluation",
-    "constant_images": "datasets",
-    "load": "density",
-    "load_images": "datasets",
-    "ood_report": "evaluation",
-    "random_images": "datasets",
-    "second_order_gap": "evaluation",
-    "sit_report": "evaluation",
-    "to_pyod": "detectors.pyod",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

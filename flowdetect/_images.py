@@ -7,15 +7,17 @@ remembers in which form the data arrived, so that what leaves (samples, transfor
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 N_BINS_8_BIT = 256
+LARGEST_N_BINS = 2**20  # beyond, float32 leaves fewer than 16 steps within a bin
 COUNTED_AT_ONCE = 1024  # rows
 
 
@@ -71,7 +73,24 @@ def check_image_shape(image_shape: Any) -> tuple[int, int, int] | None:
 
 
 def to_rows(X: Any, image_shape: Any = None) -> tuple[Any, Layout]:
-    """Bring data of any accepted layout into rows.
+    """Bring data of any accepted layout into rows: `find_layout`, then flattened.
+
+    Returns
+    -------
+    rows : X itself if it is 2-D (a frame stays a frame), else its (n, D) view or copy
+    layout : Layout
+    """
+    X, layout = find_layout(X, image_shape)
+    return (X if getattr(X, "ndim", 2) < 3 or layout.axes == "rows" else flatten_images(X)), layout
+
+
+def flatten_images(images: NDArray[Any]) -> NDArray[Any]:
+    """(n, H, W) or (n, H, W, C) -> (n, H * W * C) in C order; a view where that is possible."""
+    return np.ascontiguousarray(images).reshape(len(images), math.prod(images.shape[1:]))
+
+
+def find_layout(X: Any, image_shape: Any = None) -> tuple[Any, Layout]:
+    """Tell the layout of data, and give torch tensors as numpy arrays with channels last, without copying.
 
     Parameters
     ----------
@@ -81,7 +100,7 @@ def to_rows(X: Any, image_shape: Any = None) -> tuple[Any, Layout]:
 
     Returns
     -------
-    rows : X itself if it is 2-D (a frame stays a frame), else its (n, D) view or copy
+    X : X itself, or a torch tensor's values: (n, D) or (n, H, W, C)
     layout : Layout
 
     Raises
@@ -118,7 +137,7 @@ def to_rows(X: Any, image_shape: Any = None) -> tuple[Any, Layout]:
             f"(height, width, channels); reshape X, or correct image_shape."
         )
     axes = "nhw" if ndim == 3 else "nchw" if from_torch else "nhwc"
-    return np.ascontiguousarray(X).reshape(len(X), height * width * found[2]), Layout(found, axes)
+    return X, Layout(found, axes)
 
 
 def _check_row_length(X: Any, shape: tuple[int, int, int] | None) -> None:
@@ -136,6 +155,11 @@ def check_n_bins(n_bins: Any) -> None:
         return
     if not isinstance(n_bins, Integral) or isinstance(n_bins, bool) or n_bins < 2:
         raise ValueError(f'n_bins must be "auto", None or a whole number >= 2, got {n_bins!r}.')
+    if int(n_bins) > LARGEST_N_BINS:
+        raise ValueError(
+            f"n_bins must be at most 2**20 = {LARGEST_N_BINS}, since models compute in float32, got {n_bins}; pass "
+            f"n_bins=None, which takes the values as real numbers."
+        )
 
 
 def resolve_n_bins(rows: NDArray[Any], n_bins: Any, image_shape: tuple[int, int, int] | None) -> int | None:
@@ -144,17 +168,54 @@ def resolve_n_bins(rows: NDArray[Any], n_bins: Any, image_shape: tuple[int, int,
     "auto" is None without an image shape, and for images that are not whole numbers >= 0; 256 for whole numbers up to
     255; whole numbers beyond are a ValueError, since the number of bins cannot be guessed then.
     """
+    return resolve_n_bins_of(_Extent(rows), n_bins, image_shape)
+
+
+def resolve_n_bins_of(values: Extent, n_bins: Any, image_shape: tuple[int, int, int] | None) -> int | None:
+    """As `resolve_n_bins`, of what is known of the values."""
     check_n_bins(n_bins)
     if not isinstance(n_bins, str):
         return None if n_bins is None else int(n_bins)
-    if image_shape is None or rows.min() < 0 or not is_whole(rows):
+    if image_shape is None or values.low < 0 or not values.is_whole:
         return None
-    if rows.max() <= N_BINS_8_BIT - 1:
+    if values.high <= N_BINS_8_BIT - 1:
         return N_BINS_8_BIT
     raise ValueError(
-        f'n_bins="auto" knows 8-bit images (whole numbers 0..255) only, got whole numbers up to {rows.max()}; '
-        f"say n_bins={int(rows.max()) + 1} or more, or n_bins=None for real-valued data."
+        f'n_bins="auto" knows 8-bit images (whole numbers 0..255) only, got whole numbers up to {values.high}; '
+        f"say n_bins={int(values.high) + 1} or more, or n_bins=None for real-valued data."
     )
+
+
+class Extent(Protocol):
+    """Least and largest of some values, and whether all are whole numbers."""
+
+    @property
+    def low(self) -> Any: ...
+
+    @property
+    def high(self) -> Any: ...
+
+    @property
+    def is_whole(self) -> bool: ...
+
+
+class _Extent:
+    """The extent of an array, each part found when it is asked for."""
+
+    def __init__(self, rows: NDArray[Any]) -> None:
+        self.rows = rows
+
+    @property
+    def low(self) -> Any:
+        return self.rows.min()
+
+    @property
+    def high(self) -> Any:
+        return self.rows.max()
+
+    @property
+    def is_whole(self) -> bool:
+        return is_whole(self.rows)
 
 
 def is_whole(rows: NDArray[Any]) -> bool:
@@ -162,14 +223,15 @@ def is_whole(rows: NDArray[Any]) -> bool:
     return rows.dtype.kind in "iub" or bool(np.all(rows == np.rint(rows)))
 
 
-def check_on_grid(rows: NDArray[Any], n_bins: int) -> None:
-    """Demand integers 0 .. n_bins - 1, as training in bins does."""
-    low, high = rows.min(), rows.max()
-    if low >= 0 and high <= n_bins - 1 and is_whole(rows):
+def check_on_grid(values: NDArray[Any] | Extent, n_bins: int) -> None:
+    """Demand integers 0 .. n_bins - 1, as training in bins does, of an array or of what is known of one."""
+    extent = _Extent(values) if isinstance(values, np.ndarray) else values
+    low, high = extent.low, extent.high
+    if low >= 0 and high <= n_bins - 1 and extent.is_whole:
         return
     if low >= 0 and high <= 1:
         hint = f"these look like intensities in [0, 1]: multiply by {n_bins - 1} and round, or pass n_bins=None"
-    elif high > n_bins - 1 and low >= 0 and is_whole(rows):
+    elif high > n_bins - 1 and low >= 0 and extent.is_whole:
         hint = f"pass n_bins={int(high) + 1} or more"
     else:
         hint = "round and clip the values, or pass n_bins=None for real-valued data"
@@ -178,15 +240,18 @@ def check_on_grid(rows: NDArray[Any], n_bins: int) -> None:
     )
 
 
-def check_in_reach(rows: NDArray[Any], n_bins: int) -> None:
-    """Demand values at most one value range outside 0 .. n_bins - 1, as scoring in bins does."""
+def check_in_reach(rows: NDArray[Any], n_bins: int, start: int = 0) -> None:
+    """Demand values at most one value range outside 0 .. n_bins - 1, as scoring in bins does.
+
+    `start` is the index of the first of these rows.
+    """
     low, high = -n_bins, 2 * n_bins - 1
     outside = (rows < low) | (rows > high)
     if outside.any():
         row, column = np.argwhere(outside)[0]
         raise ValueError(
             f"With n_bins={n_bins}, values are scored from {low} to {high} (one value range outside the data's), "
-            f"got {rows[row, column]} in row {row}; clip X, or check its scale."
+            f"got {rows[row, column]} in row {start + row}; clip X, or check its scale."
         )
 
 
@@ -223,10 +288,10 @@ def count_values(rows: NDArray[Any], n_channels: int, n_bins: int) -> NDArray[np
     return counts
 
 
-def keyed_uniform(rows: NDArray[Any], seed: int, n_draws: int = 1) -> NDArray[np.float32]:
-    """Draw the dequantisation noise: (n_draws, n, D), uniform in [0, 1), keyed by seed and row."""
+def keyed_uniform(rows: NDArray[Any], seed: int, n_draws: int = 1, n_values: int | None = None) -> NDArray[np.float32]:
+    """Draw noise keyed by seed and row, uniform in [0, 1): (n_draws, n, n_values); by default as long as a row."""
     n_rows, n_features = rows.shape
-    noise = np.empty((n_draws, n_rows, n_features), dtype=np.float32)
+    noise = np.empty((n_draws, n_rows, n_values or n_features), dtype=np.float32)
     for i, generator in enumerate(row_generators(rows, seed)):
-        noise[:, i] = generator.random((n_draws, n_features), dtype=np.float32)
+        noise[:, i] = generator.random((n_draws, noise.shape[2]), dtype=np.float32)
     return noise

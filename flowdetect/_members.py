@@ -1,4 +1,4 @@
-"""Several fits of one estimator, side by side: the members of an ensemble. No torch; any density will do."""
+"""The members of an ensemble: several fits of one estimator, any density, with different seeds."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
+from flowdetect._fitting import all_or_nothing
 from flowdetect._images import draw_seed
+from flowdetect._protocols import RandomState, Scorer
 
 
 class Members(BaseEstimator):
@@ -24,13 +26,16 @@ class Members(BaseEstimator):
 
     members_: list[Any]
 
-    def __init__(self, density: Any, n_members: int = 5, *, n_jobs: int | None = None, random_state: Any = None):
+    def __init__(
+        self, density: Scorer, n_members: int = 5, *, n_jobs: int | None = None, random_state: RandomState = None
+    ):
         self.density = density
         self.n_members = n_members
         self.n_jobs = n_jobs
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None) -> Members:
+    @all_or_nothing
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Members:
         """Fit the members, in parallel through joblib; serial and parallel fits give the same ones, bit for bit."""
         name, n_members = type(self).__name__, self.n_members
         if not isinstance(n_members, Integral) or isinstance(n_members, bool) or n_members < 1:
@@ -47,25 +52,25 @@ class Members(BaseEstimator):
                 setattr(self, told, getattr(self.members_[0], told))
         return self
 
-    def member_scores(self, X: Any) -> NDArray[np.float64]:
+    def member_scores(self, X: ArrayLike) -> NDArray[np.float64]:
         """Score rows with every member: (n, n_members), nats."""
         check_is_fitted(self, "members_")
         return np.stack([np.asarray(member.score_samples(X), dtype=np.float64) for member in self.members_], axis=1)
 
-    def score_samples(self, X: Any, y: Any = None) -> NDArray[np.float64]:
+    def score_samples(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float64]:
         """Log-density of the members' mixture in equal shares: (n,), nats."""
         scores = self.member_scores(X)
         return np.logaddexp.reduce(scores, axis=1) - np.log(scores.shape[1])
 
     @property
     def image_shape(self) -> Any:
-        """The density's, where it has one: whether images are passed on as images."""
-        return self.density.image_shape
+        """The members', where they have one: whether images are passed on as images."""
+        return self._kind().image_shape
 
     @property
     def n_bins(self) -> Any:
-        """The density's, where it has one."""
-        return self.density.n_bins
+        """The members', where they have one."""
+        return self._kind().n_bins
 
     @property
     def image_shape_(self) -> Any:
@@ -76,6 +81,10 @@ class Members(BaseEstimator):
     def n_bins_(self) -> Any:
         """The fitted members', where they have one."""
         return self.members_[0].n_bins_
+
+    def _kind(self) -> Any:
+        """Give a fitted member; before `fit`, the density that they will be clones of."""
+        return self.members_[0] if hasattr(self, "members_") else self.density
 
 
 def _fit_one(density: Any, number: int, seed: int, X: Any, y: Any) -> Any:

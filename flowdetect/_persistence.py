@@ -21,35 +21,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 
-FORMAT = 1
+from flowdetect._homes import IN_FILES as OURS
+
+FORMAT = 2
 MAGIC = "flowdetect"
 VERSION = version("flowdetect-ood")
-# whatever may stand in a file by name: class -> module
-OURS = {
-    "AddNoise": "flowdetect.sit",
-    "ComplexityDetector": "flowdetect.detectors",
-    "Contrast": "flowdetect.sit",
-    "DoSEDetector": "flowdetect.detectors",
-    "FisherDetector": "flowdetect.detectors",
-    "EnsembleDensity": "flowdetect.density",
-    "Flip": "flowdetect.sit",
-    "GlowDensity": "flowdetect.density",
-    "GradientNormDetector": "flowdetect.detectors",
-    "Gray": "flowdetect.sit",
-    "LikelihoodDetector": "flowdetect.detectors",
-    "LikelihoodRatioDetector": "flowdetect.detectors",
-    "Members": "flowdetect._members",
-    "OODDetector": "flowdetect.detectors",
-    "PixelCNNDensity": "flowdetect.density",
-    "RealNVPDensity": "flowdetect.density",
-    "Rotate90": "flowdetect.sit",
-    "ScaleDetector": "flowdetect.detectors",
-    "TransformDetector": "flowdetect.detectors",
-    "Translate": "flowdetect.sit",
-    "TypicalityDetector": "flowdetect.detectors",
-    "WAICDetector": "flowdetect.detectors",
-    "ZeroLatents": "flowdetect.sit",
-}
 
 
 def save(estimator: BaseEstimator, path: Any) -> None:

@@ -71,14 +71,14 @@ def check_detector(detector: Any, X: NDArray[Any], X_out: NDArray[Any] | None = 
         _check_answers(fitted, rows)
     _demand(before == _global_random_state(), "fit and scoring must leave the global random states alone.")
     _check_contamination(fitted, X)
-    _check_company(fitted, X if X_out is None else np.concatenate([X, X_out]), _same)
+    _check_batch_invariance(fitted, X if X_out is None else np.concatenate([X, X_out]), _same)
     _check_copies(fitted, X, None, _same)
     if "density" in fitted.get_params(deep=False):
         _check_frozen_density(fitted, X)
 
 
 def _check_answers(fitted: Any, X: NDArray[Any]) -> None:
-    """Shapes, finiteness, and that the four ways of answering say the same."""
+    """Check shapes and finiteness, and that score, decision, label and p-value agree."""
     scores, decision = fitted.score_samples(X), fitted.decision_function(X)
     for name, answer in (("score_samples", scores), ("decision_function", decision)):
         _demand(
@@ -106,7 +106,7 @@ def _check_contamination(fitted: Any, X: NDArray[Any]) -> None:
     )
 
 
-def _check_company(fitted: Any, X: Any, same: Callable[[Any, Any], bool]) -> None:
+def _check_batch_invariance(fitted: Any, X: Any, same: Callable[[Any, Any], bool]) -> None:
     """Demand that the score of a row does not depend on which rows it comes with."""
     scores = fitted.score_samples(X)
     alone = np.concatenate([fitted.score_samples(X[i : i + 1]) for i in range(min(N_ALONE, len(X)))])
@@ -118,7 +118,7 @@ def _check_company(fitted: Any, X: Any, same: Callable[[Any, Any], bool]) -> Non
 
 
 def _check_copies(fitted: Any, X: Any, y: Any, same: Callable[[Any, Any], bool]) -> None:
-    """Clones, pickles, files and repeated fits say what the original says, and leave it fitted."""
+    """Check that clones, pickles, files and repeated fits score the same, and leave the original fitted."""
     scores = fitted.score_samples(X)
 
     def demand(copied: Any, law: str) -> None:
@@ -179,7 +179,7 @@ def check_density(density: Any, X: Any, y: Any = None) -> None:
     before = _global_random_state()
     _demand(fitted.fit(X, y) is fitted, "fit must return the density itself.")
     _check_scores(fitted, X, y)
-    _check_company(fitted, X, np.array_equal)
+    _check_batch_invariance(fitted, X, np.array_equal)
     _check_samples(fitted, X, y)
     _check_copies(fitted, X, y, np.array_equal)
     if y is not None:
@@ -191,15 +191,15 @@ def check_density(density: Any, X: Any, y: Any = None) -> None:
     _demand(before == _global_random_state(), "a density must leave numpy's and torch's global random states alone.")
 
 
-def _ways(y: Any) -> list[Any]:
-    """List the ways to ask: without labels, and with them where there are any."""
+def _label_choices(y: Any) -> list[Any]:
+    """Labels to score with: None, and y where there is one."""
     return [None] if y is None else [None, y]
 
 
 def _check_scores(fitted: Any, X: Any, y: Any) -> None:
-    """Shapes, finiteness, and that the three ways of scoring say the same."""
+    """Check shapes and finiteness, and that score_samples, score and bits_per_dim agree."""
     n_features = fitted.n_features_in_ - len(getattr(fitted, "constant_features_", ()))
-    for labels in _ways(y):
+    for labels in _label_choices(y):
         scores, score = fitted.score_samples(X, labels), fitted.score(X, labels)
         good = isinstance(scores, np.ndarray) and scores.shape == (len(X),) and scores.dtype == np.float64
         _demand(good, "score_samples must return a float64 array of one value a row.")
@@ -211,7 +211,7 @@ def _check_scores(fitted: Any, X: Any, y: Any) -> None:
 
 def _check_samples(fitted: Any, X: Any, y: Any) -> None:
     dtype = np.asarray(X).dtype
-    for labels in _ways(y):
+    for labels in _label_choices(y):
         n_samples = BATCH_SIZE if labels is None else len(X)
         one, again, other = (fitted.sample(n_samples, y=labels, random_state=SEED + i) for i in (0, 0, 1))
         layout = isinstance(one, type(X)) and tuple(one.shape) == (n_samples, *X.shape[1:])
@@ -230,23 +230,23 @@ def _check_classes(fitted: Any, X: Any) -> None:
 
 
 def _check_terms(fitted: Any, X: Any, y: Any) -> None:
-    for labels in _ways(y):
+    summands = fitted.model_.summands
+    for labels in _label_choices(y):
         terms, scores = fitted.likelihood_terms(X, labels), fitted.score_samples(X, labels)
-        if "log_px" in terms:
-            total = np.reshape(terms.log_px, (len(X), -1)).sum(1) + terms.get("log_class", 0.0)
-            _demand(_same(total, scores, 1e-5), "log_px and, without y, log_class must sum to the score.")
-            continue
-        total = terms.log_pz + terms.log_det + terms.get("log_class", 0.0)
-        _demand(_same(total, scores, 1e-5), "log_pz, log_det and, without y, log_class must sum to the score.")
-        for name in ("log_pz", "log_det"):
+        total = sum(np.reshape(terms[name], (len(X), -1)).sum(1) for name in summands) + terms.get("log_class", 0.0)
+        law = f"{' and '.join(summands)} and, without y, log_class must sum to the score."
+        _demand(_same(total, scores, 1e-5), law)
+        for name in {name.removesuffix("_levels") for name in summands if name.endswith("_levels")}:
             _demand(_same(terms[f"{name}_levels"].sum(1), terms[name]), f"{name}_levels must sum to {name}.")
 
 
 def _check_latents(fitted: Any, X: Any, y: Any) -> None:
     latents = fitted.transform(X, y)
     _demand(latents.shape[0] == len(X) and latents.dtype == np.float64, "transform must return one float64 row a row.")
-    back = fitted.inverse_transform(latents, y)
-    _demand(_same(back, np.asarray(to_rows(X)[0], dtype=float)), "inverse_transform(transform(X)) must be X, as rows.")
+    back, rows = fitted.inverse_transform(latents, y), np.asarray(to_rows(X)[0], dtype=float)
+    _demand(back.shape == rows.shape and back.dtype == np.float64, "inverse_transform must return float64 rows.")
+    if hasattr(fitted, "latent_slices_"):  # a flow, and so invertible
+        _demand(_same(back, rows), "inverse_transform(transform(X)) must be X, as rows.")
 
 
 def check_bijection(bijection: Any, x: Any, context: Any = None) -> None:
@@ -353,7 +353,7 @@ def _check_gradients(double: Any, x: Any, context: Any) -> None:
 
 
 def _check_forms(double: Any, x: Any, context: Any) -> None:
-    """Look at a batch of one, at tensors that are not contiguous, and at a context that nobody asks for."""
+    """Check a batch of one, tensors that are not contiguous, and a context that the bijection ignores."""
     import torch
 
     def strided(values: Any) -> Any:

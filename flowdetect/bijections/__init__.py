@@ -1,7 +1,9 @@
 """Bijections: invertible torch modules from data to noise, with log-determinants."""
 
-from flowdetect.bijections.base import Bijection, Chain
+from flowdetect.bijections.autoregressive import Autoregressive
+from flowdetect.bijections.base import Bijection, Chain, Layer
 from flowdetect.bijections.coupling import AdditiveCoupling, AffineCoupling, Coupling, SplineCoupling
+from flowdetect.bijections.dequantize import UniformDequantize
 from flowdetect.bijections.elementwise import (
     ActNorm,
     BatchNorm,
@@ -19,12 +21,14 @@ __all__ = [
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
+    "Autoregressive",
     "BatchNorm",
     "Bijection",
     "Chain",
     "Conv1x1",
     "Coupling",
     "Gaussianize",
+    "Layer",
     "Logit",
     "MultiScale",
     "NormalizedConv1x1",
@@ -37,5 +41,6 @@ __all__ = [
     "Squeeze",
     "Standardize",
     "Top",
+    "UniformDequantize",
     "Whiten",
 ]

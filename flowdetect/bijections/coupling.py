@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from flowdetect.bijections.base import Bijection, sum_except_batch
 from flowdetect.bijections.elementwise import LOG_SCALES
@@ -17,7 +17,8 @@ class Coupling(Bijection):
 
     Parameters
     ----------
-    net : module, (n, ceil(c / 2), H, W) -> (n, k * floor(c / 2), H, W), k numbers for each value of x_a
+    net : module of x_b and a context, (n, ceil(c / 2), H, W) -> (n, k * floor(c / 2), H, W)
+        It gives k numbers for each value of x_a.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -32,22 +33,22 @@ class Coupling(Bijection):
         """Undo f."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x_b, x_a = x.chunk(2, dim=1)
-        z_a, log_s = self._map(x_a, self.net(x_b))
+        z_a, log_s = self._map(x_a, self.net(x_b, context))
         log_det = x.new_zeros(len(x)) if log_s is None else sum_except_batch(log_s)
         return torch.cat([x_b, z_a], dim=1), log_det
 
-    def forward_each(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_each(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As `forward`, with each value's own part of the log-determinant, (n, c, H, W); that of x_b is 0."""
         x_b, x_a = x.chunk(2, dim=1)
-        z_a, log_s = self._map(x_a, self.net(x_b))
+        z_a, log_s = self._map(x_a, self.net(x_b, context))
         log_s = torch.zeros_like(x_a) if log_s is None else log_s
         return torch.cat([x_b, z_a], dim=1), torch.cat([torch.zeros_like(x_b), log_s], dim=1)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         z_b, z_a = z.chunk(2, dim=1)
-        return torch.cat([z_b, self._unmap(z_a, self.net(z_b))], dim=1)
+        return torch.cat([z_b, self._unmap(z_a, self.net(z_b, context))], dim=1)
 
 
 class AffineCoupling(Coupling):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from flowdetect.bijections.base import Bijection, soft_bound, sum_except_batch
 from flowdetect.nets.conv import SPEED
@@ -57,10 +57,10 @@ class Rescale(Bijection):
         self.register_buffer("loc", loc.expand(event_shape).clone())
         self.register_buffer("scale", scale.expand(event_shape).clone())
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return (x - self.loc) / self.scale, -self.scale.log().sum().expand(len(x))
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return z * self.scale + self.loc
 
 
@@ -95,12 +95,12 @@ class Gaussianize(Bijection):
         flat = indices + (n_edges - 1) * torch.arange(channels, device=indices.device)[:, None, None]
         return self.knots[:, :-1].reshape(-1)[flat], slopes.reshape(-1)[flat], slopes.log().reshape(-1)[flat]
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         left = x.detach().floor().nan_to_num().clamp(0, self.knots.shape[1] - 2)
         knot, slope, log_slope = self._bins(left.long())
         return knot + slope * (x - left), sum_except_batch(log_slope)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         by_channel = z.detach().transpose(0, 1).flatten(1)  # (C, n H W)
         indices = torch.searchsorted(self.knots, by_channel.contiguous(), right=True) - 1
         indices = indices.clamp(0, self.knots.shape[1] - 2).reshape(z.transpose(0, 1).shape).transpose(0, 1)
@@ -133,11 +133,11 @@ class PiecewiseLinear(Bijection):
         slope = (end[1] - start[1]) / (end[0] - start[0])
         return start[1] + (values - start[0]) * slope, slope
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z, slope = self._map(x, self.x_knots, self.z_knots)
         return z, sum_except_batch(slope.log())
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return self._map(z, self.z_knots, self.x_knots)[0]
 
 
@@ -155,14 +155,14 @@ class Logit(Bijection):
         self.end = math.log1p(-alpha) - math.log(alpha)  # z at x = n_bins, -z at x = 0
         self.end_slope = self.gain / (alpha * (1 - alpha))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         inside = x.clamp(0, self.n_bins)
         p = self.alpha + self.gain * inside
         log_p, log_q = p.log(), (1 - p).log()
         z = log_p - log_q + (x - inside) * self.end_slope
         return z, sum_except_batch(math.log(self.gain) - log_p - log_q)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         inside = z.clamp(-self.end, self.end)
         p = 1 / (1 + (-inside).exp())
         return (p - self.alpha) / self.gain + (z - inside) / self.end_slope
@@ -184,7 +184,7 @@ class BatchNorm(Bijection):
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("variance", torch.ones(channels))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         mean, variance = self.mean, self.variance
         if self.training:
             variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
@@ -195,11 +195,11 @@ class BatchNorm(Bijection):
         z = (x - mean[:, None, None]) * log_s.exp()[:, None, None]
         return z, (log_s.sum() * (x.shape[2] * x.shape[3])).expand(len(x))
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return z * self.variance.clamp(*VARIANCES).sqrt()[:, None, None] + self.mean[:, None, None]
 
     @torch.no_grad()
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
         self.mean.copy_(mean)
         self.variance.copy_(variance)
@@ -224,17 +224,17 @@ class ActNorm(Bijection):
         """log s and b per channel, (c,) each."""
         return soft_bound(self.raw_log_s, ACTNORM_BOUND, SPEED), SPEED * self.raw_bias
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_s, bias = self.log_scale_and_bias()
         z = x * log_s.exp()[:, None, None] + bias[:, None, None]
         return z, (log_s.sum() * (x.shape[2] * x.shape[3])).expand(len(x))
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         log_s, bias = self.log_scale_and_bias()
         return (z - bias[:, None, None]) * (-log_s).exp()[:, None, None]
 
     @torch.no_grad()
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         values = x.transpose(0, 1).flatten(1)  # (c, n * h * w)
         centre = values.median(1).values
         std = values.std(1, correction=0)
@@ -262,10 +262,10 @@ class Standardize(Bijection):
         mu, h = self.net(x if context is None else context).chunk(2, dim=1)
         return mu, LOG_SCALES[self.scale](h)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         mu, log_s = self._mean_and_log_scale(x, context)
         return (x - mu) * log_s.exp(), sum_except_batch(log_s)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         mu, log_s = self._mean_and_log_scale(z, context)
         return z * (-log_s).exp() + mu

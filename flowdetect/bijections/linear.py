@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from flowdetect.bijections.base import Bijection, soft_bound
 from flowdetect.bijections.elementwise import ActNorm
@@ -43,14 +43,14 @@ class Permute(Bijection):
         self.kind = kind if order is None else "given"
         self.register_buffer("order", torch.arange(channels).flip(0) if order is None else torch.tensor(order))
 
-    def reset_parameters(self, generator: torch.Generator) -> None:
+    def reset_parameters(self, generator: Generator) -> None:
         if self.kind == "shuffle":
             self.order.copy_(torch.randperm(len(self.order), generator=generator))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return x[:, self.order], x.new_zeros(len(x))
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return z[:, torch.argsort(self.order)]
 
 
@@ -68,11 +68,11 @@ class Whiten(Bijection):
         super().__init__()
         self.register_buffer("weight", weight.clone())
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_det = self.weight.diagonal().log().sum() * (x.shape[2] * x.shape[3])
         return mix_channels(x, self.weight), log_det.expand(len(x))
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         weight = self.weight.expand(len(z), *self.weight.shape)
         return torch.linalg.solve_triangular(weight, z.flatten(2), upper=False).view(z.shape)
 
@@ -102,7 +102,7 @@ class Conv1x1(Bijection):
         self.raw_log_s = nn.Parameter(torch.zeros(channels))
 
     @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator) -> None:
+    def reset_parameters(self, generator: Generator) -> None:
         channels = len(self.sign_s)
         noise = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
         rotation, _ = torch.linalg.qr(noise)
@@ -134,11 +134,11 @@ class Conv1x1(Bijection):
         half = torch.linalg.solve_triangular(lower, self.permutation.T, upper=False, unitriangular=True)
         return torch.linalg.solve_triangular(upper, half, upper=True)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         weight, log_det = self.weight_and_log_det()
         return mix_channels(x, weight), (log_det * (x.shape[2] * x.shape[3])).expand(len(x))
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return mix_channels(z, self.inverse_weight())
 
 
@@ -150,14 +150,14 @@ class NormalizedConv1x1(Bijection):
         self.norm = ActNorm(channels)
         self.conv = Conv1x1(channels)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_s, bias = self.norm.log_scale_and_bias()
         weight, log_det = self.conv.weight_and_log_det()
         z = mix_channels(x, weight * log_s.exp(), weight @ bias)
         return z, ((log_s.sum() + log_det) * (x.shape[2] * x.shape[3])).expand(len(x))
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return self.norm.inverse(self.conv.inverse(z))
 
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         return self.conv.initialize(self.norm.initialize(x))

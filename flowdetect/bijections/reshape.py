@@ -7,9 +7,9 @@ from math import prod
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from flowdetect.bijections.base import Bijection
+from flowdetect.bijections.base import Bijection, Layer
 
 
 class Squeeze(Bijection):
@@ -19,12 +19,12 @@ class Squeeze(Bijection):
     which the convolutions after it like.
     """
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         n, c, h, w = x.shape
         blocks = x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5)  # (n, h/2, w/2, c, 2, 2)
         return blocks.reshape(n, h // 2, w // 2, 4 * c).permute(0, 3, 1, 2), x.new_zeros(n)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         n, c, h, w = z.shape
         blocks = z.reshape(n, c // 4, 2, 2, h, w).permute(0, 4, 2, 5, 3, 1)  # (n, h, 2, w, 2, c/4)
         return blocks.reshape(n, 2 * h, 2 * w, c // 4).permute(0, 3, 1, 2)
@@ -48,10 +48,10 @@ class Reorder(Bijection):
         n, c, h, w = x.shape
         return x.permute(0, 2, 3, 1).flatten(1)[:, order].reshape(n, h, w, c).permute(0, 3, 1, 2)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._take(x, self.order), x.new_zeros(len(x))
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return self._take(z, torch.argsort(self.order))
 
 
@@ -75,15 +75,20 @@ class MultiScale(Bijection):
     standardizers : bijections whose context is what stays, one a level but the last; or empty: what leaves is left as
         it is ("standard" prior)
     latent_shapes : (C, H, W) of what leaves at each level
+    n_context : int
+        Length of a context (n, n_context) that standardizers see at every pixel, as further channels after what stays;
+        0: they see what stays alone. The levels are given the context in any case.
     """
 
     def __init__(
         self,
-        levels: Sequence[Bijection],
+        levels: Sequence[Layer],
         standardizers: Sequence[Bijection],
         latent_shapes: Sequence[tuple[int, int, int]],
+        n_context: int = 0,
     ) -> None:
         super().__init__()
+        self.n_context = n_context
         self.levels = nn.ModuleList(levels)
         self.standardizers = nn.ModuleList(standardizers)
         self.latent_shapes = list(latent_shapes)
@@ -94,21 +99,21 @@ class MultiScale(Bijection):
         ends = [sum(prod(shape) for shape in self.latent_shapes[: i + 1]) for i in range(len(self.latent_shapes))]
         return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        z, log_det, _ = self.forward_levels(x)
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z, log_det, _ = self.forward_levels(x, context)
         return z, log_det.sum(1)
 
-    def forward_levels(self, x: Tensor) -> Levels:
+    def forward_levels(self, x: Tensor, context: Tensor | None = None) -> Levels:
         """As `forward`, with the log-determinant of every level by itself."""
         z: list[Tensor] = []
         log_dets: list[Tensor] = []
         splits: list[Tensor] = []
         for i, level in enumerate(self.levels):
-            x, log_det = level(x)
+            x, log_det = level(x, context)
             leaves, x = self._split(x, i)
             split = x.new_zeros(len(x))
             if i < len(self.standardizers):
-                leaves, split = self.standardizers[i](leaves, x)
+                leaves, split = self.standardizers[i](leaves, self._given(x, context))
             z.append(leaves.flatten(1))
             log_dets.append(log_det + split)
             splits.append(split)
@@ -118,22 +123,29 @@ class MultiScale(Bijection):
         channels = self.latent_shapes[i][0]
         return x[:, :channels], x[:, channels:]
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def _given(self, stays: Tensor, context: Tensor | None) -> Tensor:
+        """Append a context (n, m) to what stays (n, c, H, W), as m more channels."""
+        if context is None or not self.n_context:
+            return stays
+        everywhere = context[:, :, None, None].expand(-1, -1, *stays.shape[2:])
+        return torch.cat([stays, everywhere.to(stays.dtype)], 1)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         x = z.new_empty(0)
         last = len(self.levels) - 1
         for i in reversed(range(len(self.levels))):
             leaves = z[:, self.latent_slices[i]].reshape(-1, *self.latent_shapes[i])
             if i < len(self.standardizers):
-                leaves = self.standardizers[i].inverse(leaves, x)
-            x = self.levels[i].inverse(leaves if i == last else torch.cat([leaves, x], dim=1))
+                leaves = self.standardizers[i].inverse(leaves, self._given(x, context))
+            x = self.levels[i].inverse(leaves if i == last else torch.cat([leaves, x], dim=1), context)
         return x
 
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         z: list[Tensor] = []
         for i, level in enumerate(self.levels):
-            leaves, x = self._split(level.initialize(x), i)
+            leaves, x = self._split(level.initialize(x, context), i)
             if i < len(self.standardizers):
-                leaves = self.standardizers[i].initialize(leaves, x)
+                leaves = self.standardizers[i].initialize(leaves, self._given(x, context))
             z.append(leaves.flatten(1))
         return torch.cat(z, 1)
 
@@ -156,11 +168,11 @@ class Top(Bijection):
         n_last = prod(self.latent_shape)
         return z[:, :-n_last], z[:, -n_last:].reshape(-1, *self.latent_shape)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         rest, last = self._split(x)
         last, log_det = self.bijection(last, context)
         return torch.cat([rest, last.flatten(1)], dim=1), log_det
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         rest, last = self._split(z)
         return torch.cat([rest, self.bijection.inverse(last, context).flatten(1)], dim=1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from flowdetect.bijections.base import Bijection, soft_bound, sum_except_batch
 
@@ -92,9 +92,9 @@ class Spline(Bijection):
     def _numbers(self, x: Tensor, context: Tensor | None) -> Tensor:
         return split_numbers(self.net(x if context is None else context), self.n_bins)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z, log_slope = spline(x, self._numbers(x, context), self.n_bins)
         return z, sum_except_batch(log_slope)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return spline_inverse(z, self._numbers(z, context), self.n_bins)

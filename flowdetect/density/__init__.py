@@ -5,9 +5,11 @@ from flowdetect.density.base import BaseDensity
 from flowdetect.density.ensemble import EnsembleDensity
 from flowdetect.density.flow import FlowDensity, FlowModel
 from flowdetect.density.glow import GlowDensity
+from flowdetect.density.maf import MAFDensity
 from flowdetect.density.model import DensityModel
 from flowdetect.density.pixelcnn import PixelCNNDensity
 from flowdetect.density.realnvp import RealNVPDensity
+from flowdetect.density.vae import VAEDensity
 
 __all__ = [
     "BaseDensity",
@@ -16,7 +18,9 @@ __all__ = [
     "FlowDensity",
     "FlowModel",
     "GlowDensity",
+    "MAFDensity",
     "PixelCNNDensity",
     "RealNVPDensity",
+    "VAEDensity",
     "load",
 ]

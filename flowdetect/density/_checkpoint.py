@@ -6,16 +6,14 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from flowdetect import _persistence
-
-if TYPE_CHECKING:
-    from flowdetect.density.base import BaseDensity
+from flowdetect.density.source import RowSource, chunks
 
 KIND = "checkpoint"
 MAY_DIFFER = {"max_epochs", "verbose", "device", "checkpoint"}
@@ -27,7 +25,8 @@ class Checkpoint:
     Parameters
     ----------
     path : str or path
-    density, rows, codes : what is to be trained
+    fingerprint : dict
+        Of what is to be trained, as `fingerprint` gives it.
 
     Attributes
     ----------
@@ -43,12 +42,12 @@ class Checkpoint:
         If the file cannot be read, or its folder not be written to.
     """
 
-    def __init__(self, path: Any, density: BaseDensity, rows: NDArray[Any], codes: NDArray[Any] | None) -> None:
+    def __init__(self, path: Any, fingerprint: dict[str, Any]) -> None:
         try:
             self.path = Path(os.fspath(path))
         except TypeError:
             raise ValueError(f"checkpoint must be a path or None, got {path!r}.") from None
-        self.fingerprint = fingerprint(density, rows, codes)
+        self.fingerprint = fingerprint
         self.found: dict[str, Any] | None = None
         self.arrays: dict[str, NDArray[Any]] = {}
         if self.path.exists():
@@ -78,16 +77,31 @@ class Checkpoint:
         _persistence.write(self.path, KIND, {**header, "fingerprint": self.fingerprint}, arrays)
 
 
-def fingerprint(density: BaseDensity, rows: NDArray[Any], codes: NDArray[Any] | None) -> dict[str, Any]:
+def fingerprint(
+    name: str,
+    parameters: dict[str, Any],
+    source: RowSource,
+    labels: NDArray[np.int64] | None,
+    classes: NDArray[Any] | None,
+) -> dict[str, Any]:
     """Collect what must agree for a training to go on: class, parameters, X, y and versions."""
-    parameters = {name: value for name, value in density.get_params(deep=False).items() if name not in MAY_DIFFER}
     return {
-        "class": type(density).__name__,
-        "parameters": {name: _plain(value) for name, value in parameters.items()},
-        "X": _digest(rows),
-        "y": None if codes is None else _digest(codes) + _digest(density.classes_.astype(str)),
+        "class": name,
+        "parameters": {key: _plain(value) for key, value in parameters.items() if key not in MAY_DIFFER},
+        "X": digest(source),
+        "y": None if labels is None or classes is None else _digest(labels) + _digest(classes.astype(str)),
         "versions": {"flowdetect": _persistence.VERSION, "torch": torch.__version__, "format": _persistence.FORMAT},
     }
+
+
+def digest(source: RowSource) -> str:
+    """Hash all rows of a source, with their shape and dtype, a few at a time."""
+    found = hashlib.sha256()
+    for start, rows in chunks(source):
+        if start == 0:
+            found.update(f"{len(source)}{rows.shape[1:]}{rows.dtype}".encode())
+        found.update(np.ascontiguousarray(rows).data)
+    return found.hexdigest()
 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:
@@ -105,10 +119,6 @@ def _plain(value: Any) -> Any:
         )
     except ValueError:
         return repr(value)
-
-
-def _name(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else type(value).__name__
 
 
 def _digest(array: NDArray[Any]) -> str:

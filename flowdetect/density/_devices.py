@@ -1,10 +1,17 @@
-"""The one place where a device and a precision are chosen."""
+"""The one place where a device and a precision are chosen, and where torch's surroundings are set for our own work."""
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def resolve_device(device: str) -> str:
@@ -24,6 +31,60 @@ def resolve_precision(precision: str, device: str) -> Literal["float32", "bfloat
         return "bfloat16" if precision == "bfloat16" else "float32"
     if device.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    capabilities = torch.cpu.get_capabilities() if device == "cpu" else {}
+    told = getattr(torch.cpu, "get_capabilities", None)  # torch 2.8 has none: float32 there
+    capabilities = told() if told is not None and device == "cpu" else {}
     native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     return "bfloat16" if native else "float32"
+
+
+def new_fabric(device: str, n_devices: int) -> Any:
+    """Lightning Fabric on a resolved device, or on n_devices of its kind with one process each."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import LightningEnvironment
+
+    kind, _, index = device.partition(":")
+    if n_devices == 1:
+        # its own environment: within a job of SLURM or LSF, Fabric would else look for the job's other processes
+        return Fabric(
+            accelerator=kind,
+            devices=[int(index)] if index else 1,
+            precision="32-true",
+            plugins=[LightningEnvironment()],
+        )
+    there = {"cuda": torch.cuda.device_count(), "cpu": os.cpu_count() or 1}.get(kind, 1)
+    if n_devices > there:
+        raise ValueError(f"n_devices={n_devices}, but there are {there} of device {kind!r}; pass n_devices={there}.")
+    return Fabric(accelerator=kind, devices=n_devices, strategy="ddp_spawn", precision="32-true")
+
+
+@contextmanager
+def torch_state(gradients: bool = False) -> Iterator[None]:
+    """Compute as if torch's state were untouched: no autocast, no inference mode, the CPU as default device.
+
+    All of these belong to the calling thread; nothing global is changed. The default dtype, which is global, is left as
+    it is: our own code names its dtypes.
+    """
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        stack.enter_context(torch.set_grad_enabled(gradients))
+        yield
+
+
+def in_torch_state(gradients: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a public method so that it runs in `torch_state`."""
+
+    def decorate(method: Callable[P, R]) -> Callable[P, R]:
+        @wraps(method)
+        def within(*args: P.args, **kwargs: P.kwargs) -> R:
+            with torch_state(gradients):
+                return method(*args, **kwargs)
+
+        return within
+
+    return decorate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -11,14 +12,67 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import column_or_1d
 
+from flowdetect._images import is_whole
+from flowdetect.density.source import RowSource, chunks
+
+OF_THE_CALLER = 6  # frames between a warning and the line that called fit
+
 # a column is heavily tied if it has this share of distinct values, or less, among this many rows, or more
 TIED_SHARE, TIED_ROWS = 0.05, 100
-# models compute in float32: a mean may be this many standard deviations, so that these are 80 steps of float32 or more
-FLOAT32_STEPS, LARGEST = 1e5, 1e30
+# a mean may be this many standard deviations, so that these are 80 steps or more of the rows' own dtype
+RESOLVED = {"float16": 10.0, "float32": 1e5}
+RESOLVED_IN_FLOAT64, LARGEST = 1e13, 1e30
+# a column's extremes take its scale if that is this many times what the middle half of its values says
+EXTREME_RATIO, QUARTILES_OF_NORMAL, FEWEST_FOR_QUARTILES = 20.0, 1.349, 20
 
 
-def check_finite(rows: NDArray[Any], name: str) -> None:
-    """Refuse NaN and infinity, and say where they stand."""
+@dataclass(frozen=True)
+class Inspection:
+    """What one pass over all rows told: their dtype, least and largest value, and whether all are whole numbers."""
+
+    dtype: np.dtype[Any]
+    low: Any
+    high: Any
+    is_whole: bool
+
+
+def inspect(source: RowSource, name: str) -> Inspection:
+    """Read all rows once; refuse NaN and infinity, and say where they stand."""
+    dtype, lows, highs, whole = np.dtype(np.float64), [], [], True
+    for start, rows in chunks(source):
+        check_finite(rows, name, start)
+        dtype, whole = rows.dtype, whole and is_whole(rows)
+        lows.append(rows.min())
+        highs.append(rows.max())
+    return Inspection(dtype, min(lows), max(highs), whole)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of each column: mean, standard deviation, least and largest value, and the rows of the latter two."""
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, source: RowSource) -> Moments:
+        """Read all rows once; parts are joined in float64 (Chan et al. 1979, eq. 2.1)."""
+        n, mean, squares, low, high = 0, np.zeros(1), np.zeros(1), np.full(1, np.inf), np.full(1, -np.inf)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _, rows in chunks(source):
+                part = rows.astype(np.float64)
+                m, part_mean = len(part), part.mean(0)
+                delta = part_mean - mean
+                squares = squares + ((part - part_mean) ** 2).sum(0) + delta**2 * (n * m / (n + m))
+                mean = mean + delta * (m / (n + m))
+                low, high, n = np.minimum(low, part.min(0)), np.maximum(high, part.max(0)), n + m
+            return cls(mean, np.sqrt(squares / n), low, high)
+
+
+def check_finite(rows: NDArray[Any], name: str, start: int = 0) -> None:
+    """Refuse NaN and infinity, and say where they stand; `start` is the index of the first of these rows."""
     if rows.dtype.kind != "f":
         return
     with np.errstate(over="ignore", invalid="ignore"):
@@ -29,40 +83,58 @@ def check_finite(rows: NDArray[Any], name: str) -> None:
         row, column = lost[0]
         found = "NaN" if np.isnan(rows[row, column]) else "infinity"
         raise ValueError(
-            f"{name}: X contains {found} in row {row}, column {column} ({len(lost)} such value(s)); a density needs "
-            f"finite values: drop or impute them first."
+            f"{name}: X contains {found} in row {start + row}, column {column} ({len(lost)} such value(s)); a density "
+            f"needs finite values: drop or impute them first."
         )
 
 
-def check_resolved(loc: NDArray[np.float64], scale: NDArray[np.float64], name: str) -> None:
-    """Refuse data that vary too little about their mean, or too much, for float32, in which models compute."""
-    lost = np.flatnonzero(~((scale * FLOAT32_STEPS > np.abs(loc)) & (scale < LARGEST)))
+def check_resolved(loc: NDArray[np.float64], scale: NDArray[np.float64], dtype: np.dtype[Any], name: str) -> None:
+    """Refuse data that vary too little about their mean for the dtype they came in, or too much for float32."""
+    steps = RESOLVED.get(str(dtype), RESOLVED_IN_FLOAT64)
+    lost = np.flatnonzero(~((scale * steps > np.abs(loc)) & (scale < LARGEST)))
     if len(lost):
         i = lost[0]
         raise ValueError(
             f"{name}: X has a column of mean {loc[i]:g} and standard deviation {scale[i]:g} ({len(lost)} such "
-            f"column(s)), which float32 does not resolve; standardise X first, e.g. with scikit-learn's StandardScaler."
+            f"column(s)), which {dtype if scale[i] < LARGEST else 'float32'} does not resolve; subtract the mean and "
+            f"standardise X where it is computed, in float64, e.g. with scikit-learn's StandardScaler."
         )
 
 
-def constant_columns(rows: NDArray[Any]) -> NDArray[np.intp]:
-    """Find the columns that hold one value only."""
-    return np.flatnonzero(rows.min(0) == rows.max(0))
-
-
-def warn_of_ties(rows: NDArray[Any], name: str) -> None:
-    """Warn of columns with few distinct values: a density on them is unbounded."""
+def warn_of_ties(rows: NDArray[Any], columns: NDArray[np.intp], name: str) -> None:
+    """Warn of columns with few distinct values among some rows: a density on them is unbounded."""
     n_rows = len(rows)
     if n_rows < TIED_ROWS:
         return
     distinct = (np.diff(np.sort(rows, axis=0), axis=0) != 0).sum(0) + 1
-    tied = np.flatnonzero(distinct <= TIED_SHARE * n_rows)
+    tied = columns[distinct <= TIED_SHARE * n_rows]
     if len(tied):
         warnings.warn(
             f"{name}: column(s) {_some(tied)} hold few distinct values, on which a density is unbounded; "
             f"its likelihoods compare with no other model's. If integers 0..n-1, pass n_bins, else add jitter.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=OF_THE_CALLER,
+        )
+
+
+def warn_of_extremes(
+    rows: NDArray[Any], scale: NDArray[np.float64], moments: Moments, columns: NDArray[np.intp], name: str
+) -> None:
+    """Warn of columns whose scale is that of a few extreme values, such as codes for missing ones."""
+    if len(rows) < FEWEST_FOR_QUARTILES:
+        return
+    low, high = np.quantile(np.asarray(rows, dtype=np.float64), [0.25, 0.75], axis=0)
+    middle = (high - low) / QUARTILES_OF_NORMAL
+    taken = np.flatnonzero((middle > 0) & (scale > EXTREME_RATIO * middle))
+    if len(taken):
+        i, column = taken[0], columns[taken[0]]
+        warnings.warn(
+            f"{name}: the scale of column(s) {_some(columns[taken])} is that of a few extreme values: column {column} "
+            f"has a standard deviation of {scale[i]:.3g}, but its middle half spreads as one of {middle[i]:.3g}, with "
+            f"values from {moments.low[column]:.3g} to {moments.high[column]:.3g}. All else is squeezed into a sliver; "
+            f"drop such rows, impute codes for missing values, or take logarithms of heavy tails.",
+            UserWarning,
+            stacklevel=OF_THE_CALLER,
         )
 
 
@@ -72,7 +144,7 @@ def warn_of_constants(columns: NDArray[np.intp], name: str) -> None:
         warnings.warn(
             f"{name}: column(s) {_some(columns)} are constant and left out; see constant_features_.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=OF_THE_CALLER,
         )
 
 

@@ -20,7 +20,9 @@ class Interruption:
         self.pending = True
 
     def __enter__(self) -> Interruption:
-        if threading.current_thread() is threading.main_thread():
+        # a job in the background ignores Ctrl-C, and goes on doing so
+        ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
+        if threading.current_thread() is threading.main_thread() and not ignored:
             self.previous = signal.signal(signal.SIGINT, self._handle)
         return self
 

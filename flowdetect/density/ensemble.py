@@ -63,7 +63,7 @@ class EnsembleDensity(Members):
         """Negative log-probability of each row in bits per feature, (n,); lower is more likely."""
         check_is_fitted(self, "members_")
         member = self.members_[0]
-        n_dims = math.prod(member._event_shape()) if isinstance(member, BaseDensity) else math.prod(np.shape(X)[1:])
+        n_dims = member.spec_.n_values if isinstance(member, BaseDensity) else math.prod(np.shape(X)[1:])
         return -self.score_samples(X) / (n_dims * math.log(2))
 
     def sample(self, n_samples: int = 1, *, temperature: float = 1.0, random_state: Any = None) -> NDArray[Any]:

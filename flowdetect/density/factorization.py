@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowdetect.bijections import Bijection, Coupling, Permute, Reorder, Squeeze
+from flowdetect.bijections import Bijection, Coupling, MultiScale, Permute, Reorder, Squeeze
 
 # level 1 .. L - 1 and the (h, w, c) input dimensions that arrive -> which of them go on, of the same shape
 Choice = Callable[[int, NDArray[np.intp]], NDArray[np.bool_]]
@@ -85,6 +85,12 @@ def largest_contributions(contributions: NDArray[np.float64], reverse: bool = Fa
         return stays.transpose(0, 3, 1, 4, 2).reshape(h, w, c)
 
     return goes_on
+
+
+def flow_contributions(flow: MultiScale, y: Tensor) -> Tensor:
+    """`coupling_contributions` of a flow whose one level is a chain of chains, one a level of squeezing."""
+    chains: Any = flow.levels[0].bijections
+    return coupling_contributions([list(chain.bijections) for chain in chains], y)
 
 
 def coupling_contributions(levels: list[list[Bijection]], y: Tensor) -> Tensor:

@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Bunch, check_array
+from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Generator, Tensor
 
-from flowdetect._images import count_values
-from flowdetect.bijections import (
-    Bijection,
-    Chain,
-    Gaussianize,
-    Logit,
-    MultiScale,
-    PiecewiseLinear,
-    Rescale,
-    Standardize,
-    Top,
-)
+from flowdetect.bijections import Layer, MultiScale, Standardize, Top, UniformDequantize
+from flowdetect.bijections.dequantize import BIN_CENTRE
+from flowdetect.density._devices import in_torch_state
 from flowdetect.density.base import BaseDensity
-from flowdetect.density.copula import quantile_knots
 from flowdetect.density.model import DensityModel
+from flowdetect.density.preprocessing import build_preprocessing, check_preprocessing, learn_preprocessing
+from flowdetect.density.source import RowSource
+from flowdetect.density.spec import DataSpec
 from flowdetect.distributions import standard_normal_log_prob
-from flowdetect.nets import Constant, LabelTable
+from flowdetect.nets import Constant, ContextMap
 
-BIN_CENTRE = 0.5
-NOISE_STEPS = 2**16
 MAX_AUTO_LEVELS = 3
-TERMS = ("log_pz_levels", "log_det_levels", "log_det_split_levels")
 
 
 class FlowModel(DensityModel):
@@ -49,71 +38,84 @@ class FlowModel(DensityModel):
     Parameters
     ----------
     event_shape : (C, H, W)
-    preprocess : Bijection
+    preprocess : Layer
         The fixed map that values pass first.
     flow : MultiScale
     top : Top
-        The standardisation of what arrives at the last level; the one place where a label enters.
+        The standardisation of what arrives at the last level.
     n_bins : int or None
-    n_classes : int or None
+    context_enters : "top" or "flow"
+        Where a context is used: by the top alone, or by the flow as well. Where it is the top, scores under several
+        contexts share the flow below.
     """
+
+    summands = ("log_det_levels", "log_pz_levels")
 
     def __init__(
         self,
         event_shape: tuple[int, int, int],
-        preprocess: Bijection,
+        preprocess: Layer,
         flow: MultiScale,
         top: Top,
         n_bins: int | None = None,
-        n_classes: int | None = None,
+        context_enters: Literal["top", "flow"] = "top",
     ) -> None:
-        super().__init__(event_shape, n_classes)
+        super().__init__(event_shape)
         self.preprocess = preprocess
         self.flow = flow
         self.top = top
         self.n_bins = n_bins
+        self.context_enters = context_enters
+        self.dequantize = None if n_bins is None else UniformDequantize(event_shape, n_bins)
+        self.n_noise = 0 if self.dequantize is None else self.dequantize.n_noise
+        self.is_bound = self.dequantize is not None
 
-    def dequantize(self, x: Tensor, noise: Tensor | None) -> Tensor:
-        """Add u, by default that of the bin's centre; real-valued data stay as they are."""
-        if self.n_bins is None:
-            return x
-        if noise is None:
-            return x + BIN_CENTRE
-        # so coarse that float32 keeps x + u below x + 1 for 8-bit x: u >= 1 - 2^-17 would round up into the next bin
-        return x + (noise * NOISE_STEPS).floor() / NOISE_STEPS
+    def preprocessed(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Give what enters the flow, (n, C, H, W), and the log-determinant up to there, (n,)."""
+        if self.dequantize is not None:
+            x, _ = self.dequantize(x, None, noise)
+        found: tuple[Tensor, Tensor] = self.preprocess(x)
+        return found
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
-        y, log_det = self.preprocess(self.dequantize(x, noise))
+        y, log_det = self.preprocessed(x, noise)
         for bijection in (self.flow, self.top):
             y, term = bijection(y, context)
             log_det = log_det + term
         return standard_normal_log_prob(y).sum(1) + log_det
 
-    def log_prob_by_class(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """As of the base; the flow below the top, which knows no label, is computed once."""
-        y, log_det = self.preprocess(self.dequantize(x, noise))
+    def log_prob_by_context(self, x: Tensor, contexts: Tensor, noise: Tensor | None = None) -> Tensor:
+        """As of the base; a flow below the top that knows no context is computed once."""
+        if self.context_enters == "flow":
+            return super().log_prob_by_context(x, contexts, noise)
+        y, log_det = self.preprocessed(x, noise)
         y, term = self.flow(y)
         columns = []
-        for k in range(self.n_classes or 0):
-            z, top_term = self.top(y, torch.full((len(x),), k, device=x.device))
+        for context in contexts:
+            z, top_term = self.top(y, context.expand(len(x), -1))
             columns.append(standard_normal_log_prob(z).sum(1) + (log_det + term + top_term))
         return torch.stack(columns, 1)
 
-    def levels(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> list[Tensor]:
+    def terms(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> dict[str, Tensor]:
         """log_pz_levels, log_det_levels and log_det_split_levels, each (n, L), nats; the first two sum to log_prob."""
-        y, first_term = self.preprocess(self.dequantize(x, noise))
-        y, log_det, log_det_split = self.flow.forward_levels(y)
+        y, first_term = self.preprocessed(x, noise)
+        y, log_det, log_det_split = self.flow.forward_levels(y, context)
         z, top_term = self.top(y, context)
         log_pz = standard_normal_log_prob(z)
         log_pz_levels = torch.stack([log_pz[:, columns].sum(1) for columns in self.flow.latent_slices], 1)
         pad = torch.zeros_like(log_det[:, 1:])
         first = torch.cat([first_term[:, None], pad], 1)  # the preprocessing belongs to level 1
         last = torch.cat([pad, top_term[:, None]], 1)
-        return [log_pz_levels, log_det + first + last, log_det_split + last]
+        return {
+            "log_pz_levels": log_pz_levels,
+            "log_det_levels": log_det + first + last,
+            "log_det_split_levels": log_det_split + last,
+        }
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(n, C, H, W) -> latents (n, D), at the bins' centres."""
-        return self.top(self.flow(self.preprocess(self.dequantize(x, None))[0])[0], context)[0]
+        z: Tensor = self.top(self.flow(self.preprocessed(x)[0], context)[0], context)[0]
+        return z
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Latents (n, D) -> (n, C, H, W), the inverse of `encode`; nothing is rounded or clipped."""
@@ -121,21 +123,22 @@ class FlowModel(DensityModel):
         return v if self.n_bins is None else v - BIN_CENTRE
 
     def _generate(self, z: Tensor, context: Tensor | None) -> Tensor:
-        return self.preprocess.inverse(self.flow.inverse(self.top.inverse(z, context)))
+        return self.preprocess.inverse(self.flow.inverse(self.top.inverse(z, context), context))
 
     def sample(
         self,
         n: int,
         context: Tensor | None = None,
         temperature: float = 1.0,
-        generator: torch.Generator | None = None,
+        generator: Generator | None = None,
     ) -> Tensor:
-        noise = torch.randn(n, math.prod(self.event_shape), generator=generator)
+        noise = torch.randn(n, self.n_values, generator=generator, dtype=torch.float32)
         v = self._generate(noise.to(next(self.parameters())) * temperature, context)
-        return v if self.n_bins is None else v.floor().clamp(0, self.n_bins - 1)
+        return v if self.dequantize is None else self.dequantize.inverse(v)
 
     def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> None:
-        self.top.initialize(self.flow.initialize(self.preprocess(self.dequantize(x, noise))[0]), context)
+        y = self.flow.initialize(self.preprocessed(x, noise)[0], context)
+        self.top.initialize(y, context)
 
 
 def count_levels(n_levels: int | str, event_shape: tuple[int, int, int], is_table: bool, name: str) -> int:
@@ -163,18 +166,20 @@ def count_levels(n_levels: int | str, event_shape: tuple[int, int, int], is_tabl
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity):
-    """What all flows share: latents both ways, and the likelihood split into its terms.
+    """What all flows share: latents in both directions, and the likelihood split into its terms.
 
     Parameters
     ----------
     n_draws : int, default 1
-        Draws of the dequantisation noise over which a score is averaged.
+        Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound, the log
+        of their mean density, which is tighter (Burda et al. 2016, eq. 8).
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize", for data in
         bins and for tables: each channel's or column's distribution over the training data is made about normal.
-        "logit", for data in bins: logit(0.05 + 0.9 x / n_bins), as RealNVP's paper has it. "linear": bins are mapped to
-        about [-0.5, 0.5], real values are standardised. "auto": "gaussianize" in bins, but "linear" for a
-        constant-volume flow, whose log-determinant must not depend on x.
+        "logit", for data in bins: logit(0.05 + 0.9 x / n_bins). "linear": bins are mapped to about [-0.5, 0.5], real
+        values are standardised. "auto": "gaussianize" in bins, but "linear" where half of the training rows are less
+        likely under the counts of the other half than under a normal distribution, and for a constant-volume flow,
+        whose log-determinant must not depend on x.
 
     See `BaseDensity` for the other parameters.
     """
@@ -188,66 +193,27 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
         "n_draws": [Interval(Integral, 1, None, closed="left")],
         "preprocessing": [StrOptions({"auto", "gaussianize", "logit", "linear"})],
     }
-    dequantizes: ClassVar[bool] = True
+    _table_start: ClassVar[str] = "linear"  # which map preprocessing="auto" takes for real-valued tables
 
     @property
     def _has_constant_volume(self) -> bool:
         """Whether the log-determinant of all that is learned is the same for all x."""
         return False
 
-    def _learn_rescaling(self, rows: NDArray[Any]) -> None:
-        kinds = {"logit": "data in bins"}
-        if self.image_shape_ is not None:
-            kinds["gaussianize"] = "data in bins and for tables"
-        if self.n_bins_ is None and self.preprocessing in kinds:
-            raise ValueError(
-                f'{type(self).__name__}: preprocessing="{self.preprocessing}" is for {kinds[self.preprocessing]}, and '
-                f'X is real-valued{"" if self.image_shape_ is None else " images"}; pass "auto" or "linear", or '
-                f"n_bins if X holds whole numbers."
-            )
-        super()._learn_rescaling(rows)
-        self.__dict__.pop("knots_", None)
-        if self.n_bins_ is not None:
-            if self._gaussianizes:
-                self.value_counts_ = count_values(rows, self._event_shape()[0], self.n_bins_)
-        elif self.image_shape_ is None:
-            standardized = (rows - self.loc_) / self.scale_
-            if self.preprocessing == "gaussianize" or (self.preprocessing == "auto" and self._bends(standardized)):
-                self.knots_ = quantile_knots(standardized)
+    def _learn(self, spec: DataSpec, source: RowSource) -> dict[str, NDArray[Any]]:
+        check_preprocessing(spec, self.preprocessing, type(self).__name__)
+        return learn_preprocessing(spec, source, self.preprocessing, self._has_constant_volume, self._table_start)
 
-    def _bends(self, rows: NDArray[np.float64]) -> bool:
-        """Choose whether "auto" gaussianizes standardised real-valued columns."""
-        return False
-
-    @property
-    def _gaussianizes(self) -> bool:
-        if self.n_bins_ is None:
-            return "knots_" in self.__dict__
-        if self.preprocessing == "auto":
-            return not self._has_constant_volume
-        return self.preprocessing == "gaussianize"
-
-    def _flow_model(self, event_shape: tuple[int, int, int], flow: MultiScale) -> FlowModel:
-        """Put a flow between the fixed first layer and a standardisation of its last level, by label if any."""
+    def _flow_model(
+        self, spec: DataSpec, flow: MultiScale, context_enters: Literal["top", "flow"] = "top"
+    ) -> FlowModel:
+        """Put a flow between the fixed first layer and a standardisation of its last level, by the context if any."""
         latent_shape = flow.latent_shapes[-1]
         parameters = (2 * latent_shape[0], *latent_shape[1:])  # mean and log-scale
-        net = Constant(*parameters) if self.n_classes is None else LabelTable(self.n_classes, *parameters)
+        net = ContextMap(spec.n_context, *parameters) if spec.n_context else Constant(*parameters)
         top = Top(Standardize(net), latent_shape)
-        return FlowModel(event_shape, self._preprocess(event_shape), flow, top, self.n_bins_, self.n_classes)
-
-    def _preprocess(self, event_shape: tuple[int, int, int]) -> Bijection:
-        """Build the fixed first layer."""
-        if self._gaussianizes and self.n_bins_ is not None:
-            return Gaussianize(torch.from_numpy(np.array(self.value_counts_)))
-        if self.preprocessing == "logit" and self.n_bins_ is not None:
-            return Logit(self.n_bins_)
-        loc, scale = (torch.from_numpy(np.array(value, dtype=np.float32)) for value in (self.loc_, self.scale_))
-        tall = (-1, 1, 1) if loc.ndim else ()
-        rescale = Rescale(loc.reshape(tall), scale.reshape(tall), event_shape)
-        if not self._gaussianizes:
-            return rescale
-        x_knots, z_knots = torch.from_numpy(self.knots_.astype(np.float32))
-        return Chain([rescale, PiecewiseLinear(x_knots, z_knots)])
+        first = build_preprocessing(spec, self.preprocessing)
+        return FlowModel(spec.event_shape, first, flow, top, spec.n_bins, context_enters)
 
     @property
     def latent_slices_(self) -> list[slice]:
@@ -256,24 +222,24 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
         return list(self.model_.flow.latent_slices)
 
     @property
-    def _n_features_out(self) -> int:
-        return math.prod(self._event_shape())
+    def value_counts_(self) -> NDArray[np.int64]:
+        """How often the training rows take each value: (C, n_bins); where they are gaussianized."""
+        return self._learned("value_counts")
 
+    @property
+    def knots_(self) -> NDArray[np.float64]:
+        """Where the lines of each column meet, before and after: (2, D, K); of tables that are gaussianized."""
+        return self._learned("knots")
+
+    @in_torch_state()
     def transform(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float64]:
         """Latents of all levels, standard normal under the model: (n, D) float64, level 1 first.
 
         In bins, the bins' centres are mapped. A conditional flow needs y, else takes each row's likeliest class.
         """
-        rows = self._read_rows(X)
-        codes = self._likeliest_codes(rows, y, self._noises(rows, dequantize=False))
-        model = cast(FlowModel, self._double_model())
+        return self._encode(X, y)
 
-        def one_chunk(x: Any, k: Any) -> list[Tensor]:
-            return [model.encode(self._to_tensor(x, torch.float64), self._to_context(k))]
-
-        latents: NDArray[np.float64] = self._in_chunks(one_chunk, rows, codes)[0]
-        return latents
-
+    @in_torch_state()
     def inverse_transform(self, Z: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float64]:
         """Map latents (n, D) back to rows, the inverse of `transform` in float64; nothing is rounded or clipped.
 
@@ -286,25 +252,9 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
         -------
         X : (n, D) float64 rows
         """
-        check_is_fitted(self)
-        latents = check_array(Z, dtype=np.float64, input_name="Z")
-        if latents.shape[1] != self._n_features_out:
-            raise ValueError(
-                f"Z must have {self._n_features_out} columns, as transform gives them, got {latents.shape[1]}."
-            )
-        if self.conditional and y is None:
-            raise ValueError(
-                f"{type(self).__name__}(conditional=True): inverse_transform needs y, the rows' class labels."
-            )
-        model = cast(FlowModel, self._double_model())
+        return self._decode(Z, y)
 
-        def one_chunk(z: Any, k: Any) -> list[Tensor]:
-            x = model.decode(torch.as_tensor(z, device=self.device_), self._to_context(k))
-            return [x.permute(0, 2, 3, 1).flatten(1)]
-
-        rows = self._in_chunks(one_chunk, latents, self._read_labels(y, len(latents)))[0]
-        return self._with_constants(rows)
-
+    @in_torch_state()
     def likelihood_terms(self, X: ArrayLike, y: ArrayLike | None = None) -> Bunch:
         """Split each row's score into its terms, nats.
 
@@ -315,25 +265,6 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
             log_det_split_levels : (n, L), the part of the latter due to the standardisations. A conditional flow
             without y gives the terms of the likeliest class, and log_class : (n,), so that the three still sum.
         """
-        rows = self._read_rows(X)
-        noises = self._noises(rows)
-        codes = self._likeliest_codes(rows, y, noises)
-
-        def one_chunk(x: Any, u: Any, k: Any) -> list[Tensor]:
-            return self.model_.levels(self._to_tensor(x), self._to_context(k), self._to_noise(u))
-
-        draws = [self._in_chunks(one_chunk, rows, noise, codes) for noise in noises]
-        terms = Bunch(
-            **{name: np.mean(values, axis=0) for name, values in zip(TERMS, zip(*draws, strict=True), strict=True)}
-        )
+        terms = self._terms(X, y)
         terms.log_pz, terms.log_det = terms.log_pz_levels.sum(1), terms.log_det_levels.sum(1)
-        if self.conditional and y is None:
-            score = np.mean([self._log_prob(rows, None, noise) for noise in noises], axis=0)
-            terms.log_class = score - terms.log_pz - terms.log_det
         return terms
-
-    @property
-    def score_is_bound_(self) -> bool:
-        """Whether scores are lower bounds: in bins, by dequantisation."""
-        check_is_fitted(self)
-        return self.n_bins_ is not None

@@ -24,6 +24,7 @@ from flowdetect.bijections import (
     Standardize,
 )
 from flowdetect.density.flow import FlowDensity, FlowModel, count_levels
+from flowdetect.density.spec import DataSpec
 from flowdetect.nets import ConvNet
 
 
@@ -56,12 +57,13 @@ class GlowDensity(FlowDensity):
         Whether what leaves a level is standardised by a network of what stays. "standard" with additive coupling is the
         constant-volume flow: its log-determinant is the same for all x.
     n_draws : int, default 1
-        Draws of the dequantisation noise over which a score is averaged.
+        Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize", for data in
         bins and for tables: each channel's or column's distribution over the training data is made about normal.
         "logit", for data in bins: logit(0.05 + 0.9 x / n_bins). "linear": bins are mapped to about [-0.5, 0.5], real
-        values are standardised. "auto": "gaussianize" in bins, but "linear" for the constant-volume flow.
+        values are standardised. "auto": "gaussianize" in bins, but "linear" where rows are too few for it and for the
+        constant-volume flow.
 
     All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, batch_size,
     learning_rate, weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose,
@@ -117,19 +119,18 @@ class GlowDensity(FlowDensity):
         "split_prior": [StrOptions({"learned", "standard"})],
     }
 
-    def _build(self, event_shape: tuple[int, int, int]) -> FlowModel:
-        return self._flow_model(event_shape, self._multi_scale(event_shape))
+    def _build(self, spec: DataSpec) -> FlowModel:
+        return self._flow_model(spec, self._multi_scale(spec))
 
     @property
     def _has_constant_volume(self) -> bool:
         return self.coupling == "additive" and self.split_prior == "standard"
 
-    def _multi_scale(self, event_shape: tuple[int, int, int]) -> MultiScale:
-        channels, height, width = event_shape
-        is_table = self.image_shape_ is None
-        n_levels = count_levels(self.n_levels, event_shape, is_table, type(self).__name__)
-        if is_table:  # 1x1, nothing to squeeze
-            return MultiScale([Chain(self._steps(channels, kernel_size=1))], [], [event_shape])
+    def _multi_scale(self, spec: DataSpec) -> MultiScale:
+        channels, height, width = spec.event_shape
+        n_levels = count_levels(self.n_levels, spec.event_shape, spec.is_table, type(self).__name__)
+        if spec.is_table:  # 1x1, nothing to squeeze
+            return MultiScale([Chain(self._steps(channels, kernel_size=1))], [], [spec.event_shape])
         levels, standardizers, latent_shapes = [], [], []
         for level in range(1, n_levels + 1):
             channels, height, width = 4 * channels, height // 2, width // 2

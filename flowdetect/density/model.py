@@ -1,31 +1,67 @@
-"""The contract of a density's torch module."""
+"""The contract of a density's torch module: log p(x) of tensors, its parts, and samples.
+
+A model knows no estimator, no array and no class label. Its context is any tensor: labels arrive as one-hot rows, and
+networks that take a context map it linearly, so that a label, an encoded image or a noise level enter alike.
+"""
 
 from __future__ import annotations
 
+import math
+from typing import ClassVar
+
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 
 class DensityModel(nn.Module):
     """A density of tensors, batch first.
 
+    A subclass writes `log_prob`, `terms` and `sample`. Scoring calls `log_prob` and `terms` on chunks of one fixed
+    shape, in evaluation mode, in float32, without gradients; derivatives are taken of a copy in float64.
+
     Parameters
     ----------
     event_shape : (C, H, W)
         A table of D columns is a 1x1 image of D channels.
-    n_classes : int or None
-        The number of classes if the density is class-conditional; the context is then (n,) class indices.
+
+    Attributes
+    ----------
+    n_noise : int
+        Values of noise, in [0, 1), that `log_prob` takes for each row; 0: it takes none.
+    is_bound : bool
+        Whether log_prob with noise is a lower bound of log p(x), in expectation.
+    summands : tuple of str
+        Which of the terms sum to log_prob. The estimator adds the constant of a change of units to the first.
+    terms_by_value : bool
+        Whether the first summand has one part for each value of x, (n, C, H, W).
     """
 
-    def __init__(self, event_shape: tuple[int, int, int], n_classes: int | None = None) -> None:
+    n_noise: int = 0
+    is_bound: bool = False
+    summands: ClassVar[tuple[str, ...]] = ()
+    terms_by_value: ClassVar[bool] = False
+    shows_progress: bool = False  # whether sampling that takes long shows a bar
+
+    def __init__(self, event_shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.event_shape = event_shape
-        self.n_classes = n_classes
+
+    @property
+    def n_values(self) -> int:
+        """How many values a row has: C * H * W."""
+        return math.prod(self.event_shape)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """log p(x), (n, C, H, W) -> (n,) nats, of the discrete data if they are in bins.
 
-        noise is the dequantisation noise u in [0, 1), of the shape of x; None is the bins' centre, u = 0.5.
+        Parameters
+        ----------
+        x : (n, C, H, W)
+        context : (n, n_context) or None
+        noise : (n, n_noise) in [0, 1), or None
+            None gives the deterministic answer: the bins' centres, the encoder's mean.
+
+        In training mode a model may give what it trains on instead, such as a bound whose KL warms up.
         """
         raise NotImplementedError
 
@@ -33,31 +69,70 @@ class DensityModel(nn.Module):
         """`log_prob`, since distributed training and compilation hook only `forward`."""
         return self.log_prob(x, context, noise)
 
-    def log_prob_by_class(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """log p(x | k) for every class k: (n, C, H, W) -> (n, K) nats."""
-        labels = range(self.n_classes or 0)
-        columns = [self.log_prob(x, torch.full((len(x),), k, device=x.device), noise) for k in labels]
+    def log_prob_by_context(self, x: Tensor, contexts: Tensor, noise: Tensor | None = None) -> Tensor:
+        """log p(x | k) under each of K contexts (K, n_context): (n, C, H, W) -> (n, K) nats."""
+        columns = [self.log_prob(x, context.expand(len(x), -1), noise) for context in contexts]
         return torch.stack(columns, 1)
+
+    def terms(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> dict[str, Tensor]:
+        """Named parts of log_prob, (n, ...) each, nats; those named in `summands` sum to it, over all their axes."""
+        raise NotImplementedError
 
     def sample(
         self,
         n: int,
         context: Tensor | None = None,
         temperature: float = 1.0,
-        generator: torch.Generator | None = None,
+        generator: Generator | None = None,
     ) -> Tensor:
         """Draw n values (n, C, H, W); noise is multiplied by the temperature; the generator lives on the CPU."""
         raise NotImplementedError
 
-    def begin_step(self, seed: int) -> None:
-        """Seed whatever noise a training step draws inside the model, such as dropout's; most models draw none."""
+    def begin_step(self, seed: int, progress: float) -> None:
+        """Prepare a training step: seed the noise drawn inside, such as dropout's; progress rises from 0 to 1."""
 
-    def reset_parameters(self, generator: torch.Generator) -> None:
+    def reset_parameters(self, generator: Generator) -> None:
         """Draw all random initial parameters from the generator, and from nothing else."""
         for module in self.modules():
             draw = getattr(module, "reset_parameters", None)
-            if module is not self and callable(draw):
+            if module is self or not callable(draw):
+                continue
+            if type(module).__module__.startswith("torch."):
+                reset_torch_layer(module, generator)
+            else:
                 draw(generator)
 
     def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> None:
         """Set data-dependent parameters from a first batch; most models have none."""
+
+
+WITHOUT_CHANCE = nn.LayerNorm, nn.GroupNorm, nn.PReLU, nn.modules.batchnorm._NormBase
+
+
+@torch.no_grad()
+def reset_torch_layer(layer: nn.Module, generator: Generator) -> None:
+    """Draw the parameters of torch's own layer from a generator, with torch's distributions.
+
+    Raises
+    ------
+    TypeError
+        If it is a layer whose distributions are not known here.
+    """
+    if isinstance(layer, WITHOUT_CHANCE):
+        layer.reset_parameters()
+        return
+    if isinstance(layer, nn.Embedding):
+        layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator, dtype=torch.float32))
+        return
+    if isinstance(layer, nn.RNNBase):
+        bound = layer.hidden_size**-0.5
+    elif isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
+        bound = math.prod(layer.weight.shape[1:]) ** -0.5
+    else:
+        raise TypeError(
+            f"{type(layer).__name__} draws its parameters from torch's global generator; use Linear, a convolution, "
+            f"Embedding or a recurrent layer, or a module whose reset_parameters takes a generator."
+        )
+    for parameter in layer.parameters(recurse=False):
+        u = torch.rand(parameter.shape, generator=generator, dtype=torch.float32)
+        parameter.copy_(bound * (2 * u - 1))

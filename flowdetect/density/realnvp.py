@@ -8,17 +8,16 @@ https://arxiv.org/abs/1908.01686
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
-from torch import Tensor
+from torch import Generator
 
 from flowdetect.bijections import (
     ActNorm,
@@ -35,14 +34,21 @@ from flowdetect.bijections import (
     Squeeze,
     Whiten,
 )
+from flowdetect.bijections.dequantize import BIN_CENTRE
 from flowdetect.density import factorization
-from flowdetect.density.copula import copula_is_likelier, thinned, whitening
-from flowdetect.density.flow import BIN_CENTRE, FlowDensity, FlowModel, count_levels
+from flowdetect.density._reading import TrainingRows
+from flowdetect.density.flow import FlowDensity, FlowModel, count_levels
+from flowdetect.density.model import DensityModel
+from flowdetect.density.preprocessing import MOST_ROWS, build_preprocessing, whitening
+from flowdetect.density.settings import TrainingResult
+from flowdetect.density.source import RowSource, sample_rows
+from flowdetect.density.spec import DataSpec, TensorSource
+from flowdetect.density.streams import SCORING, stream
 from flowdetect.nets import Constant, ResidualNet
 
 N_SPLINE_BINS = 8
 ROWS_AT_ONCE = 1024  # of which contributions are kept in memory
-AUTO_BATCH, AUTO_TABLE_BATCH = 64, 256
+PRETRAINING = ".pretraining"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -86,16 +92,15 @@ class RealNVPDensity(FlowDensity):
     pretraining : float in (0, 1), default 0.25
         Share of max_epochs that the flow which measures the contributions is trained for; the rest is the density's.
     n_draws : int, default 1
-        Draws of the dequantisation noise over which a score is averaged.
+        Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize", for data in
         bins and for tables: each channel's or column's distribution over the training data is made about normal.
         "logit", for data in bins: logit(0.05 + 0.9 x / n_bins), as in the paper. "linear": bins are mapped to about
-        [-0.5, 0.5], real values are standardised. "auto": "gaussianize" in bins, but "linear" for a constant-volume
-        flow; of real-valued tables, that which makes the likelier start of training, half of the rows under the other
-        half, but "linear" unless 0.25 nats a row are gained.
+        [-0.5, 0.5], real values are standardised. "auto": "gaussianize" in bins, but "linear" where rows are too few
+        for it and for a constant-volume flow; of real-valued tables, "gaussianize" if, fitted to half of the rows, it
+        gains 0.25 nats a row on the other half, else "linear".
     batch_size : "auto" or int, default "auto"
-        "auto": 64 images, or 256 rows of a table.
     learning_rate : float, default 2e-3
     n_iter_no_change : int, default 30
 
@@ -125,7 +130,7 @@ class RealNVPDensity(FlowDensity):
     NICE is RealNVPDensity(coupling="additive", normalization="none", n_levels=1): volume-preserving couplings, and a
     diagonal scaling at the end.
 
-    Ctrl-C within a pre-training leaves the flow that factors nothing out, as far as it is trained.
+    Interrupted in pre-training, the estimator keeps the partly trained flow that factors nothing out.
 
     References
     ----------
@@ -157,8 +162,9 @@ class RealNVPDensity(FlowDensity):
     batch_size: int | str = "auto"
     learning_rate: float = 2e-3
     n_iter_no_change: int = 30
-    factored_dims_: NDArray[np.int64] = field(init=False)
-    seed_: int = field(init=False)
+    _table_start: ClassVar[str] = "likelier"
+    _may_change: ClassVar[frozenset[str]] = frozenset({"n_draws", "pretraining"})
+    _stages: ClassVar[tuple[str, ...]] = ("", PRETRAINING)
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **FlowDensity._parameter_constraints,
@@ -171,13 +177,7 @@ class RealNVPDensity(FlowDensity):
         "normalization": [StrOptions({"batch", "activation", "none"})],
         "factorization": [StrOptions({"standard", "likelihood", "likelihood_reversed", "random"})],
         "pretraining": [Interval(Real, 0, 1, closed="neither")],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     }
-
-    def _rows_a_step(self) -> int:
-        if self.batch_size != "auto":
-            return int(self.batch_size)
-        return AUTO_TABLE_BATCH if self.image_shape_ is None else AUTO_BATCH
 
     # ---- what leaves where
 
@@ -185,34 +185,60 @@ class RealNVPDensity(FlowDensity):
     def _pretrains(self) -> bool:
         return self.factorization.startswith("likelihood")
 
-    def _epochs(self, total: int) -> int:
-        return max(1, total - self._pretraining_epochs(total)) if self._pretrains else total
+    def _learn(self, spec: DataSpec, source: RowSource) -> dict[str, NDArray[Any]]:
+        learned = super()._learn(spec, source)
+        if spec.is_table:
+            rows = sample_rows(source, MOST_ROWS)
+            rows = spec.standardized(rows) if spec.n_bins is None else rows + BIN_CENTRE
+            first = build_preprocessing(replace(spec, learned=learned), self.preprocessing).double()
+            learned["whitening"] = whitening(rows, first)
+        return learned
 
-    def _pretraining_epochs(self, total: int) -> int:
-        return max(1, round(self.pretraining * total))
-
-    def _prepare(
-        self, rows: NDArray[Any], codes: NDArray[np.int64] | None, found: dict[str, NDArray[Any]] | None
-    ) -> None:
-        """Decide at which level each dimension leaves: `factored_dims_`."""
-        channels, height, width = self._event_shape()
-        shape = height, width, channels
-        is_table = self.image_shape_ is None
-        n_levels = count_levels(self.n_levels, self._event_shape(), is_table, type(self).__name__)
+    def _train(self, spec: DataSpec, data: TrainingRows, max_epochs: int) -> tuple[DataSpec, TrainingResult]:
+        """Decide at which level each dimension leaves, by a training of its own if asked for, then train."""
+        name = type(self).__name__
+        n_levels = count_levels(self.n_levels, spec.event_shape, spec.is_table, name)
         self._check_factorization(n_levels)
-        if found is not None:
-            self.factored_dims_ = found["model/factored_dims"].copy()
-        elif self.warm_start and "model_" in self.__dict__:
-            return
+        if data.goes_on:
+            return super()._train(spec, data, max_epochs)
+        channels, height, width = spec.event_shape
+        shape = (height, width, channels)
+        epochs = max(1, round(self.pretraining * max_epochs)) if self._pretrains else 0
+        main = data.checkpoints.get("")
+        if main is not None and main.found:
+            factored = main.arrays["model/factored_dims"].copy()
         elif self.factorization == "standard":
-            self.factored_dims_ = factorization.factor(shape, n_levels, factorization.checkerboard)
+            factored = factorization.factor(shape, n_levels, factorization.checkerboard)
         elif self.factorization == "random":
-            rng = np.random.default_rng(self.seed_)
-            self.factored_dims_ = factorization.factor(shape, n_levels, factorization.random_half(rng))
+            rng = np.random.default_rng(data.seed)
+            factored = factorization.factor(shape, n_levels, factorization.random_half(rng))
         else:
-            contributions = self._pretrain(rows, codes, np.full(shape, n_levels))
-            choice = factorization.largest_contributions(contributions, self.factorization == "likelihood_reversed")
-            self.factored_dims_ = factorization.factor(shape, n_levels, choice)
+            unfactored = spec.with_learned(factored_dims=np.full(shape, n_levels))
+            first = self._train_once(unfactored, data, epochs, PRETRAINING)
+            if first.failure is not None:  # the estimator keeps the partly trained flow
+                return unfactored, first
+            choice = factorization.largest_contributions(
+                self._contributions(unfactored, first.model, data), self.factorization == "likelihood_reversed"
+            )
+            factored = factorization.factor(shape, n_levels, choice)
+        return super()._train(spec.with_learned(factored_dims=factored), data, max(1, max_epochs - epochs))
+
+    def _contributions(self, spec: DataSpec, model: DensityModel, data: TrainingRows) -> NDArray[np.float64]:
+        """Log-scales of each dimension, summed over the couplings up to each level, mean over rows: (L, H, W, C)."""
+        flow = cast(FlowModel, model)
+        rows = TensorSource(data.training, spec, None, data.device)
+        total, n_rows = np.zeros(1), len(rows)
+        with torch.no_grad():
+            for start in range(0, n_rows, ROWS_AT_ONCE):
+                x, _ = rows.batch(np.arange(start, min(start + ROWS_AT_ONCE, n_rows)))
+                noise = None
+                if flow.n_noise:
+                    generator = Generator().manual_seed(stream(data.seed, SCORING, start))
+                    noise = torch.rand(len(x), flow.n_noise, generator=generator, dtype=torch.float32).to(x.device)
+                found = factorization.flow_contributions(flow.flow, flow.preprocessed(x, noise)[0])  # (n, L, C, H, W)
+                total = total + found.double().sum(0).cpu().numpy()
+        contributions: NDArray[np.float64] = (total / n_rows).transpose(0, 2, 3, 1)
+        return contributions
 
     def _check_factorization(self, n_levels: int) -> None:
         if self.factorization == "standard":
@@ -228,72 +254,48 @@ class RealNVPDensity(FlowDensity):
                 f'couplings, and additive ones have none; pass coupling="affine" or factorization="standard".'
             )
 
-    def _pretrain(
-        self, rows: NDArray[Any], codes: NDArray[np.int64] | None, factored_dims: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """Train a flow that factors nothing out early, and give each dimension's mean contribution: (L, H, W, C)."""
-        from flowdetect.density._training import fit_model
-
-        first = Pretraining(**self.get_params(deep=False))
-        others = {*self.get_params(deep=False), "model_"}
-        learned = {name: value for name, value in self.__dict__.items() if name not in others}
-        first.__dict__.update({**learned, "factored_dims_": factored_dims})
-        if self.checkpoint is not None:
-            first.checkpoint = os.fspath(self.checkpoint) + ".pretraining"
-        try:
-            fit_model(first, rows, codes, self.seed_)
-        except BaseException:
-            if "model_" in first.__dict__:  # as good as what there is
-                names = "model_", "history_", "n_iter_", "seed_", "noise_seed_", "device_", "factored_dims_"
-                self.__dict__.update({name: first.__dict__[name] for name in names})
-            raise
-        self.seed_ = first.seed_
-        return first.contributions(rows)
+    @property
+    def factored_dims_(self) -> NDArray[np.int64]:
+        """The level 1 .. L at which each dimension of an image leaves, (H, W, C); of a table all 1."""
+        return self._learned("factored_dims")
 
     @property
-    def _factors_nothing_out(self) -> bool:
-        """Whether this is the flow that a pre-training measures."""
-        return self._pretrains and self.factored_dims_.min() == self.factored_dims_.max()
+    def whitening_(self) -> NDArray[np.float64]:
+        """The matrix at the end of a table's flow: (D, D)."""
+        return self._learned("whitening")
 
     # ---- the network
 
-    def _learn_rescaling(self, rows: NDArray[Any]) -> None:
-        super()._learn_rescaling(rows)
-        if self.image_shape_ is None:
-            some = thinned(rows) if self.n_bins_ is None else thinned(rows) + BIN_CENTRE
-            self.whitening_ = whitening(some, self._preprocess(self._event_shape()).double())
-
-    def _bends(self, rows: NDArray[np.float64]) -> bool:
-        return not self._has_constant_volume and copula_is_likelier(rows)
-
-    def _build(self, event_shape: tuple[int, int, int]) -> FlowModel:
-        model = self._flow_model(event_shape, self._multi_scale(event_shape))
-        model.register_buffer("factored_dims", torch.from_numpy(np.array(self.factored_dims_)))
+    def _build(self, spec: DataSpec) -> FlowModel:
+        factored_dims = torch.from_numpy(np.array(spec.learned["factored_dims"]))
+        model = self._flow_model(spec, self._multi_scale(spec))
+        model.register_buffer("factored_dims", factored_dims)
         return model
 
     @property
     def _has_constant_volume(self) -> bool:
         return self.coupling == "additive"
 
-    def _multi_scale(self, event_shape: tuple[int, int, int]) -> MultiScale:
-        channels, height, width = event_shape
-        if self.image_shape_ is None:  # 1x1, nothing to squeeze
-            return MultiScale([Chain(self._table_steps(channels))], [], [event_shape])
-        if self._factors_nothing_out:
-            n_levels = int(self.factored_dims_.max())
-            steps = [Chain(self._image_steps(4**level * channels)) for level in range(n_levels)]
+    def _multi_scale(self, spec: DataSpec) -> MultiScale:
+        channels, height, width = spec.event_shape
+        if spec.is_table:  # 1x1, nothing to squeeze
+            return MultiScale([Chain(self._table_steps(spec))], [], [spec.event_shape])
+        factored_dims = spec.learned["factored_dims"]
+        if self._pretrains and factored_dims.min() == factored_dims.max():  # the flow that a pre-training measures
+            n_levels = int(factored_dims.max())
+            steps = [Chain(self._image_steps(4**level * channels, "none")) for level in range(n_levels)]
             blocks = 4**n_levels
             return MultiScale([Chain(steps)], [], [(blocks * channels, height >> n_levels, width >> n_levels)])
         levels, latent_shapes = [], []
-        for order in factorization.orders(self.factored_dims_):
-            levels.append(Chain([*self._image_steps(channels), Reorder(order)]))
+        for order in factorization.orders(factored_dims):
+            levels.append(Chain([*self._image_steps(channels, self.normalization), Reorder(order)]))
             channels, height, width = 2 * channels, height // 2, width // 2
             latent_shapes.append((channels, height, width))
-        levels.append(Chain(self._image_steps(channels)))
+        levels.append(Chain(self._image_steps(channels, self.normalization)))
         latent_shapes.append((4 * channels, height // 2, width // 2))
         return MultiScale(levels, [], latent_shapes)
 
-    def _image_steps(self, channels: int) -> list[Bijection]:
+    def _image_steps(self, channels: int, normalization: str) -> list[Bijection]:
         """Build the steps of one level: squeeze, couplings with checkerboard masks, couplings with masks of rows.
 
         Once squeezed, either mask is a half of the channels. In order: pixels 0 1 | 2 3 of each block in Squeeze's
@@ -306,30 +308,32 @@ class RealNVPDensity(FlowDensity):
         return [
             Squeeze(),
             Permute(4 * channels, order=checkerboard.tolist()),
-            *self._couplings(4 * channels, kernel_size=3),
+            *self._couplings(4 * channels, "affine", 3, normalization),
             Permute(4 * channels, order=back[half_rows].tolist()),
-            *self._couplings(4 * channels, kernel_size=3),
+            *self._couplings(4 * channels, "affine", 3, normalization),
             Permute(4 * channels, order=np.argsort(half_rows).tolist()),
         ]
 
-    def _table_steps(self, channels: int) -> list[Bijection]:
+    def _table_steps(self, spec: DataSpec) -> list[Bijection]:
         """Build a spline of each column, couplings, and the matrix that takes out correlations."""
+        channels = spec.event_shape[0]
         steps: list[Bijection] = []
-        if self._coupling_kind == "spline":
+        if self.coupling in ("auto", "spline"):
             steps.append(Spline(Constant((3 * N_SPLINE_BINS - 1) * channels, 1, 1), N_SPLINE_BINS))
         if channels > 1:
-            steps += self._couplings(channels, kernel_size=1)
+            steps += self._couplings(channels, "spline", 1, "none")
             n_rolled = 2 * self.n_steps * (channels // 2)
             steps.append(Permute(channels, order=np.roll(np.arange(channels), -n_rolled).tolist()))
-        return [*steps, Whiten(torch.from_numpy(self.whitening_.astype(np.float32)))]
+        return [*steps, Whiten(torch.from_numpy(spec.learned["whitening"].astype(np.float32)))]
 
-    def _couplings(self, channels: int, kernel_size: int) -> list[Bijection]:
+    def _couplings(self, channels: int, auto: str, kernel_size: int, normalization: str) -> list[Bijection]:
         """Build pairs of couplings; each is followed by a normalisation and by rolling the channels, half of them.
 
         What a pre-training measures has no normalisation: with one scale a channel, which is one place of each 2x2
-        block, couplings could put any part there, where it would not be counted.
+        block, couplings could put any part there, where it would not be counted. `auto` is the kind of coupling that
+        coupling="auto" stands for.
         """
-        kind = "none" if self.image_shape_ is None or self._factors_nothing_out else self.normalization
+        kind = auto if self.coupling == "auto" else self.coupling
         makers: dict[str, list[Callable[[int], Bijection]]] = {
             "batch": [BatchNorm],
             "activation": [ActNorm],
@@ -338,50 +342,15 @@ class RealNVPDensity(FlowDensity):
         steps: list[Bijection] = []
         roll = np.roll(np.arange(channels), channels // 2).tolist()
         for _ in range(2 * self.n_steps):
-            steps.append(self._coupling(channels, kernel_size))
-            steps += [make(channels) for make in makers[kind]]
+            steps.append(self._coupling(channels, kind, kernel_size))
+            steps += [make(channels) for make in makers[normalization]]
             steps.append(Permute(channels, order=roll))
         return steps
 
-    @property
-    def _coupling_kind(self) -> str:
-        if self.coupling == "auto":
-            return "spline" if self.image_shape_ is None else "affine"
-        return self.coupling
-
-    def _coupling(self, channels: int, kernel_size: int) -> Bijection:
-        kept, changed, kind = channels - channels // 2, channels // 2, self._coupling_kind
+    def _coupling(self, channels: int, kind: str, kernel_size: int) -> Bijection:
+        kept, changed = channels - channels // 2, channels // 2
         per_value = {"affine": 2, "additive": 1, "spline": 3 * N_SPLINE_BINS - 1}[kind]
         net = ResidualNet(kept, self.hidden_channels, per_value * changed, self.n_blocks, kernel_size)
         if kind == "affine":
             return AffineCoupling(net, self.scale)
         return AdditiveCoupling(net) if kind == "additive" else SplineCoupling(net, N_SPLINE_BINS)
-
-
-class Pretraining(RealNVPDensity):
-    """The same flow with nothing factored out, trained for a share of the epochs to see what each dimension adds."""
-
-    def _epochs(self, total: int) -> int:
-        return self._pretraining_epochs(total)
-
-    def _prepare(
-        self, rows: NDArray[Any], codes: NDArray[np.int64] | None, found: dict[str, NDArray[Any]] | None
-    ) -> None:
-        """Leave `factored_dims_` as it is."""
-
-    def contributions(self, rows: NDArray[Any]) -> NDArray[np.float64]:
-        """Log-scales of each dimension, summed over the couplings up to each level, mean over rows: (L, H, W, C)."""
-        model = self.model_
-        levels: list[Any] = [level.bijections for level in model.flow.levels[0].bijections]
-        n_levels, shape = len(levels), self.factored_dims_.shape
-
-        def one_chunk(x: Any, u: Any) -> list[Tensor]:
-            y = model.preprocess(model.dequantize(self._to_tensor(x), self._to_noise(u)))[0]
-            found = factorization.coupling_contributions(levels, y)  # (n, L, C, H, W)
-            return [found.permute(0, 1, 3, 4, 2).flatten(1)]
-
-        total = np.zeros(n_levels * self.factored_dims_.size)
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            part = rows[start : start + ROWS_AT_ONCE]
-            total += self._in_chunks(one_chunk, part, self._noises(part)[0])[0].sum(0)
-        return total.reshape(n_levels, *shape) / len(rows)

@@ -1,8 +1,8 @@
 """What all detectors share: a density inside, a score of it, a threshold on the score and p-values.
 
-A likelihood is not a verdict: a detector is the step from the one to the other. A new detector writes `_score`, and
-`_calibrate` if its score needs reference rows; everything else stands here, in scikit-learn's signs (higher is more
-normal, +1 is normal and -1 is not).
+A likelihood is not a verdict; a detector turns the one into the other. A new detector writes `_score`, and `_calibrate`
+if its score needs reference rows. Everything else is here, with scikit-learn's signs: higher scores are more normal,
++1 is normal and -1 is not.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect import _persistence
+from flowdetect._fitting import KeepsParameters, all_or_nothing
 from flowdetect._images import to_rows
+from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
 from flowdetect.detectors.clones import seeded_clone, tell_image_shape
 
 FLOATS = [np.float64, np.float32]
 FEWEST_REFERENCE = 10  # rows
 
 
-class BaseDetector(OutlierMixin, BaseEstimator):
+class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
     r"""A density, a score made of it, and a threshold; the base of all detectors.
 
     A row x is called an outlier if its score s(x) is below `offset_`. Its p-value compares it with the n calibration
@@ -40,12 +42,12 @@ class BaseDetector(OutlierMixin, BaseEstimator):
     contamination : float in (0, 0.5], default=0.1
         Share of the rows given to `fit` that are to be called outliers; it sets `offset_`.
     calibration_fraction : float in [0, 1), default=0.1
-        Share of the rows given to `fit` that the density is not trained on, and which p-values compare with. 0: the
-        density is trained on all rows, and all serve for comparison too, which makes p-values of new rows too small.
-        Ignored with a frozen density, for which all rows serve.
+        Share of the rows given to `fit` that are kept from the density's training; p-values compare with them. With 0
+        the density is trained on all rows and p-values compare with all, so that p-values of new rows are too small.
+        A frozen density ignores it: p-values compare with all rows.
     random_state : int, RandomState instance or None, default=None
-        Draws the calibration rows, and a seed for each `random_state` within the density that is None; one that is
-        set stays. None: new rows and seeds in each `fit`, numpy's global generator being left alone.
+        Draws the calibration rows, and a seed for each `random_state` within the density that is None. With None,
+        each `fit` draws anew and leaves numpy's global generator alone.
 
     Attributes
     ----------
@@ -63,13 +65,12 @@ class BaseDetector(OutlierMixin, BaseEstimator):
 
     Notes
     -----
-    X may hold rows (n, D), as an array or frame, or images: numpy (n, H, W), (n, H, W, C), torch (n, C, H, W). Images
-    go on in that layout to a density that knows images, that is one with an `image_shape` parameter, and as rows of
-    floats to all others. Frames go on as they are.
+    X may hold rows (n, D), as an array or frame, or images: numpy (n, H, W), (n, H, W, C), torch (n, C, H, W). A
+    density with an `image_shape` parameter receives images unchanged; any other receives float rows.
 
     A score that learns from rows itself learns from every other calibration row; p-values compare with the rest.
 
-    `offset_` comes from rows most of which the density was trained on. For a held-out threshold, freeze a fitted
+    The density was trained on most of the rows that `offset_` comes from. For a held-out threshold, freeze a fitted
     density and fit the detector on other rows.
 
     p-values are valid (uniform or larger on rows like the calibration rows) as long as calibration rows and new rows
@@ -91,23 +92,24 @@ class BaseDetector(OutlierMixin, BaseEstimator):
     array([ 1, -1])
     """
 
-    image_shape: Any = None  # detectors with a parameter of this name overwrite it
+    image_shape: ImageShape = None  # detectors with a parameter of this name overwrite it
     needs: tuple[str, ...] = ()  # methods of the density beyond fit and score_samples
+    density: Scorer | None
+    density_: Scorer
+    image_shape_: tuple[int, int, int] | None
 
     @property
     def learns(self) -> bool:
         """Whether the score learns from rows itself; p-values then compare with other rows."""
         return False
 
-    image_shape_: tuple[int, int, int] | None
-
     def __init__(
         self,
-        density: Any,
+        density: Scorer | None,
         *,
         contamination: float = 0.1,
         calibration_fraction: float = 0.1,
-        random_state: Any = None,
+        random_state: RandomState = None,
     ) -> None:
         self.density = density
         self.contamination = contamination
@@ -134,16 +136,16 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         ----------
         X_train : the rows that the density was trained on
         X_calibration : the rows that it was not trained on
-            With calibration_fraction=0 both are all the rows given to `fit`; with a frozen density both are those
-            that are there to learn from.
+            With calibration_fraction=0 or a frozen density, X_train and X_calibration are the same.
 
-        A class that learns here says ``learns = True``: of the rows that the density was not trained on, every other
-        one then comes here and the rest stay for `calibration_scores_`, since p-values are too small where the score
-        has seen the rows they compare with. Of fewer than 20 all serve for both.
+        A class that learns here says ``learns = True``. It then gets every other row that the density was not trained
+        on; the rest make `calibration_scores_`, because p-values are too small if the score has seen the rows they
+        compare with. Fewer than 20 such rows serve both purposes.
         """
 
-    def fit(self, X: Any, y: Any = None) -> BaseDetector:
-        """Fit the density, unless it is frozen, and the threshold.
+    @all_or_nothing
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> BaseDetector:
+        """Fit the density, unless it is frozen, and the threshold; a fit that fails leaves the detector as it was.
 
         Parameters
         ----------
@@ -164,19 +166,20 @@ class BaseDetector(OutlierMixin, BaseEstimator):
             If a parameter is out of range, X is not finite, or a row has no finite score.
         """
         self._check_parameters()
+        self._keep_parameters()
         random = check_random_state(secrets.randbits(32) if self.random_state is None else self.random_state)
-        X = self._check_X(X, reset=True)
-        self._check_data(X)
-        check_consistent_length(X, y)
-        train, reference, calibration = self._split(len(X), random)
-        X_train, y_train = _take(X, train), None if y is None else np.asarray(y)[train]
+        checked = self._check_X(X, reset=True)
+        self._check_data(checked)
+        check_consistent_length(checked, y)
+        train, reference, calibration = self._split(len(checked), random)
+        X_train, y_train = _take(checked, train), None if y is None else np.asarray(y)[train]
         self.density_ = seeded_clone(self._template(), random)
         if self.image_shape is not None:
             tell_image_shape(self.density_, self.image_shape_)
         self.density_.fit(X_train, y_train)
         self._settle_image_shape()
-        self._calibrate(X_train, _take(X, reference))
-        scores = self._finite_scores(X)
+        self._calibrate(X_train, _take(checked, reference))
+        scores = self._finite_scores(checked)
         self.calibration_scores_ = np.sort(scores[calibration])
         self.offset_ = float(np.quantile(scores, self.contamination))
         return self
@@ -185,7 +188,7 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         """Give the density to clone and fit; `image_shape_` is known by then."""
         return self.density
 
-    def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int_]:
+    def fit_predict(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.int_]:
         """Fit on X and say which of its rows are outliers.
 
         Parameters
@@ -200,7 +203,7 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         """
         return self.fit(X, y).predict(X)
 
-    def score_samples(self, X: Any) -> NDArray[np.float64]:
+    def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Say how normal each row is.
 
         Parameters
@@ -219,7 +222,7 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         check_is_fitted(self, "offset_")
         return self._finite_scores(self._check_X(X, reset=False))
 
-    def decision_function(self, X: Any) -> NDArray[np.float64]:
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
         """Say how far above the threshold each row scores: score_samples(X) - offset_.
 
         Parameters
@@ -232,7 +235,7 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         """
         return self.score_samples(X) - self.offset_
 
-    def predict(self, X: Any) -> NDArray[np.int_]:
+    def predict(self, X: ArrayLike) -> NDArray[np.int_]:
         """Say which rows are outliers.
 
         Parameters
@@ -245,7 +248,7 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
-    def p_values(self, X: Any) -> NDArray[np.float64]:
+    def p_values(self, X: ArrayLike) -> NDArray[np.float64]:
         """Say how rare a score as low as each row's is among the calibration rows.
 
         p(x) = (1 + number of calibration scores at most s(x)) / (1 + n_calibration)
@@ -262,7 +265,7 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         at_most = np.searchsorted(self.calibration_scores_, scores, side="right")
         return (1 + at_most) / (1 + len(self.calibration_scores_))
 
-    def save(self, path: Any) -> None:
+    def save(self, path: PathName) -> None:
         """Write the detector, with its density, to a file that `flowdetect.load` reads.
 
         Parameters
@@ -331,7 +334,8 @@ class BaseDetector(OutlierMixin, BaseEstimator):
     def _check_X(self, X: Any, *, reset: bool) -> Any:
         """Validate X and give it as the density takes it: a frame or images as they are, else an (n, D) array."""
         rows, layout = to_rows(X, self.image_shape if reset else self.image_shape_)
-        knows_images = self.density is None or hasattr(self.density, "image_shape")
+        density = self.density if reset else self.density_
+        knows_images = density is None or hasattr(density, "image_shape")
         # only ours get integers: GaussianMixture squares uint8 pixels as uint8, and gives log p in X's dtype
         dtype = "numeric" if knows_images else FLOATS
         checked = validate_data(self, rows, reset=reset, dtype=dtype, ensure_min_samples=2 if reset else 1)
@@ -341,11 +345,11 @@ class BaseDetector(OutlierMixin, BaseEstimator):
             return X if knows_images else checked
         if not _is_frame(X):
             return checked
-        whole = not knows_images and np.asarray(X).dtype.kind in "biu"
+        whole = not knows_images and all(getattr(dtype, "kind", "O") in "biu" for dtype in X.dtypes)
         return X.astype(checked.dtype) if whole and hasattr(X, "astype") else X
 
     def _check_data(self, X: Any) -> None:
-        """Refuse checked rows that the parameters do not go with, before anything is trained."""
+        """Refuse checked rows that do not suit the parameters, before anything is trained."""
 
     def _settle_image_shape(self) -> None:
         """Take the images' shape from the density where the data do not tell it."""
@@ -374,7 +378,9 @@ class BaseDetector(OutlierMixin, BaseEstimator):
 
 
 def _take(X: Any, indices: NDArray[np.int_]) -> Any:
-    """Choose rows of a frame, a numpy array or a torch tensor."""
+    """Choose rows of a frame, a numpy array or a torch tensor, by sorted indices; all of them without a copy."""
+    if len(indices) == len(X):
+        return X
     return _safe_indexing(X, indices) if _is_frame(X) else X[indices]
 
 

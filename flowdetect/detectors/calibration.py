@@ -25,7 +25,7 @@ def log_kernel_density(statistics: NDArray[np.float64], known: NDArray[np.float6
 
     Statistics are standardised; kernels are Gaussian, their width by Scott's rule.
     """
-    scaler = StandardScaler().fit(known)
+    scaler = StandardScaler().set_output(transform="default").fit(known)
     columns, asked = scaler.transform(known).T, scaler.transform(statistics).T  # (J, n)
     kernels = (KernelDensity(bandwidth="scott").fit(column[:, None]) for column in columns)
     return np.sum([kernel.score_samples(each[:, None]) for kernel, each in zip(kernels, asked, strict=True)], axis=0)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
+from flowdetect._protocols import RandomState, Scorer
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.calibration import log_p_value
 from flowdetect.detectors.complexity import ComplexityDetector
@@ -26,9 +27,9 @@ class FisherDetector(BaseDetector):
 
     .. math:: s(x) = 2 \sum_i \ln p_i(x)
 
-    with p_i the p-value of the i-th detector, by the calibration rows; below their lowest 5 % it falls exponentially,
-    at the rate of these 5 %, so that very unusual rows do not tie. It is minus the statistic of Fisher's combination.
-    An alarm of one detector is enough if it is loud.
+    with p_i the p-value of the i-th detector among the calibration rows. Below their lowest 5 % it falls exponentially,
+    at the rate of these 5 %, so that very unusual rows do not tie. The score is minus the statistic of Fisher's
+    combination. One detector alone can make a row an outlier.
 
     It costs what its detectors cost. Weakness: a detector that tells nothing adds noise.
 
@@ -87,12 +88,12 @@ class FisherDetector(BaseDetector):
 
     def __init__(
         self,
-        density: Any,
-        detectors: Sequence[Any] | None = None,
+        density: Scorer,
+        detectors: Sequence[BaseDetector] | None = None,
         *,
         contamination: float = 0.1,
         calibration_fraction: float = 0.1,
-        random_state: Any = None,
+        random_state: RandomState = None,
     ) -> None:
         super().__init__(
             density,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowdetect._protocols import Density
 from flowdetect.detectors.base import BaseDetector
 
 SMALLEST_SPREAD = 1e-9  # of a logarithm, relative to its size; below it a layer is dead and says nothing
@@ -70,6 +71,7 @@ class GradientNormDetector(BaseDetector):
 
     needs = ("layer_gradient_norms",)
     learns = True
+    density_: Density
 
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
         logs = self._log_norms(self._reference(X_train, X_calibration))

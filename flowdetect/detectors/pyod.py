@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pyod.utils.knowledge
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pyod.models.base import BaseDetector as PyODBase
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from flowdetect._fitting import all_or_nothing
+from flowdetect._protocols import PathName, RandomState, Scorer
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.recommended import OODDetector
 
@@ -65,11 +67,12 @@ class PyODAdapter(PyODBase):
     labels_ : (n,) array of int; 1 is an outlier
     """
 
-    def __init__(self, detector: Any, contamination: float = 0.1):
+    def __init__(self, detector: BaseDetector, contamination: float = 0.1):
         super().__init__(contamination=contamination)
         self.detector = detector
 
-    def fit(self, X: Any, y: Any = None) -> PyODAdapter:
+    @all_or_nothing
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> PyODAdapter:
         """Fit a clone of the detector.
 
         Parameters
@@ -91,8 +94,8 @@ class PyODAdapter(PyODBase):
     def _made(self) -> BaseDetector:
         return clone(self.detector).set_params(contamination=self.contamination)
 
-    def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Score rows, pyod's way.
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Score rows with pyod's sign.
 
         Parameters
         ----------
@@ -131,7 +134,7 @@ class FlowOD(PyODAdapter):
     array([0, 1])
     """
 
-    def __init__(self, contamination: float = 0.1, random_state: Any = None):
+    def __init__(self, contamination: float = 0.1, random_state: RandomState = None):
         PyODBase.__init__(self, contamination=contamination)
         self.random_state = random_state
 
@@ -174,15 +177,15 @@ def to_pyod(detector: BaseDetector) -> PyODAdapter:
 class PyODScores(BaseEstimator):
     """A pyod model as a scorer: score_samples is minus its decision function."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: PyODBase):
         self.model = model
 
-    def fit(self, X: Any, y: Any = None) -> PyODScores:
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> PyODScores:
         """Fit a clone of the model."""
         self.model_ = clone(self.model).fit(np.asarray(X))
         return self
 
-    def score_samples(self, X: Any) -> NDArray[np.float64]:
+    def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Score rows, higher being more normal: (n,)."""
         return -np.asarray(self.model_.decision_function(np.asarray(X)), dtype=np.float64)
 
@@ -227,11 +230,11 @@ class PyODDetector(BaseDetector):
 
     def __init__(
         self,
-        model: Any,
+        model: PyODBase,
         *,
         contamination: float = 0.1,
         calibration_fraction: float = 0.1,
-        random_state: Any = None,
+        random_state: RandomState = None,
     ):
         self.model = model
         self.contamination = contamination
@@ -239,7 +242,7 @@ class PyODDetector(BaseDetector):
         self.random_state = random_state
 
     @property
-    def density(self) -> Any:
+    def density(self) -> Scorer:  # type: ignore[override]
         """The model as a scorer."""
         if not isinstance(self.model, FrozenEstimator):
             return PyODScores(self.model)
@@ -257,7 +260,7 @@ class PyODDetector(BaseDetector):
         return self._log_likelihood(X)
 
 
-def write_knowledge(folder: Any) -> str:
+def write_knowledge(folder: PathName) -> str:
     """Write pyod's own knowledge and our entry beside it, for `ADEngine(knowledge_dir=...)`, which replaces its own.
 
     Parameters

@@ -14,6 +14,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
 from flowdetect._images import draw_seed, row_generators, to_rows
+from flowdetect._protocols import RandomState, Scorer
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.clones import seeded_clone
 
@@ -25,11 +26,11 @@ class LikelihoodRatioDetector(BaseDetector):
 
     .. math:: s(x) = \log p(x) - \log p_\text{bg}(x)
 
-    The background density learns what is not meaning: it is of the same kind and trained on rows of which a share of
-    the features is redrawn, each from its own values over the training rows.
+    The background density is meant to learn everything but meaning. It is of the same kind, and trained on rows in
+    which a share of the features is replaced by values that the same feature has in other training rows.
 
     It costs a second training and a second likelihood. Weakness: the best share depends on the data, and the paper
-    chose it with OoD data at hand; on sets whose background tells them apart the ratio loses to the likelihood.
+    chose it with OoD data at hand. Where the background is what tells two sets apart, the likelihood is better.
 
     Parameters
     ----------
@@ -87,14 +88,14 @@ class LikelihoodRatioDetector(BaseDetector):
 
     def __init__(
         self,
-        density: Any,
-        background: Any = None,
+        density: Scorer | None,
+        background: Scorer | None = None,
         *,
         mutation_rate: float = 0.2,
         background_weight_decay: float = 1.0,
         contamination: float = 0.1,
         calibration_fraction: float = 0.1,
-        random_state: Any = None,
+        random_state: RandomState = None,
     ) -> None:
         super().__init__(
             density,
@@ -124,7 +125,7 @@ class LikelihoodRatioDetector(BaseDetector):
         if isinstance(self.background, FrozenEstimator):
             self.background_ = self.background
             return
-        background = self.background if self.background is not None else self._same_kind()
+        background: Any = self.background if self.background is not None else self._same_kind()
         random = np.random.RandomState(draw_seed(self.random_state) ^ BACKGROUND_SEED)  # another than the density's
         self.background_ = seeded_clone(background, random)
         self.background_.fit(_as_taken_by(background, mutated(X_train, self.mutation_rate)), None)

@@ -1,7 +1,8 @@
-"""The detector to start with: it chooses the density and the scores by what the data are."""
+"""The detector to start with: it chooses the density and the scores to suit the data."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,25 +11,26 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
 from flowdetect._images import N_BINS_8_BIT, is_whole
+from flowdetect._protocols import ImageShape, RandomState, Scorer
 from flowdetect.detectors.calibration import log_kernel_density
 from flowdetect.detectors.complexity import ComplexityDetector
 
 
 class OODDetector(ComplexityDetector):
-    r"""Call a row an outlier by what works on such data; no choice has to be made.
+    r"""Call a row an outlier by the scores that work on its kind of data, without any choice to make.
 
     On tables it is the likelihood, on which the paradox of images is rare:
 
     .. math:: s(x) = \log p(x)
 
-    On images two statistics are asked, how usual each is among calibration rows:
+    On images it asks of two statistics how usual they are among the calibration rows:
 
     .. math:: s(x) = \log \hat p_1(\log p(x)) + \log \hat p_2(\min(c(x), \text{median}))
 
-    with kernel densities :math:`\hat p`, and c(x) = log2 p(x) + L(x) the score of `ComplexityDetector`, which says by
-    how many bits the density's code is shorter than a lossless codec's. The likelihood alarms both ways: images that
-    are too complex are unlikely, those that are too simple are too likely. Complexity alarms where the density gains
-    little on the codec, and there alone.
+    with kernel densities :math:`\hat p`, and c(x) = log2 p(x) + L(x) the score of `ComplexityDetector`: the number of
+    bits by which the density's code is shorter than a lossless codec's. The likelihood raises an alarm on both sides:
+    images that are too complex are unlikely, and images that are too simple are too likely. Complexity raises an alarm
+    only where the density gains little on the codec.
 
     It costs one training, the likelihood, and the codecs. Without a density, on images, it is a `PixelCNNDensity` of
     variant "pixelcnn++" with 32 filters and one block, whose training is about 4,000 steps of 16 images: some ten
@@ -70,14 +72,13 @@ class OODDetector(ComplexityDetector):
     Notes
     -----
     It is `DoSEDetector`'s scheme with complexity as a statistic, and without a constant to choose. Statistics are
-    standardised; kernels are Gaussian, their width by Scott's rule. Both were made out on Fashion-MNIST and MNIST, and
-    CIFAR-10 and SVHN, each against the other; of several ways of joining the two statistics this one had the best worst
-    case there.
+    standardised; kernels are Gaussian, with the width of Scott's rule. Of several combinations tried on Fashion-MNIST
+    against MNIST and CIFAR-10 against SVHN, both ways, we kept the one with the highest worst-case AUROC.
 
-    Complexity is the better, the shorter both codes are. ``codecs=("png", "webp", "jpeg2000", "jpegxl")`` finds more on
-    colour images; it needs imagecodecs, so that it is not the default. On photographs a density with ``batch_size=8,
-    learning_rate=6e-3`` is far better after the same time; it is not the default, since on digits, whose background is
-    exactly black, such training failed.
+    Complexity tells more the shorter both codes are. ``codecs=("png", "webp", "jpeg2000", "jpegxl")`` finds more on
+    colour images; it is not the default because it needs imagecodecs. On photographs a density with ``batch_size=8,
+    learning_rate=6e-3`` is far better after the same time; it is not the default because that training failed on
+    digits, whose background is exactly black.
 
     References
     ----------
@@ -97,13 +98,13 @@ class OODDetector(ComplexityDetector):
 
     def __init__(
         self,
-        density: Any = None,
+        density: Scorer | None = None,
         *,
-        image_shape: Any = None,
-        codecs: tuple[str, ...] = ("png", "webp", "jpeg2000"),
+        image_shape: ImageShape = None,
+        codecs: Sequence[str] = ("png", "webp", "jpeg2000"),
         contamination: float = 0.1,
         calibration_fraction: float = 0.1,
-        random_state: Any = None,
+        random_state: RandomState = None,
     ) -> None:
         super().__init__(
             density,

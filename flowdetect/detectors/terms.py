@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
+from flowdetect._protocols import Density, RandomState, Scorer
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.calibration import log_kernel_density
 
@@ -69,6 +70,7 @@ class ScaleDetector(BaseDetector):
     """
 
     needs = ("likelihood_terms",)
+    density_: Density
 
     def _score(self, X: Any) -> NDArray[np.float64]:
         terms = self.density_.likelihood_terms(X)
@@ -147,15 +149,16 @@ class DoSEDetector(BaseDetector):
     """
 
     learns = True
+    kept = ("kind",)
 
     def __init__(
         self,
-        density: Any,
+        density: Scorer | None,
         *,
         kind: str = "kde",
         contamination: float = 0.1,
         calibration_fraction: float = 0.1,
-        random_state: Any = None,
+        random_state: RandomState = None,
     ) -> None:
         super().__init__(
             density,
@@ -181,7 +184,8 @@ class DoSEDetector(BaseDetector):
         if self.kind == "svm":
             svm = OneClassSVM(nu=0.1, tol=1e-9)
             svm.random_state = 0  # no parameter of its own: it would draw from numpy's global generator
-            self.svm_ = make_pipeline(StandardScaler(), svm).fit(self.calibration_statistics_)
+            scaler = StandardScaler().set_output(transform="default")  # whatever the user has set for the process
+            self.svm_ = make_pipeline(scaler, svm).fit(self.calibration_statistics_)
 
     def _statistics(self, X: Any) -> dict[str, NDArray[np.float64]]:
         """Give every statistic by name, (n,) each."""
@@ -200,7 +204,7 @@ class DoSEDetector(BaseDetector):
     def _score(self, X: Any) -> NDArray[np.float64]:
         found = self._statistics(X)
         values = np.stack([found[name] for name in self.statistic_names_], axis=1)
-        if self.kind == "svm":
+        if self._kept["kind"] == "svm":
             return np.round(self.svm_.decision_function(values), N_DECIMALS)  # support vectors shall tie
         return log_kernel_density(values, self.calibration_statistics_)
 

@@ -1,8 +1,8 @@
-"""Stirring and shaking: what an image loses when its pixels change places."""
+"""Stirring and shaking: the likelihood that an image loses when its pixels change places."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 
 from flowdetect._images import to_rows
+from flowdetect._protocols import ImageShape, RandomState, Scorer, Transformer
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.clones import seeded_clone, with_parameter
 from flowdetect.sit import Rotate90
@@ -25,11 +26,11 @@ class TransformDetector(BaseDetector):
 
     .. math:: s(x) = \log p(x) - \frac{1}{K} \sum_{k=1}^{K} \log p(T_k(x))
 
-    with bijections T that leave an image as smooth and as bright as it was. What pixels say about their neighbours
-    stays, and falls out of the difference; what is left is what the density knows of how an image hangs together at
-    large. *Stirring* turns the whole image over (mirrored, upside down, both); *shaking* cuts it into equal patches, at
-    most 4 along each side, and puts these together in another order, three times; where a side cannot be cut into 2, 3
-    or 4, the last pixels stay where they are.
+    with bijections T that leave an image as smooth and as bright as it was. They keep what neighbouring pixels tell
+    about each other, so this cancels in the difference; what remains is the density's knowledge of long-range
+    structure. *Stirring* turns the whole image over (mirrored, upside down, both). *Shaking* cuts it into equal
+    patches, at most 4 along each side, and reorders them, three times; where a side cannot be cut into 2, 3 or 4, the
+    last pixels stay where they are.
 
     It costs 4 likelihoods an image and no other training. Weakness: sets whose images look alike when turned over, or
     whose density knows little beyond neighbours.
@@ -90,13 +91,13 @@ class TransformDetector(BaseDetector):
 
     def __init__(
         self,
-        density: Any,
+        density: Scorer | None,
         *,
-        transforms: Any = "stirring",
-        image_shape: Any = None,
+        transforms: str | Sequence[Transformer] = "stirring",
+        image_shape: ImageShape = None,
         contamination: float = 0.1,
         calibration_fraction: float = 0.1,
-        random_state: Any = None,
+        random_state: RandomState = None,
     ) -> None:
         super().__init__(
             density,
@@ -161,7 +162,7 @@ class TransformDetector(BaseDetector):
         """Apply one transformation to rows (n, D)."""
         if isinstance(transformation, np.ndarray):
             return np.ascontiguousarray(rows[:, transformation])
-        moved = np.asarray(transformation.transform(rows))
+        moved = np.ascontiguousarray(transformation.transform(rows))  # it may give a frame
         if moved.shape != rows.shape:
             raise ValueError(
                 f"TransformDetector needs transformers that keep the shape, got {moved.shape[1:]} for {rows.shape[1:]} "

@@ -10,11 +10,12 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from flowdetect._images import draw_seed
+from flowdetect._protocols import RandomState
 from flowdetect.detectors.base import BaseDetector
 
 RESAMPLED_AT_ONCE = 2_000_000  # drawn values
@@ -90,7 +91,7 @@ class TypicalityDetector(BaseDetector):
         distances: NDArray[np.float64] = np.abs(-self._log_likelihood(X) - self.entropy_)
         return -np.round(distances, N_DECIMALS)  # rows as far above as others below shall tie, whatever the last bit
 
-    def test_batch(self, X: Any, *, n_bootstrap: int = 1000, random_state: Any = None) -> Bunch:
+    def test_batch(self, X: ArrayLike, *, n_bootstrap: int = 1000, random_state: RandomState = None) -> Bunch:
         r"""Test whether all rows of X together are typical.
 
         .. math:: \hat\epsilon = \left| \frac{1}{M} \sum_{m=1}^{M} -\log p(x_m) - \hat H \right|

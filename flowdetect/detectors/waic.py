@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowdetect._members import Members
+from flowdetect._protocols import Ensemble, RandomState, Scorer
 from flowdetect.detectors.base import BaseDetector
 
 
@@ -72,14 +73,16 @@ class WAICDetector(BaseDetector):
     array([ 1, -1])
     """
 
+    density_: Ensemble
+
     def __init__(
         self,
-        density: Any,
+        density: Scorer,
         n_members: int = 5,
         *,
         contamination: float = 0.1,
         calibration_fraction: float = 0.1,
-        random_state: Any = None,
+        random_state: RandomState = None,
     ) -> None:
         super().__init__(
             density,
@@ -90,7 +93,8 @@ class WAICDetector(BaseDetector):
         self.n_members = n_members
 
     def _template(self) -> Any:
-        return self.density if hasattr(self.density, "member_scores") else Members(self.density, self.n_members)
+        density: Any = self.density
+        return density if hasattr(density, "member_scores") else Members(density, self.n_members)
 
     def _score(self, X: Any) -> NDArray[np.float64]:
         scores = self.density_.member_scores(X)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from flowdetect._images import to_rows
+from flowdetect._protocols import Density
 from flowdetect.evaluation.resampling import draw_counts, interval_of, resampled_means
 
 N_BOOTSTRAP = 1000
+AT_ONCE = 1024  # rows that are float64 at a time
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ class SecondOrderGap:
         )
 
 
-def second_order_gap(density: Any, X_in: Any, X_out: Any, *, random_state: int | None = 0) -> SecondOrderGap:
+def second_order_gap(
+    density: Density, X_in: ArrayLike, X_out: ArrayLike, *, random_state: int | None = 0
+) -> SecondOrderGap:
     r"""Predict from the slope and the curvature at the mean which of two sets is likelier, beside what is measured.
 
     With log p expanded around :math:`x_0`, the mean of X_in,
@@ -90,12 +94,14 @@ def second_order_gap(density: Any, X_in: Any, X_out: Any, *, random_state: int |
 
     Notes
     -----
-    The trace is the mean, over the rows of X_out less that over X_in, of the second derivatives of log p at x0 along
-    the ways to the rows: the whole Hessian is in it. Derivatives are autograd's, in float64, in bins at their centres,
-    and cost some six scores a row. The paper keeps the variances alone, takes the means as equal, and sums variances
-    over a channel's pixels, of values in [0, 1); ours are in the squared unit of X. Of correlated features, as pixels
-    are, variances alone can have the wrong size by orders of magnitude. The expansion is local, and images are far
-    from their mean; a network of ReLUs is piecewise linear, and what its kinks add is in no derivative at a point.
+    The trace is that of the whole Hessian. It is computed from second directional derivatives of log p at x0, along the
+    directions from x0 to the rows: their mean over X_out minus their mean over X_in. Derivatives are autograd's, in
+    float64, in bins at their centres, and cost some six scores a row.
+
+    The paper keeps only the variances, assumes equal means, and sums variances over a channel's pixels, of values in
+    [0, 1); ours are in the squared unit of X. For correlated features, such as pixels, the term of the variances alone
+    can be wrong by orders of magnitude. The expansion is local, and images are far from their mean. A network of ReLUs
+    is piecewise linear, and no derivative at a point shows what its kinks contribute.
 
     References
     ----------
@@ -122,23 +128,51 @@ def second_order_gap(density: Any, X_in: Any, X_out: Any, *, random_state: int |
     image_shape = getattr(density, "image_shape_", None)
     scores_in, scores_out = (np.asarray(density.score_samples(X), dtype=np.float64) for X in (X_in, X_out))
     low, high = _interval(scores_in, scores_out, np.random.default_rng(random_state))
-    rows_in, rows_out = (np.asarray(to_rows(X, image_shape)[0], dtype=np.float64) for X in (X_in, X_out))
-    x0 = rows_in.mean(axis=0)
-    start = type(X_in)(x0[None], columns=X_in.columns) if hasattr(X_in, "columns") else x0[None]
-    slope_in, bend_in = (each.mean() for each in density.directional_derivatives(start, rows_in - x0))
-    slope_out, bend_out = (each.mean() for each in density.directional_derivatives(start, rows_out - x0))
+    rows_in, rows_out = (_rows_of(X, image_shape) for X in (X_in, X_out))
+    x0 = rows_in.mean(axis=0, dtype=np.float64)
+    start = _as_frame_like(X_in, x0)
+    slope_in, bend_in = _mean_derivatives(density, start, x0, rows_in)
+    slope_out, bend_out = _mean_derivatives(density, start, x0, rows_out)
     return SecondOrderGap(
         measured=float(scores_out.mean() - scores_in.mean()),
         measured_low=low,
         measured_high=high,
-        first_order=float(slope_out - slope_in),
-        second_order=float(bend_out - bend_in) / 2,
-        variance_in=rows_in.var(axis=0),
-        variance_out=rows_out.var(axis=0),
+        first_order=slope_out - slope_in,
+        second_order=(bend_out - bend_in) / 2,
+        variance_in=_variance(rows_in),
+        variance_out=_variance(rows_out),
         mean_in=x0,
-        mean_out=rows_out.mean(axis=0),
+        mean_out=rows_out.mean(axis=0, dtype=np.float64),
         image_shape=image_shape,
     )
+
+
+def _rows_of(X: Any, image_shape: Any) -> NDArray[Any]:
+    """Give (n, D) rows of numbers, without a copy where X holds numbers."""
+    rows = np.asarray(to_rows(X, image_shape)[0])
+    return rows if rows.dtype.kind in "iuf" else rows.astype(np.float64)
+
+
+def _as_frame_like(X: Any, x0: NDArray[np.float64]) -> Any:
+    """Give one row (1, D), as a frame with the columns of X where X is one."""
+    return type(X)(x0[None], columns=X.columns) if hasattr(X, "columns") else x0[None]
+
+
+def _mean_derivatives(density: Density, start: Any, x0: NDArray[np.float64], rows: NDArray[Any]) -> tuple[float, float]:
+    """Mean first and second derivatives of log p at x0, along the directions from x0 to the rows (n, D)."""
+    found = [
+        density.directional_derivatives(start, rows[i : i + AT_ONCE].astype(np.float64) - x0)
+        for i in range(0, len(rows), AT_ONCE)
+    ]
+    first, second = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return float(first.mean()), float(second.mean())
+
+
+def _variance(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Variance of each column, (D,), in float64 without a float64 copy of all rows."""
+    mean = rows.mean(axis=0, dtype=np.float64)
+    squares = (np.square(rows[i : i + AT_ONCE] - mean).sum(axis=0) for i in range(0, len(rows), AT_ONCE))
+    return np.sum(list(squares), axis=0) / len(rows)
 
 
 def _interval(

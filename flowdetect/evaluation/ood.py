@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from flowdetect._protocols import Scorer
 from flowdetect.evaluation.metrics import aupr_in, aupr_out, auroc, bootstrap_interval, fpr_at_95_tpr
 from flowdetect.evaluation.plots import plot_roc, plot_score_histograms
 from flowdetect.evaluation.report import Report
@@ -131,9 +132,9 @@ class OODReport(Report):
 
 
 def ood_report(
-    scorers: Mapping[str, Any] | Sequence[Any],
-    X_in: Any,
-    X_out: Mapping[str, Any],
+    scorers: Mapping[str, Scorer] | Sequence[Scorer],
+    X_in: ArrayLike,
+    X_out: Mapping[str, ArrayLike],
     *,
     name: str | None = None,
     n_bootstrap: int = 1000,
@@ -151,8 +152,8 @@ def ood_report(
     Parameters
     ----------
     scorers : dict of name to fitted density or detector, or list of them
-        Whatever has `score_samples(X)`, higher being more normal. In a list the class gives the name, numbered where it
-        comes twice.
+        Anything with `score_samples(X)`, higher being more normal. In a list the class gives the name, numbered if it
+        occurs twice.
     X_in : rows (n, D), images (n, H, W) or (n, H, W, C), or torch (n, C, H, W)
         Held-out data of the kind the scorers were trained on. A scorer that refuses images gets them as rows.
     X_out : dict of name to data in any of these layouts

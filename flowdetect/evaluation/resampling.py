@@ -1,7 +1,7 @@
 """The bootstrap over images, drawn once and used for many numbers.
 
-A resample is how often each image was drawn. The same counts serve all scorers and transformations, so that they are
-compared on the same resamples, and a pair of an image and its transformed self is never torn apart.
+A resample is how often each image was drawn. All scorers and transformations share the counts, so that they are
+compared on the same resamples; an image and its transformed version are always resampled together.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from flowdetect._images import to_rows
 
 SHOWN_ROWS = 10  # how many row numbers of unscored rows a text lists
+AT_ONCE = 8192  # rows that are converted to float64 at a time
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,10 @@ def _score_rows(scorer: Any, X: Any, method: str) -> tuple[NDArray[np.float64], 
 
 def _score_batch(scorer: Any, X: Any, n_rows: int, method: str) -> NDArray[np.float64]:
     knows_images = hasattr(scorer, "image_shape")
-    if not knows_images and getattr(getattr(X, "dtype", None), "kind", "f") in "iub" and isinstance(X, np.ndarray):
-        X = X.astype(np.float64)  # GaussianMixture squares uint8 pixels as uint8, which overflows
+    if not knows_images and isinstance(X, np.ndarray) and X.dtype.kind in "iub":
+        # GaussianMixture squares uint8 pixels as uint8, which overflows
+        parts = (X[i : i + AT_ONCE].astype(np.float64) for i in range(0, n_rows, AT_ONCE))
+        return np.concatenate([_score_batch(scorer, part, len(part), method) for part in parts])
     try:
         scores = getattr(scorer, method)(X)
     except NotFittedError:

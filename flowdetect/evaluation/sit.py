@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import sklearn
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from flowdetect._protocols import Scorer, Transformer
 from flowdetect.evaluation.metrics import auroc
 from flowdetect.evaluation.resampling import Counts, ResampledOut, draw_counts, interval_of, resampled_means
 from flowdetect.evaluation.scoring import class_name, n_rows_of, name_all, name_scorers, score_set
@@ -24,11 +26,11 @@ LONGEST_NAME = 40  # of a SIT's repr that serves as its name
 
 
 def sit_report(
-    scorers: Mapping[str, Any] | Sequence[Any],
-    X: Any,
-    sits: Mapping[str, Any] | Sequence[Any],
-    y: Any = None,
-    X_out: Any = None,
+    scorers: Mapping[str, Scorer] | Sequence[Scorer],
+    X: ArrayLike,
+    sits: Mapping[str, Transformer] | Sequence[Transformer],
+    y: ArrayLike | None = None,
+    X_out: ArrayLike | None = None,
     *,
     n_bootstrap: int = 1000,
     random_state: int | None = 0,
@@ -47,14 +49,14 @@ def sit_report(
     (c) with `X_out`, the AUROC of transformed images against `X_out`, the latter being positive: what becomes of the
     detection when the in-distribution images have been moved.
 
-    Intervals are 95 % percentile intervals from a bootstrap over images, a pair of an image and its transformed self
-    never being torn apart; all scorers and SITs share the resamples.
+    Intervals are 95 % percentile intervals from a bootstrap over images. An image and its transformed version are
+    always resampled together, and all scorers and SITs share the resamples.
 
     Parameters
     ----------
     scorers : dict of name to fitted density or detector, or list of them
-        Whatever has `score_samples(X)`, higher being more normal. One that has `bits_per_dim(X)` is asked for that
-        instead. In a list the class gives the name, numbered where it comes twice.
+        Anything with `score_samples(X)`, higher being more normal; `bits_per_dim(X)` is used instead where there is
+        one. In a list the class gives the name, numbered if it occurs twice.
     X : rows (n, D), images (n, H, W) or (n, H, W, C), or torch (n, C, H, W)
         Held-out data of the kind the scorers were trained on.
     sits : dict of name to transformer, or list of them
@@ -114,7 +116,8 @@ def sit_report(
         return score_set(name, named[name], set_name, rows, report.unscored, finite=True)
 
     for sit_name, sit in {CLEAN: None, **fitted}.items():
-        changed = X if sit is None else sit.transform(X)
+        with sklearn.config_context(transform_output="default"):  # a frame has no room for images
+            changed = X if sit is None else sit.transform(X)
         for name in named:
             report.scores[name][sit_name] = scores_of(name, "the images" if sit is None else sit_name, changed)
     if X_out is not None:
@@ -182,7 +185,8 @@ def _fitted_sits(sits: Any, X: Any) -> dict[str, Any]:
     named = name_all(sits, "sits", "transformer", "transform", _short_name)
     if CLEAN in named:
         raise ValueError(f"A SIT is called {CLEAN!r}, the name of the images as they are; give it another.")
-    return {name: sit if _is_fitted(sit) else clone(sit).fit(X) for name, sit in named.items()}
+    with sklearn.config_context(transform_output="default"):  # a frame has no room for images
+        return {name: sit if _is_fitted(sit) else clone(sit).fit(X) for name, sit in named.items()}
 
 
 def _short_name(sit: Any) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import sklearn
 from numpy.typing import NDArray
 
 from flowdetect._images import to_rows
@@ -189,7 +190,7 @@ class SITReport(Report):
         X = self.X.iloc[chosen] if hasattr(self.X, "iloc") else self.X[chosen]
         rows_of_X, layout = to_rows(X)
         clean_images = layout.as_numpy().restore(np.asarray(rows_of_X))
-        lines = {CLEAN: clean_images, **{name: np.asarray(sit.transform(X)) for name, sit in self.sits.items()}}
+        lines = {CLEAN: clean_images, **self._transformed(X)}
         images = np.concatenate([line.astype(np.float64) for line in lines.values()])
         if image_shape is not None:
             images = images.reshape(len(images), *image_shape)
@@ -208,6 +209,10 @@ class SITReport(Report):
         units = " or ".join(dict.fromkeys(self.units.values()))
         ax.set_title(f"below each image, {units}: {' / '.join(self.scores)}", loc="left", fontsize="small")
         return ax
+
+    def _transformed(self, X: Any) -> dict[str, NDArray[Any]]:
+        with sklearn.config_context(transform_output="default"):  # a frame has no room for images
+            return {name: np.asarray(sit.transform(X)) for name, sit in self.sits.items()}
 
     def _cells(self) -> list[list[str]]:
         head = ["scorer", "SIT", "unit", "mean", "shift [95 % interval]", "median shift", "AUROC clean", "AUROC OoD"]

@@ -1,6 +1,6 @@
 """The networks inside couplings, standardisations and autoregressive models."""
 
-from flowdetect.nets.conv import Constant, ConvNet, LabelTable, set_training_dtype
+from flowdetect.nets.conv import Constant, ContextMap, ConvNet, set_training_dtype
 from flowdetect.nets.residual import ResidualNet
 
-__all__ = ["Constant", "ConvNet", "LabelTable", "ResidualNet", "set_training_dtype"]
+__all__ = ["Constant", "ContextMap", "ConvNet", "ResidualNet", "set_training_dtype"]

@@ -25,32 +25,37 @@ def pointwise(in_channels: int, out_channels: int, gain: float = 1.0, elu: bool 
     return CausalConv(in_channels, out_channels, (1, 1), 0, 0, gain=gain, elu=elu)
 
 
-class LabelBias(nn.Module):
-    """A learned vector per class, added to all pixels; classes (n,) -> (n, channels, 1, 1)."""
+class ContextBias(nn.Module):
+    """A linear map of a context, starting at zero, added to all pixels; (n, n_context) -> (n, channels, 1, 1)."""
 
-    def __init__(self, n_classes: int, channels: int) -> None:
+    def __init__(self, n_context: int, channels: int) -> None:
         super().__init__()
-        self.value = nn.Parameter(torch.zeros(n_classes, channels))
+        self.value = nn.Parameter(torch.zeros(n_context, channels, dtype=torch.float32))
 
-    def forward(self, labels: Tensor) -> Tensor:
-        return self.value[labels][:, :, None, None]
+    def forward(self, context: Tensor) -> Tensor:
+        return (context.to(self.value.dtype) @ self.value)[:, :, None, None]
+
+
+def context_bias(n_context: int, channels: int) -> ContextBias | None:
+    """Make a `ContextBias`; None where there is no context."""
+    return ContextBias(n_context, channels) if n_context else None
 
 
 class Block(nn.Module):
     """One layer of both streams. A stream that a network does not have is None, and so are its messages."""
 
-    label: LabelBias | None
+    context_bias: ContextBias | None
 
-    def labelled(self, h: Tensor, context: Tensor | None) -> Tensor:
-        """Add what the class says."""
-        return h if self.label is None or context is None else h + self.label(context).to(h.dtype)
+    def conditioned(self, h: Tensor, context: Tensor | None) -> Tensor:
+        """Add what the context says."""
+        return h if self.context_bias is None or context is None else h + self.context_bias(context).to(h.dtype)
 
     def vertical(self, u: Any, skip: Any, evaluate: Whole) -> tuple[Any, Any]:
         """(stream, skip) -> stream, message to the horizontal stream."""
         return None, None
 
     def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
-        """Stream, message, skip and class -> stream."""
+        """Stream, message, skip and context -> stream."""
         raise NotImplementedError
 
 
@@ -60,17 +65,17 @@ class MaskedBlock(Block):
     van den Oord et al. 2016, "Pixel Recurrent Neural Networks", Figure 5.
     """
 
-    def __init__(self, channels: int, n_classes: int | None, dropout: float) -> None:
+    def __init__(self, channels: int, n_context: int, dropout: float) -> None:
         super().__init__()
         inner = max(1, channels // 2)
         self.reduce = pointwise(channels, inner, 2**0.5)
         self.mix = CausalConv(inner, inner, (2, 3), 1, 1, mask=torch.tensor([[1.0, 1, 1], [1, 1, 0]]), gain=2**0.5)
         self.expand = pointwise(inner, channels, 0.0)
         self.dropout = Dropout(dropout)
-        self.label = None if n_classes is None else LabelBias(n_classes, inner)
+        self.context_bias = context_bias(n_context, inner)
 
     def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
-        inner = self.labelled(evaluate(self.reduce, h.relu()), context).relu()
+        inner = self.conditioned(evaluate(self.reduce, h.relu()), context).relu()
         return evaluate(self.expand, self.dropout(evaluate(self.mix, inner).relu_())).add_(h)
 
 
@@ -80,15 +85,15 @@ class PointwiseBlock(Block):
     A local autoregressive model, as of Zhang et al. 2021, https://arxiv.org/abs/2109.02639.
     """
 
-    def __init__(self, channels: int, n_classes: int | None, dropout: float) -> None:
+    def __init__(self, channels: int, n_context: int, dropout: float) -> None:
         super().__init__()
         self.widen = pointwise(channels, channels, 2**0.5)
         self.expand = pointwise(channels, channels, 0.0)
         self.dropout = Dropout(dropout)
-        self.label = None if n_classes is None else LabelBias(n_classes, channels)
+        self.context_bias = context_bias(n_context, channels)
 
     def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
-        inner = self.labelled(evaluate(self.widen, h.relu()), context).relu()
+        inner = self.conditioned(evaluate(self.widen, h.relu()), context).relu()
         return evaluate(self.expand, self.dropout(inner)).add_(h)
 
 
@@ -98,21 +103,21 @@ class GatedBlock(Block):
     van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders", Figure 2 and eq. 4.
     """
 
-    def __init__(self, channels: int, n_classes: int | None, dropout: float) -> None:
+    def __init__(self, channels: int, n_context: int, dropout: float) -> None:
         super().__init__()
         self.down = CausalConv(channels, 2 * channels, (2, 3), 1, 1)
         self.message = pointwise(2 * channels, 2 * channels)
         self.right = CausalConv(channels, 2 * channels, (1, 2), 0, 1)
         self.out = pointwise(channels, channels, 0.25)
         self.dropout = Dropout(dropout)
-        self.label = None if n_classes is None else LabelBias(n_classes, 2 * channels)
+        self.context_bias = context_bias(n_context, 2 * channels)
 
     def vertical(self, u: Any, skip: Any, evaluate: Whole) -> tuple[Any, Any]:
         before = evaluate(self.down, u)
         return tanh_gate(before), evaluate(self.message, before)
 
     def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
-        before = self.labelled(evaluate(self.right, h).add_(message), context)
+        before = self.conditioned(evaluate(self.right, h).add_(message), context)
         return evaluate(self.out, self.dropout(tanh_gate(before))).add_(h)
 
 
@@ -141,19 +146,19 @@ class GatedResidual(nn.Module):
 class ResidualBlock(Block):
     """PixelCNN++ layer: a `GatedResidual` in each stream."""
 
-    def __init__(self, channels: int, n_classes: int | None, dropout: float, has_skip: bool = False) -> None:
+    def __init__(self, channels: int, n_context: int, dropout: float, has_skip: bool = False) -> None:
         super().__init__()
         self.down = GatedResidual(channels, (2, 3), dropout, has_skip)
         self.right = GatedResidual(channels, (2, 2), dropout, has_skip)
         self.message = pointwise(channels, channels, elu=True)
-        self.label = None if n_classes is None else LabelBias(n_classes, channels)
+        self.context_bias = context_bias(n_context, channels)
 
     def vertical(self, u: Any, skip: Any, evaluate: Whole) -> tuple[Any, Any]:
         u = self.down(u, None, skip, evaluate)
         return u, evaluate(self.message, u)
 
     def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
-        return self.right(h, self.labelled(message, context), skip, evaluate)
+        return self.right(h, self.conditioned(message, context), skip, evaluate)
 
 
 @dataclass

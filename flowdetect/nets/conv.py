@@ -44,17 +44,22 @@ class ConvNet(MixedPrecision):
     in_channels, hidden_channels, out_channels : int
     kernel_size : int
         Odd; 1 makes it a perceptron over the channels, for tables.
+    n_context : int
+        Length of a context (n, n_context), mapped linearly and added to the first hidden layer; 0: it is ignored.
     """
 
-    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int, kernel_size: int = 3) -> None:
+    def __init__(
+        self, in_channels: int, hidden_channels: int, out_channels: int, kernel_size: int = 3, n_context: int = 0
+    ) -> None:
         super().__init__()
+        self.context_map = ContextMap(n_context, hidden_channels, 1, 1) if n_context else None
         widths = [in_channels, hidden_channels, hidden_channels, out_channels]
         kernels = [kernel_size, 1, kernel_size]
         self.weights = nn.ParameterList(
-            torch.zeros(c_out, c_in, k, k).contiguous(memory_format=torch.channels_last)
+            torch.zeros(c_out, c_in, k, k, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
             for c_in, c_out, k in zip(widths[:-1], widths[1:], kernels, strict=True)
         )
-        self.biases = nn.ParameterList(torch.zeros(c_out) for c_out in widths[1:])
+        self.biases = nn.ParameterList(torch.zeros(c_out, dtype=torch.float32) for c_out in widths[1:])
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
@@ -62,15 +67,17 @@ class ConvNet(MixedPrecision):
         for weight, bias in list(zip(self.weights, self.biases, strict=True))[:-1]:
             bound = weight[0].numel() ** -0.5
             for parameter in (weight, bias):
-                parameter.copy_(bound * (2 * torch.rand(parameter.shape, generator=generator) - 1))
+                parameter.copy_(bound * (2 * torch.rand(parameter.shape, generator=generator, dtype=torch.float32) - 1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(n, in_channels, H, W) -> (n, out_channels, H, W), in the dtype of x."""
         dtype = self.working_dtype(x)
         h = x.to(dtype, memory_format=torch.channels_last)  # as convolutions like it
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = F.conv2d(h, weight.to(dtype), bias.to(dtype), padding=weight.shape[-1] // 2)
+            if i == 0 and self.context_map is not None and context is not None:
+                h = h + self.context_map(context).to(dtype)
             h = h if i == last else h.relu_()
         return h.to(x.dtype, memory_format=torch.contiguous_format)  # as halves of channels are fast to read
 
@@ -80,20 +87,24 @@ class Constant(nn.Module):
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
-        self.raw_value = nn.Parameter(torch.zeros(shape))
+        self.raw_value = nn.Parameter(torch.zeros(shape, dtype=torch.float32))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(n, ...) -> (n, *shape)."""
         return (SPEED * self.raw_value).expand(len(x), *self.raw_value.shape)
 
 
-class LabelTable(nn.Module):
-    """A learned tensor per class, starting at zero: class indices (n,) -> (n, *shape)."""
+class ContextMap(nn.Module):
+    """A linear map of a context, starting at zero: (n, n_context) -> (n, *shape).
 
-    def __init__(self, n_classes: int, *shape: int) -> None:
+    Of class labels that are embedded one-hot it is a table with one learned tensor per class.
+    """
+
+    def __init__(self, n_context: int, *shape: int) -> None:
         super().__init__()
-        self.raw_value = nn.Parameter(torch.zeros(n_classes, *shape))
+        self.raw_value = nn.Parameter(torch.zeros(n_context, *shape, dtype=torch.float32))
 
-    def forward(self, labels: Tensor) -> Tensor:
-        """(n,) integers -> (n, *shape)."""
-        return SPEED * self.raw_value[labels]
+    def forward(self, context: Tensor) -> Tensor:
+        """(n, n_context) -> (n, *shape)."""
+        flat = context.to(self.raw_value.dtype) @ self.raw_value.flatten(1)
+        return SPEED * flat.unflatten(1, self.raw_value.shape[1:])

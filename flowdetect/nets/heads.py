@@ -40,7 +40,7 @@ class LogisticMixtureHead(nn.Module):
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Spread the components' locations over the range of values."""
         bias = self.out.bias.view(self.n_mixtures, -1)
-        spread = (torch.arange(self.n_mixtures) + 0.5) / self.n_mixtures * 2 - 1
+        spread = (torch.arange(self.n_mixtures, dtype=torch.float32) + 0.5) / self.n_mixtures * 2 - 1
         bias[:, 1 : 1 + self.channels] = spread[:, None]
         bias[:, 1 + self.channels : 1 + 2 * self.channels] = -math.log(max(2, self.n_mixtures))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ class Dropout(nn.Module):
         """Set each value to 0 with the given probability, and scale the others up; in training only."""
         if not self.training or not self.probability:
             return x
-        kept = torch.rand(x.shape, generator=self.generator) >= self.probability
+        kept = torch.rand(x.shape, generator=self.generator, dtype=torch.float32) >= self.probability
         return x * kept.to(x.device, x.dtype) / (1 - self.probability)
 
 
@@ -71,9 +71,9 @@ class CausalConv(nn.Module):
         self.kernel, self.top, self.left, self.stride, self.gain, self.elu = kernel, top, left, stride, gain, elu
         self.pads = left, kernel[1] - 1 - left, top, kernel[0] - 1 - top
         self.dropout = Dropout(dropout)
-        weight = torch.zeros(out_channels, (1 + elu) * in_channels, *kernel)
+        weight = torch.zeros(out_channels, (1 + elu) * in_channels, *kernel, dtype=torch.float32)
         self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
-        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.bias = nn.Parameter(torch.zeros(out_channels, dtype=torch.float32))
         self.register_buffer("mask", mask, persistent=False)
         seen = kernel[0] * kernel[1] if mask is None else int(mask.sum())
         self.fan_in = max(1, weight.shape[1] * seen)
@@ -82,7 +82,7 @@ class CausalConv(nn.Module):
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw weights of variance gain^2 / fan in; biases start at zero."""
-        noise = torch.randn(self.weight.shape, generator=generator)
+        noise = torch.randn(self.weight.shape, generator=generator, dtype=torch.float32)
         self.weight.copy_(noise * (self.slowness * self.gain / self.fan_in**0.5))
 
     def kernel_weight(self) -> Tensor:
@@ -124,20 +124,70 @@ class MaskedLinear(nn.Module):
         super().__init__()
         below = in_degrees[None] < out_degrees[:, None]
         mask = below if strict else below | (in_degrees[None] == out_degrees[:, None])
-        self.register_buffer("mask", mask.float(), persistent=False)
+        self.register_buffer("mask", mask.to(torch.float32), persistent=False)
         self.gain = gain
-        self.weight = nn.Parameter(torch.zeros(mask.shape))
-        self.bias = nn.Parameter(torch.zeros(len(out_degrees)))
+        self.weight = nn.Parameter(torch.zeros(mask.shape, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(len(out_degrees), dtype=torch.float32))
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw weights of variance gain^2 / fan in, row by row; biases start at zero."""
-        noise = torch.randn(self.weight.shape, generator=generator)
+        noise = torch.randn(self.weight.shape, generator=generator, dtype=torch.float32)
         self.weight.copy_(noise * self.gain / self.mask.sum(1, keepdim=True).clamp_min(1).sqrt())
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in, 1, 1) -> (n, out, 1, 1), as a convolution, which computes equal rows alike wherever they stand."""
         return F.conv2d(x, (self.weight * self.mask)[:, :, None, None], self.bias)
+
+
+def context_biases(maps: nn.ParameterList, context: Tensor | None) -> list[Tensor | None]:
+    """Map a context (n, n_context) to what it adds to the first hidden layer and to the outputs, (n, width, 1, 1)."""
+    if context is None or not len(maps):
+        return [None, None]
+    return [(context.to(weight.dtype) @ weight)[:, :, None, None] for weight in maps]
+
+
+class MADE(nn.Module):
+    """Numbers for every feature from the features before it, by a perceptron with masks.
+
+    Germain et al. 2015, "MADE: Masked Autoencoder for Distribution Estimation", https://arxiv.org/abs/1502.03509
+
+    Parameters
+    ----------
+    n_features : int
+    hidden_features : sequence of int
+        Widths of the hidden layers; at least n_features - 1 is taken, so that every feature is seen by all later ones.
+    n_outputs : int
+        Numbers a feature; all start at zero.
+    n_context : int
+        Length of a context (n, n_context); 0: it is ignored.
+    """
+
+    def __init__(self, n_features: int, hidden_features: Sequence[int], n_outputs: int, n_context: int = 0) -> None:
+        super().__init__()
+        self.n_outputs = n_outputs
+        features = degrees = torch.arange(n_features)
+        layers = []
+        for width in hidden_features:
+            before, degrees = degrees, torch.arange(max(width, n_features - 1)) % max(1, n_features - 1)
+            layers.append(MaskedLinear(before, degrees, gain=2**0.5))
+        self.hidden = nn.ModuleList(layers)
+        self.out = MaskedLinear(degrees, features.repeat_interleave(n_outputs), strict=True, gain=0.0)
+        # a context reaches the hidden units, and the outputs too, since the first feature sees no hidden unit
+        widths = [len(layers[0].bias) if layers else n_features, n_features * n_outputs] if n_context else []
+        self.context_maps = nn.ParameterList(torch.zeros(n_context, width, dtype=torch.float32) for width in widths)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(n, D) -> (n, D, n_outputs)."""
+        of_hidden, of_out = context_biases(self.context_maps, context)
+        h = x[:, :, None, None]
+        for i, layer in enumerate(self.hidden):
+            h = layer(h)
+            h = h if i or of_hidden is None else h + of_hidden
+            h = h.relu()
+        out = self.out(h)
+        out = out if of_out is None else out + of_out
+        return out.reshape(len(x), -1, self.n_outputs)
 
 
 class MaskedMLP(nn.Module):
@@ -151,12 +201,13 @@ class MaskedMLP(nn.Module):
     features : int
         Features a column.
     n_blocks : int
-    n_classes : int or None
+    n_context : int
+        Length of a context (n, n_context); 0: it is ignored.
     dropout : float
     """
 
     def __init__(
-        self, n_columns: int, hidden: int, features: int, n_blocks: int, n_classes: int | None, dropout: float
+        self, n_columns: int, hidden: int, features: int, n_blocks: int, n_context: int, dropout: float
     ) -> None:
         super().__init__()
         columns = torch.arange(n_columns)
@@ -168,19 +219,19 @@ class MaskedMLP(nn.Module):
         )
         self.out = MaskedLinear(degrees, columns.repeat_interleave(features), strict=True)
         self.dropout = Dropout(dropout)
-        # the class speaks to the hidden units, and to the outputs too, since the first column sees no hidden unit
-        widths = [len(degrees), n_columns * features]
-        self.labels = nn.ParameterList([] if n_classes is None else [torch.zeros(n_classes, width) for width in widths])
+        # a context reaches the hidden units, and the outputs too, since the first column sees no hidden unit
+        widths = [len(degrees), n_columns * features] if n_context else []
+        self.context_maps = nn.ParameterList(torch.zeros(n_context, width, dtype=torch.float32) for width in widths)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(n, 1, D, 1) -> (n, features, D, 1)."""
-        labelled = len(self.labels) > 0 and context is not None
+        of_hidden, of_out = context_biases(self.context_maps, context)
         h = self.first(x.transpose(1, 2))
-        h = h + self.labels[0][context][:, :, None, None] if labelled else h
+        h = h if of_hidden is None else h + of_hidden
         for widen, close in self.blocks:
             h = h + close(self.dropout(widen(h.relu()).relu()))
         out = self.out(h.relu())
-        out = out + self.labels[1][context][:, :, None, None] if labelled else out
+        out = out if of_out is None else out + of_out
         return out[..., 0].unflatten(1, (x.shape[2], -1)).transpose(1, 2)
 
     def in_order(self, x: Tensor, context: Tensor | None = None) -> Iterator[tuple[int, int, Tensor]]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowdetect.nets.conv import MixedPrecision
+from flowdetect.nets.conv import ContextMap, MixedPrecision
 
 
 class WeightNormConv(nn.Module):
@@ -18,19 +18,19 @@ class WeightNormConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, gain: float = 1.0) -> None:
         super().__init__()
         self.gain = gain
-        v = torch.ones(out_channels, in_channels, kernel_size, kernel_size)
+        v = torch.ones(out_channels, in_channels, kernel_size, kernel_size, dtype=torch.float32)
         v = v.contiguous(memory_format=torch.channels_last)
         if v[0].numel() > 1:
             self.v = nn.Parameter(v)
         else:
             self.register_buffer("v", v)
-        self.g = nn.Parameter(torch.full((out_channels,), gain))
-        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.g = nn.Parameter(torch.full((out_channels,), gain, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(out_channels, dtype=torch.float32))
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw directions; lengths start at the gain, which is 0 for the last layer of a network."""
-        self.v.copy_(torch.randn(self.v.shape, generator=generator))
+        self.v.copy_(torch.randn(self.v.shape, generator=generator, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_channels, H, W) -> (n, out_channels, H, W), in the dtype of x."""
@@ -51,12 +51,21 @@ class ResidualNet(MixedPrecision):
     n_blocks : int
     kernel_size : int
         Odd; 1 makes it a perceptron over the channels, for tables.
+    n_context : int
+        Length of a context (n, n_context), mapped linearly and added to the first hidden layer; 0: it is ignored.
     """
 
     def __init__(
-        self, in_channels: int, hidden_channels: int, out_channels: int, n_blocks: int, kernel_size: int = 3
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        out_channels: int,
+        n_blocks: int,
+        kernel_size: int = 3,
+        n_context: int = 0,
     ) -> None:
         super().__init__()
+        self.context_map = ContextMap(n_context, hidden_channels, 1, 1) if n_context else None
         self.first = WeightNormConv(in_channels, hidden_channels, kernel_size)
         self.blocks = nn.ModuleList(
             nn.ModuleList(
@@ -69,9 +78,11 @@ class ResidualNet(MixedPrecision):
         )
         self.last = WeightNormConv(hidden_channels, out_channels, 1, 0.0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(n, in_channels, H, W) -> (n, out_channels, H, W), in the dtype of x."""
         h = self.first(x.to(self.working_dtype(x), memory_format=torch.channels_last))
+        if self.context_map is not None and context is not None:
+            h = h + self.context_map(context).to(h.dtype)
         for widen, close in self.blocks:
             h = h + close(widen(h.relu()).relu_())
         return self.last(h.relu()).to(x.dtype, memory_format=torch.contiguous_format)

@@ -1,7 +1,8 @@
-"""What all semantic-invariant transformations share: the layout, the bins, and the checks of parameters."""
+"""Base of all semantic-invariant transformations: layout, bins, and checks of parameters."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -10,19 +11,21 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from flowdetect._fitting import KeepsParameters
 from flowdetect._images import Layout, check_n_bins, resolve_n_bins, to_rows
 
 
-class PixelTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """What SITs on pixels share: the layout, the bins and the value range, learned in fit."""
+class PixelTransformer(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Base of the SITs on pixels; `fit` learns the layout, the bins and the value range."""
 
-    image_shape: Any
-    n_bins: Any
+    image_shape: Sequence[int] | None
+    n_bins: int | str | None
     image_shape_: tuple[int, int, int] | None
     n_bins_: int | None
 
     def _learn(self, X: Any, dtype: Any) -> NDArray[Any]:
-        """Set image_shape_, n_bins_ and n_features_in_; give the rows."""
+        """Keep the parameters, set image_shape_, n_bins_ and n_features_in_, and give the rows."""
+        self._keep_parameters()
         check_n_bins(self.n_bins)
         rows, layout = to_rows(X, self.image_shape)
         rows, _ = to_rows(validate_data(self, rows, dtype=dtype), layout.image_shape)  # lists have a width by now

@@ -1,4 +1,4 @@
-"""SITs that move pixels about and leave their values alone: translation (section 4.1 of the paper), mirror, turn."""
+"""SITs that move pixels and keep their values: translation (section 4.1 of the paper), mirroring, rotation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowdetect._fitting import all_or_nothing
 from flowdetect.sit._base import PixelTransformer, check_whole
 
 
 class GeometricTransformer(PixelTransformer):
-    """What these share: the dtype is kept."""
+    """Base of the geometric SITs; they keep the dtype."""
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -27,8 +28,8 @@ class Translate(GeometricTransformer):
 
     .. math:: x'_{i, j} = x_{i - dy, j - dx}
 
-    Likelihoods of multi-scale flows change with it, because squeezing cuts the image into other 2x2 blocks; those of
-    PixelCNNs hardly do.
+    It changes likelihoods of multi-scale flows, because squeezing then cuts the image into other 2x2 blocks. It hardly
+    changes those of PixelCNNs.
 
     Parameters
     ----------
@@ -37,8 +38,8 @@ class Translate(GeometricTransformer):
     dy : int, default=0
         Pixels downwards; negative moves up.
     fill : {"constant", "edge", "wrap"}, default="constant"
-        What enters at the border. "constant": `fill_value_`; "edge": the nearest pixel of the image; "wrap": what left
-        at the opposite border.
+        Values that enter at the border. "constant": `fill_value_`; "edge": the nearest pixel of the image; "wrap": the
+        pixels that left at the opposite border.
     image_shape : tuple of int, default=None
         (H, W) or (H, W, C). None: taken from X; a 2-D X is a strip of 1 x D pixels, never guessed to be square.
     n_bins : int, None or "auto", default="auto"
@@ -72,6 +73,8 @@ class Translate(GeometricTransformer):
     [[[0, 1], [0, 3]]]
     """
 
+    kept = ("dx", "dy", "fill")
+
     def __init__(
         self,
         dx: int = 0,
@@ -86,7 +89,8 @@ class Translate(GeometricTransformer):
         self.image_shape = image_shape
         self.n_bins = n_bins
 
-    def fit(self, X: ArrayLike, y: Any = None) -> Translate:
+    @all_or_nothing
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Translate:
         """Learn the layout and the fill value.
 
         Parameters
@@ -101,7 +105,7 @@ class Translate(GeometricTransformer):
         Raises
         ------
         ValueError
-            If a parameter is not as documented, or the image would leave the picture altogether.
+            If a parameter is not as documented, or every pixel would leave the image.
         """
         for name in ("dx", "dy"):
             check_whole(self, name)
@@ -136,8 +140,8 @@ class Translate(GeometricTransformer):
         rows, layout = self._rows(X, dtype="numeric")
         images = rows.reshape(-1, *self._shape())
         height, width = images.shape[1:3]
-        from_row, row_inside = _sources(height, self.dy, self.fill)
-        from_column, column_inside = _sources(width, self.dx, self.fill)
+        from_row, row_inside = _sources(height, self._kept["dy"], self._kept["fill"])
+        from_column, column_inside = _sources(width, self._kept["dx"], self._kept["fill"])
         moved = images[:, from_row[:, None], from_column]  # (n, H, W, C)
         inside = row_inside[:, None] & column_inside
         if not inside.all():
@@ -148,7 +152,7 @@ class Translate(GeometricTransformer):
 
 
 def _sources(size: int, shift: int, fill: str) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Say for each place along an axis which one it is copied from, and whether that one was in the picture."""
+    """Index that each place along an axis is copied from, and whether that index lies inside the image."""
     wanted = np.arange(size) - shift
     if fill == "wrap":
         return wanted % size, np.ones(size, dtype=bool)
@@ -157,7 +161,7 @@ def _sources(size: int, shift: int, fill: str) -> tuple[NDArray[np.intp], NDArra
 
 
 def _fill_scalar(value: float, dtype: np.dtype[Any]) -> Any:
-    """Give the fill value in the dtype of X where it can hold it; a float promotes integers."""
+    """Fill value in the dtype of X if that can hold it, else as float64."""
     if dtype.kind == "f" or dtype.type(value) == value:
         return dtype.type(value)
     return np.float64(value)
@@ -166,8 +170,7 @@ def _fill_scalar(value: float, dtype: np.dtype[Any]) -> Any:
 class Flip(GeometricTransformer):
     """Mirror each image.
 
-    A coat is a coat from either side; a digit is not always one, so on digits a flip is a weak semantic change rather
-    than none.
+    A mirrored coat is a coat. A mirrored digit may be no digit, so on digits a flip is a weak semantic change.
 
     Parameters
     ----------
@@ -176,7 +179,7 @@ class Flip(GeometricTransformer):
     image_shape : tuple of int, default=None
         (H, W) or (H, W, C). None: taken from X; a 2-D X is a strip of 1 x D pixels, never guessed to be square.
     n_bins : int, None or "auto", default="auto"
-        How many integer values a pixel takes; it changes nothing here, and stands for the sake of one signature.
+        Ignored; all SITs have this parameter.
 
     Attributes
     ----------
@@ -198,6 +201,8 @@ class Flip(GeometricTransformer):
     [[[2, 1], [4, 3]]]
     """
 
+    kept = ("direction",)
+
     def __init__(
         self,
         direction: str = "horizontal",
@@ -208,7 +213,8 @@ class Flip(GeometricTransformer):
         self.image_shape = image_shape
         self.n_bins = n_bins
 
-    def fit(self, X: ArrayLike, y: Any = None) -> Flip:
+    @all_or_nothing
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Flip:
         """Learn the layout.
 
         Parameters
@@ -243,21 +249,21 @@ class Flip(GeometricTransformer):
         """
         rows, layout = self._rows(X, dtype="numeric")
         images = rows.reshape(-1, *self._shape())
-        mirrored = images[:, :, ::-1] if self.direction == "horizontal" else images[:, ::-1]
+        mirrored = images[:, :, ::-1] if self._kept["direction"] == "horizontal" else images[:, ::-1]
         return layout.restore(mirrored.reshape(len(rows), -1))
 
 
 class Rotate90(GeometricTransformer):
-    """Turn each image by quarter turns, against the clock.
+    """Rotate each image counter-clockwise by multiples of 90 degrees.
 
     Parameters
     ----------
     k : int, default=1
-        How many quarter turns; negative ones go with the clock.
+        Number of quarter turns; negative turns clockwise.
     image_shape : tuple of int, default=None
         (H, W) or (H, W, C). None: taken from X; a 2-D X is a strip of 1 x D pixels, never guessed to be square.
     n_bins : int, None or "auto", default="auto"
-        How many integer values a pixel takes; it changes nothing here, and stands for the sake of one signature.
+        Ignored; all SITs have this parameter.
 
     Attributes
     ----------
@@ -268,7 +274,7 @@ class Rotate90(GeometricTransformer):
 
     Notes
     -----
-    The dtype of X is kept. Images that are not square come back as (n, W, H) after an odd number of turns.
+    The dtype of X is kept. After an odd number of turns, images that are not square have shape (n, W, H).
 
     Examples
     --------
@@ -278,6 +284,8 @@ class Rotate90(GeometricTransformer):
     >>> Rotate90().fit_transform(image).tolist()
     [[[2, 4], [1, 3]]]
     """
+
+    kept = ("k",)
 
     def __init__(
         self,
@@ -289,7 +297,8 @@ class Rotate90(GeometricTransformer):
         self.image_shape = image_shape
         self.n_bins = n_bins
 
-    def fit(self, X: ArrayLike, y: Any = None) -> Rotate90:
+    @all_or_nothing
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Rotate90:
         """Learn the layout.
 
         Parameters
@@ -322,7 +331,7 @@ class Rotate90(GeometricTransformer):
         X_turned : array in the form and dtype of X (torch: numpy (n, H, W, C))
         """
         rows, layout = self._rows(X, dtype="numeric")
-        turned = np.rot90(rows.reshape(-1, *self._shape()), self.k, axes=(1, 2))
+        turned = np.rot90(rows.reshape(-1, *self._shape()), self._kept["k"], axes=(1, 2))
         if layout.image_shape is not None:
             layout = replace(layout, image_shape=turned.shape[1:])
         return layout.restore(turned.reshape(len(rows), -1))

@@ -7,16 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowdetect._fitting import all_or_nothing
 from flowdetect.sit._base import PixelTransformer, is_finite_number, value_range
 
 
 class IntensityTransformer(PixelTransformer):
-    """What these share: a factor, learned bounds, and rounding at the end."""
+    """Base of the SITs on intensities: a factor, learned bounds, and rounding at the end."""
 
     factor: float
     requantize: bool
+    kept = ("factor", "requantize")
 
-    def fit(self, X: ArrayLike, y: Any = None) -> IntensityTransformer:
+    @all_or_nothing
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> IntensityTransformer:
         """Learn the layout and the value range.
 
         Parameters
@@ -52,14 +55,14 @@ class IntensityTransformer(PixelTransformer):
         X_changed : float64 array in the form of X (torch: numpy (n, H, W, C)), off the grid unless requantised
         """
         rows, layout = self._rows(X, dtype=np.float64)
-        changed = rows + (1 - self.factor) * (self._centre(rows) - rows)  # factor 1: the very same bits
-        return layout.restore(self._on_grid(changed) if self.requantize else self._bounded(changed))
+        changed = rows + (1 - self._kept["factor"]) * (self._centre(rows) - rows)  # factor 1: the very same bits
+        return layout.restore(self._on_grid(changed) if self._kept["requantize"] else self._bounded(changed))
 
     def _learn_centre(self, rows: NDArray[np.float64]) -> None:
         """Learn what the centre needs; called once in `fit`."""
 
     def _centre(self, rows: NDArray[np.float64]) -> Any:
-        """Give the value that stays where it is, or one a row as (n, 1)."""
+        """Value that stays fixed: one for all rows, or one for each as (n, 1)."""
         raise NotImplementedError
 
     def _bounded(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -141,7 +144,7 @@ class Contrast(IntensityTransformer):
     Parameters
     ----------
     factor : float, default=0.8
-        At least 0: 1 changes nothing, 0 leaves the mean alone. Above 1 contrasts grow. Data in bins are clipped to
+        At least 0: 1 changes nothing, 0 gives every pixel the mean. Above 1 contrasts grow. Data in bins are clipped to
         0 .. n_bins - 1.
     requantize : bool, default=False
         Round the result to whole numbers and clip it to 0 .. n_bins - 1.
@@ -179,4 +182,4 @@ class Contrast(IntensityTransformer):
         self.n_bins = n_bins
 
     def _centre(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.array([row.mean() for row in rows])[:, None]  # one by one: sums do not depend on the company
+        return np.array([row.mean() for row in rows])[:, None]  # one by one: a row's sum does not depend on the batch

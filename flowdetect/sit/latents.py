@@ -9,11 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from flowdetect._fitting import KeepsParameters, all_or_nothing
 from flowdetect._images import to_rows
+from flowdetect._protocols import Flow
 from flowdetect.sit._base import check_whole
 
 
-class ZeroLatents(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class ZeroLatents(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     r"""Zero the first latent factors of a multi-scale flow and map back: an image of higher likelihood for free.
 
     Algorithm 1 of the paper, for a flow g with latents :math:`z = (z_1, \ldots, z_L)`, level 1 leaving first:
@@ -60,11 +62,14 @@ class ZeroLatents(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     [[1.0, 1.0], [1.0, 5.0]]
     """
 
-    def __init__(self, flow: Any, n_factors: int = 1):
+    kept = ("n_factors",)
+
+    def __init__(self, flow: Flow, n_factors: int = 1):
         self.flow = flow
         self.n_factors = n_factors
 
-    def fit(self, X: ArrayLike, y: Any = None) -> ZeroLatents:
+    @all_or_nothing
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> ZeroLatents:
         """Fit a clone of the flow, or take the frozen one as it is.
 
         Parameters
@@ -86,6 +91,7 @@ class ZeroLatents(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         check_whole(self, "n_factors", low=0)
         _check_has(self.flow, "fit", "transform", "inverse_transform")
         _check_unconditional(getattr(self.flow, "conditional", False))
+        self._keep_parameters()
         validate_data(self, to_rows(X)[0])
         self.flow_ = clone(self.flow).fit(X, None)
         _check_unconditional(hasattr(self.flow_, "classes_"))
@@ -111,8 +117,8 @@ class ZeroLatents(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         rows, layout = to_rows(X)
         validate_data(self, rows, reset=False)
-        latents = np.array(self.flow_.transform(X), dtype=np.float64)  # a copy, (n, D)
-        for level in self.flow_.latent_slices_[: self.n_factors]:
+        latents = np.array(self.flow_.transform(X), dtype=np.float64, order="C")  # a copy, (n, D); may come as a frame
+        for level in self.flow_.latent_slices_[: self._kept["n_factors"]]:
             latents[:, level] = 0.0
         zeroed, _ = to_rows(np.asarray(self.flow_.inverse_transform(latents), dtype=np.float64))
         return layout.as_numpy().restore(zeroed)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowdetect._fitting import all_or_nothing
 from flowdetect._images import draw_seed, row_generators
+from flowdetect._protocols import RandomState
 from flowdetect.sit._base import PixelTransformer, is_finite_number, value_range
 
 BIN_WIDTH_8_BIT = 1 / 256  # of the value range; the paper's dequantisation noise is uniform on [0, 1/256]
@@ -36,8 +36,8 @@ class AddNoise(PixelTransformer):
         Round the result to whole numbers and clip it to 0 .. n_bins - 1. Noise of far less than half a bin then
         mostly rounds away.
     random_state : int, RandomState instance or None, default=None
-        Fixes the noise, together with the row: the same row gets the same noise in any company and order. None draws a
-        seed at each `fit`, and leaves numpy's global generator alone.
+        The noise depends on this and on the row's values alone, so a row gets the same noise in any batch and order.
+        None draws a seed at each `fit`, and leaves numpy's global generator alone.
     image_shape : tuple of int, default=None
         (H, W) or (H, W, C). None: taken from X.
     n_bins : int, None or "auto", default="auto"
@@ -73,13 +73,15 @@ class AddNoise(PixelTransformer):
     (array([False, False]), array([ True,  True]))
     """
 
+    kept = ("scale", "kind", "background_below", "requantize")
+
     def __init__(
         self,
         scale: float = 0.001,
         kind: str = "gaussian",
         background_below: float | None = None,
         requantize: bool = False,
-        random_state: Any = None,
+        random_state: RandomState = None,
         image_shape: tuple[int, ...] | None = None,
         n_bins: int | str | None = "auto",
     ):
@@ -91,7 +93,8 @@ class AddNoise(PixelTransformer):
         self.image_shape = image_shape
         self.n_bins = n_bins
 
-    def fit(self, X: ArrayLike, y: Any = None) -> AddNoise:
+    @all_or_nothing
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> AddNoise:
         """Learn the layout and the value range, and fix the seed.
 
         Parameters
@@ -132,23 +135,20 @@ class AddNoise(PixelTransformer):
         X_noisy : float64 array in the form of X (torch: numpy (n, H, W, C)), off the grid unless requantised
         """
         rows, layout = self._rows(X, dtype=np.float64)
-        result = rows.copy()
-        if self.scale > 0:
-            noisy = rows + self.scale * self.value_range_ * self._noise(rows)
-            if self.background_below is None:
-                result = noisy
-            else:
-                threshold = self.value_min_ + self.background_below * self.value_range_
-                result = np.where(rows < threshold, noisy, rows)  # not x + eps * 0: -0.0 would become 0.0
-        return layout.restore(self._on_grid(result) if self.requantize else result)
+        scale, background_below = self._kept["scale"], self._kept["background_below"]
+        result = rows.copy() if scale == 0 else rows + scale * self.value_range_ * self._noise(rows)
+        if background_below is not None:
+            threshold = self.value_min_ + background_below * self.value_range_
+            result = np.where(rows < threshold, result, rows)  # not x + eps * 0: -0.0 would become 0.0
+        return layout.restore(self._on_grid(result) if self._kept["requantize"] else result)
 
     def _noise(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Draw the unscaled noise (n, D) of eq. (6)."""
-        bin_width = BIN_WIDTH_8_BIT if self.n_bins_ is None else 1 / self.n_bins_
+        kind, bin_width = self._kept["kind"], BIN_WIDTH_8_BIT if self.n_bins_ is None else 1 / self.n_bins_
         noise = np.empty_like(rows)
         for i, generator in enumerate(row_generators(rows, self.seed_)):
-            if self.kind == "negative":
+            if kind == "negative":
                 noise[i] = -bin_width * generator.random(rows.shape[1])
             else:
                 noise[i] = generator.standard_normal(rows.shape[1])
-        return noise + bin_width if self.kind == "shifted" else noise
+        return noise + bin_width if kind == "shifted" else noise

@@ -117,7 +117,7 @@ def dependence(net, shape):
 
 
 def network(variant, n_blocks, channels=1, height=6, width=7):
-    net = causal_net(variant, (channels, height, width), 12, n_blocks, None, 0.0)
+    net = causal_net(variant, (channels, height, width), 12, n_blocks, 0, 0.0)
     generator = torch.Generator().manual_seed(0)
     for module in net.modules():
         if hasattr(module, "reset_parameters"):
@@ -166,7 +166,7 @@ def test_a_local_one_sees_its_first_window_and_no_more(n_blocks):
 
 
 def test_pattern_of_a_table_is_triangular_and_full():
-    net = MaskedMLP(5, 8, 3, 2, None, 0.0)
+    net = MaskedMLP(5, 8, 3, 2, 0, 0.0)
     found = dependence(net, (1, 5, 1))
     np.testing.assert_array_equal(found, np.tril(np.ones((5, 5)), -1))
 
@@ -216,7 +216,8 @@ def test_cached_sampling_equals_naive_sampling(variant, likelihood, shape):
     X = np.random.default_rng(0).integers(0, 9, (60, *shape)).astype(np.uint8)
     y = np.arange(60) % 3
     density = small(variant=variant, likelihood=likelihood, n_bins=9, conditional=True, n_blocks=2).fit(X, y)
-    model, labels = copy.deepcopy(density.model_).double(), torch.tensor([0, 1, 2, 2])
+    model = copy.deepcopy(density.model_).double()
+    labels = density.spec_.to_context(np.array([0, 1, 2, 2]), "cpu")
     for parameter in model.parameters():
         parameter.data.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
     with torch.no_grad():

@@ -1,8 +1,10 @@
 """RealNVP: what leaves where, what each dimension contributes, NICE, and densities of tables."""
 
+import copy
 import os
 import pickle
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +18,8 @@ from sklearn.mixture import GaussianMixture
 from flowdetect import RealNVPDensity, load_images
 from flowdetect.bijections import Coupling, Permute, Squeeze
 from flowdetect.density import _training, factorization
-from flowdetect.density.copula import quantile_knots
-from flowdetect.density.realnvp import Pretraining
+from flowdetect.density.preprocessing import quantile_knots
+from flowdetect.density.source import ArraySource
 
 RNG = np.random.default_rng(0)
 SHAPE = (8, 8, 2)
@@ -106,7 +108,9 @@ def unfactored():
     captured = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            Pretraining, "contributions", lambda self, rows: captured.append((self, rows)) or np.zeros((3, 8, 8, 2))
+            RealNVPDensity,
+            "_contributions",
+            lambda self, spec, model, data: captured.append((self, spec, model, data)) or np.zeros((3, 8, 8, 2)),
         )
         RealNVPDensity(n_bins=17, factorization="likelihood", max_epochs=8, learning_rate=5e-3, **SMALL).fit(X)
     return captured[0]
@@ -114,10 +118,10 @@ def unfactored():
 
 class TestContributions:
     def test_they_equal_autograds(self, unfactored):
-        density, rows = unfactored
-        model = density._double_model()
+        _, spec, model, data = unfactored
+        model = copy.deepcopy(model).double()
         levels = [list(level.bijections) for level in model.flow.levels[0].bijections]
-        y = model.preprocess(model.dequantize(density._to_tensor(rows[:3], torch.float64), None))[0]
+        y = model.preprocessed(spec.to_tensor(data.training.rows(np.arange(3)), "cpu", torch.float64))[0]
         with torch.no_grad():
             ours = factorization.coupling_contributions(levels, y)
         for i in range(3):
@@ -125,16 +129,23 @@ class TestContributions:
             torch.testing.assert_close(ours[i].flatten(1), expected, atol=1e-10, rtol=1e-10)
         assert ours.abs().amax() > 0.01
 
-    def test_they_are_the_mean_over_rows(self, unfactored):
-        density, rows = unfactored
-        contributions = type(density).contributions
-        singly = [contributions(density, rows[i : i + 1]) for i in range(len(rows))]
-        np.testing.assert_allclose(contributions(density, rows), np.mean(singly, axis=0), atol=1e-6)
+    def test_they_are_the_mean_over_the_training_rows(self, unfactored):
+        density, spec, model, data = unfactored
+        n_rows = len(data.training)
+        assert n_rows == 61  # of 64: none that are held out
+        noiseless = copy.deepcopy(model)
+        noiseless.n_noise = 0
+        rows = data.training.rows(np.arange(n_rows))
+        singly = [
+            density._contributions(spec, noiseless, replace(data, training=ArraySource(row[None]))) for row in rows
+        ]
+        together = density._contributions(spec, noiseless, data)
+        np.testing.assert_allclose(together, np.mean(singly, axis=0), atol=1e-6)
 
     def test_every_dimension_is_mapped_equally_often(self, unfactored):
-        density, rows = unfactored
-        steps = [step for level in density.model_.flow.levels[0].bijections for step in level.bijections]
-        count = torch.zeros(1, *density.model_.event_shape)
+        _, _, model, _ = unfactored
+        steps = [step for level in model.flow.levels[0].bijections for step in level.bijections]
+        count = torch.zeros(1, *model.event_shape)
         with torch.no_grad():
             for step in steps:
                 if isinstance(step, Coupling):

@@ -84,6 +84,14 @@ class TestCodecs:
         both = np.minimum(lengths, fitted(X).code_lengths(X))
         np.testing.assert_array_equal(fitted(X, codecs=CODECS).code_lengths(X), both)
 
+    def test_rows_are_coded_in_parts(self, monkeypatch):
+        X = textures(1, 9, seed=0)
+        detectors = fitted(X), fitted(X.reshape(9, -1) / 7)
+        whole = [detector.code_lengths(X.reshape(9, -1)) for detector in detectors]
+        monkeypatch.setattr("flowdetect.detectors.complexity.CODED_AT_ONCE", 4)
+        for detector, lengths in zip(detectors, whole, strict=True):
+            np.testing.assert_array_equal(detector.code_lengths(X.reshape(9, -1)), lengths)
+
     def test_noise_is_longer_than_texture_and_texture_than_a_flat_image(self):
         X = np.concatenate([np.full((1, 16, 16), 99, np.uint8), textures(3, 1, 0), textures(0, 1, 0)])
         assert np.all(np.diff(fitted(X).code_lengths(X)) > 0)

@@ -21,7 +21,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from flowdetect import FlowOD, LikelihoodDetector, PyODDetector, TypicalityDetector, load, to_pyod
+from flowdetect import FlowOD, LikelihoodDetector, PyODDetector, RealNVPDensity, TypicalityDetector, load, to_pyod
 from flowdetect.detectors.pyod import PyODAdapter, write_knowledge
 from flowdetect.testing import check_detector
 
@@ -32,8 +32,18 @@ pytestmark = [
 X_TRAIN, X_TEST, Y_TRAIN, Y_TEST = generate_data(
     n_train=200, n_test=100, contamination=0.1, behaviour="new", random_state=42
 )
+
+
+class QuickFlowOD(FlowOD):
+    """FlowOD with a density that is trained quickly."""
+
+    def _made(self):
+        density = RealNVPDensity(n_blocks=1, hidden_channels=8, max_epochs=10)
+        return super()._made().set_params(density=density)
+
+
 MODELS = {
-    "FlowOD": FlowOD(random_state=0),
+    "FlowOD": QuickFlowOD(random_state=0),
     "likelihood": to_pyod(LikelihoodDetector(GaussianMixture(), random_state=0)),
     "typicality": to_pyod(TypicalityDetector(GaussianMixture(), contamination=0.2, random_state=0)),
 }
@@ -52,9 +62,9 @@ def test_fitted_attributes(model):
     assert model.decision_function(X_TEST).shape == (len(X_TEST),)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "typicality"])  # of two columns no good score
-def test_it_finds_outliers(name):
-    model = clone(MODELS[name]).fit(X_TRAIN)
+@pytest.mark.parametrize("model", [FlowOD(random_state=0), MODELS["likelihood"]], ids=["FlowOD", "likelihood"])
+def test_it_finds_outliers(model):
+    model = clone(model).fit(X_TRAIN)
     assert roc_auc_score(Y_TEST, model.decision_function(X_TEST)) >= 0.8
 
 
@@ -112,7 +122,7 @@ def test_clones_and_pickles(model):
     assert type(clone(model)) is type(model)
     assert not hasattr(clone(model), "labels_")
     scores = model.decision_function(X_TEST)
-    assert_array_equal(clone(model).fit(X_TRAIN).decision_function(X_TEST), scores)
+    assert_allclose(clone(model).fit(X_TRAIN).decision_function(X_TEST), scores, rtol=1e-9)
     assert_array_equal(pickle.loads(pickle.dumps(model)).decision_function(X_TEST), scores)
 
 
@@ -174,7 +184,7 @@ def test_a_pipeline_of_latents():
     flow = StandardScaler().fit(X_TRAIN)
     pipeline = make_pipeline(FrozenEstimator(flow), PyODDetector(KNN(), random_state=0)).fit(X_TRAIN)
     direct = PyODDetector(KNN(), random_state=0).fit(flow.transform(X_TRAIN))
-    assert_array_equal(pipeline.score_samples(X_TEST), direct.score_samples(flow.transform(X_TEST)))
+    assert_allclose(pipeline.score_samples(X_TEST), direct.score_samples(flow.transform(X_TEST)), rtol=1e-9)
 
 
 def test_files_ask_for_trust(tmp_path):

@@ -20,7 +20,7 @@ def flow():
 
 @pytest.mark.parametrize("make", [ScaleDetector, GradientNormDetector, DoSEDetector])
 def test_laws(make, flow):
-    rows, outside = (images.reshape(len(images), -1).astype(float) for images in (X[:60], OUTSIDE[:20]))
+    rows, outside = (images.reshape(len(images), -1).astype(float) for images in (X[:40], OUTSIDE[:10]))
     check_detector(make(FrozenEstimator(flow)), rows, outside)
 
 

@@ -21,8 +21,9 @@ class Quadratic:
         away = np.asarray(X, dtype=float).reshape(len(X), -1) - self.centre
         return -np.einsum("ni,ij,nj->n", away, self.precision, away) / 2
 
-    def directional_derivatives(self, x0, ways):
-        return -ways @ self.precision @ (x0[0] - self.centre), -np.einsum("ni,ij,nj->n", ways, self.precision, ways)
+    def directional_derivatives(self, x0, directions):
+        slopes = -directions @ self.precision @ (x0[0] - self.centre)
+        return slopes, -np.einsum("ni,ij,nj->n", directions, self.precision, directions)
 
 
 def test_a_gaussian_is_predicted_exactly():
@@ -35,6 +36,16 @@ def test_a_gaussian_is_predicted_exactly():
     np.testing.assert_allclose(gap.first_order, slope @ (gap.mean_out - gap.mean_in), rtol=1e-6)
     np.testing.assert_allclose(gap.by_channel(gap.variance_in), X_in.var(axis=0).sum(axis=(0, 1)))
     assert f"predicted {gap.measured:+.1f}" in str(gap)
+
+
+def test_many_rows_of_whole_numbers_come_in_parts(monkeypatch):
+    X = rng.integers(0, 256, (100, 2, 2, 3)).astype(np.uint8)
+    whole = second_order_gap(Quadratic(), X.astype(float), X // 2)
+    monkeypatch.setattr("flowdetect.evaluation.analysis.AT_ONCE", 16)
+    parts = second_order_gap(Quadratic(), X, X // 2)
+    for name in ("first_order", "second_order", "variance_in", "variance_out", "mean_in", "mean_out"):
+        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-9)
+    np.testing.assert_allclose(parts.variance_out, (X // 2).reshape(100, 12).var(axis=0))
 
 
 def test_the_same_set_has_no_gap():

@@ -1,9 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from flowdetect import AddNoise, LikelihoodDetector, Translate, sit_report
@@ -217,3 +219,13 @@ def test_examples_of_torch_images(channels):
     images = torch.randint(0, 256, (12, channels, 4, 4), dtype=torch.uint8)
     report = sit_report([Bits()], images, [Translate(dx=1)], n_bootstrap=5)
     assert len(report.plot_examples(3).images) == 6
+
+
+def test_transform_output_of_frames_changes_no_report():
+    images = np.random.default_rng(0).integers(0, 256, (30, 4, 4)).astype(np.uint8)
+    sits = {"moved": Translate(dx=1), "both": make_pipeline(Translate(dx=1), AddNoise(random_state=0))}
+    expected = sit_report([Bits()], images, sits, n_bootstrap=10)
+    with sklearn.config_context(transform_output="pandas"):
+        report = sit_report([Bits()], images, sits, n_bootstrap=10)
+        report.plot_examples(2)
+    pd.testing.assert_frame_equal(report.to_frame(), expected.to_frame())

@@ -14,6 +14,7 @@ from flowdetect.bijections import (
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
+    Autoregressive,
     BatchNorm,
     Bijection,
     Chain,
@@ -34,11 +35,11 @@ from flowdetect.bijections import (
     Whiten,
 )
 from flowdetect.bijections.elementwise import RAW_GAIN
-from flowdetect.nets import Constant, ConvNet, LabelTable, ResidualNet
+from flowdetect.nets import Constant, ContextMap, ConvNet, ResidualNet
 from flowdetect.nets.conv import SPEED
 
 HIDDEN = 8
-N_CLASSES = 3
+N_CONTEXT = 3
 # what a log-scale or an entry of a matrix is disturbed by, about; more makes inverses of far-out latents so large that
 # float64 runs out of digits
 PERTURBATION = 0.2
@@ -47,7 +48,7 @@ PERTURBATION = 0.2
 class Case(NamedTuple):
     make: Callable[[tuple[int, int, int], int], Bijection]  # (C, H, W), depth -> bijection
     event_shape: Callable[[int, int, int], tuple[int, ...]] = lambda c, h, w: (c, h, w)
-    context: str | None = None  # "image" (of as many channels), "labels" or None
+    context: str | None = None  # "image" (of as many channels), "vector" (of N_CONTEXT values) or None
 
 
 def rescale(shape, depth):
@@ -63,9 +64,9 @@ def gaussianize(shape, depth):
     return Gaussianize(torch.arange(shape[0] * n_bins).reshape(shape[0], n_bins) % 4)
 
 
-def affine_coupling(shape, depth, scale="sigmoid"):
+def affine_coupling(shape, depth, scale="sigmoid", n_context=0):
     c = shape[0]
-    return AffineCoupling(ConvNet(c - c // 2, HIDDEN, 2 * (c // 2), 1 + 2 * (depth % 2)), scale)
+    return AffineCoupling(ConvNet(c - c // 2, HIDDEN, 2 * (c // 2), 1 + 2 * (depth % 2), n_context), scale)
 
 
 def additive_coupling(shape, depth):
@@ -73,10 +74,14 @@ def additive_coupling(shape, depth):
     return AdditiveCoupling(ConvNet(c - c // 2, HIDDEN, c // 2))
 
 
-def spline_coupling(shape, depth):
+def spline_coupling(shape, depth, n_context=0):
     c = shape[0]
-    net = ResidualNet(c - c // 2, HIDDEN, (3 * depth + 2) * (c // 2), depth - 1, 1 + 2 * (depth % 2))
+    net = ResidualNet(c - c // 2, HIDDEN, (3 * depth + 2) * (c // 2), depth - 1, 1 + 2 * (depth % 2), n_context)
     return SplineCoupling(net, n_bins=1 + depth)
+
+
+def autoregressive(shape, depth, **settings):
+    return Autoregressive(shape, (HIDDEN,) * depth, **settings)
 
 
 def batch_norm(shape, depth):
@@ -104,17 +109,20 @@ def reorder(shape, depth):
     return Reorder(torch.randperm(prod(shape), generator=torch.Generator().manual_seed(depth)))
 
 
-def chain(shape, depth, scale="sigmoid"):
-    steps = [(NormalizedConv1x1(shape[0]), affine_coupling(shape, depth, scale)) for _ in range(depth)]
+def chain(shape, depth, scale="sigmoid", n_context=0):
+    steps = [(NormalizedConv1x1(shape[0]), affine_coupling(shape, depth, scale, n_context)) for _ in range(depth)]
     return Chain([bijection for step in steps for bijection in step])
 
 
-def multi_scale(shape, depth, learned=True):
+def multi_scale(shape, depth, learned=True, n_context=0):
     """Two levels of a (C, 4 H, 4 W) image."""
     c, h, w = shape
-    levels = [Chain([Squeeze(), chain((4 * c, 2 * h, 2 * w), depth)]), Chain([Squeeze(), chain((8 * c, h, w), depth)])]
-    standardizers = [Standardize(ConvNet(2 * c, HIDDEN, 4 * c))] if learned else []
-    return MultiScale(levels, standardizers, [(2 * c, 2 * h, 2 * w), (8 * c, h, w)])
+    levels = [
+        Chain([Squeeze(), chain((4 * c, 2 * h, 2 * w), depth, n_context=n_context)]),
+        Chain([Squeeze(), chain((8 * c, h, w), depth, n_context=n_context)]),
+    ]
+    standardizers = [Standardize(ConvNet(2 * c + n_context, HIDDEN, 4 * c))] if learned else []
+    return MultiScale(levels, standardizers, [(2 * c, 2 * h, 2 * w), (8 * c, h, w)], n_context)
 
 
 def top(shape, depth, net=Constant):
@@ -132,6 +140,12 @@ BIJECTIONS = {
     "AdditiveCoupling": Case(additive_coupling),
     "AffineCoupling, sigmoid": Case(affine_coupling),
     "AffineCoupling, exp": Case(partial(affine_coupling, scale="exp")),
+    "AffineCoupling, context": Case(partial(affine_coupling, n_context=N_CONTEXT), context="vector"),
+    "Autoregressive, affine": Case(autoregressive),
+    "Autoregressive, affine, reverse, context": Case(
+        partial(autoregressive, order="reverse", n_context=N_CONTEXT), context="vector"
+    ),
+    "Autoregressive, spline, random": Case(partial(autoregressive, univariate="spline", order="random")),
     "BatchNorm": Case(batch_norm),
     "Chain": Case(chain),
     "Chain, exp": Case(partial(chain, scale="exp")),
@@ -140,6 +154,7 @@ BIJECTIONS = {
     "Gaussianize": Case(gaussianize),
     "Logit": Case(lambda shape, depth: Logit(2**depth)),
     "MultiScale": Case(multi_scale, four_times),
+    "MultiScale, context": Case(partial(multi_scale, n_context=N_CONTEXT), four_times, context="vector"),
     "MultiScale, standard": Case(partial(multi_scale, learned=False), four_times),
     "NormalizedConv1x1": Case(lambda shape, depth: NormalizedConv1x1(shape[0])),
     "Permute, reverse": Case(lambda shape, depth: Permute(shape[0])),
@@ -150,6 +165,7 @@ BIJECTIONS = {
     "Rescale": Case(rescale),
     "Spline": Case(lambda shape, depth: Spline(Constant((3 * depth + 2) * shape[0], *shape[1:]), 1 + depth)),
     "SplineCoupling": Case(spline_coupling),
+    "SplineCoupling, context": Case(partial(spline_coupling, n_context=N_CONTEXT), context="vector"),
     "Squeeze": Case(lambda shape, depth: Squeeze(), lambda c, h, w: (c, 2 * h, 2 * w)),
     "Standardize, constant": Case(lambda shape, depth: Standardize(Constant(2 * shape[0], *shape[1:]))),
     "Standardize, image": Case(
@@ -158,13 +174,13 @@ BIJECTIONS = {
     "Standardize, sigmoid": Case(
         lambda shape, depth: Standardize(ConvNet(shape[0], HIDDEN, 2 * shape[0]), "sigmoid"), context="image"
     ),
-    "Standardize, labels": Case(
-        lambda shape, depth: Standardize(LabelTable(N_CLASSES, 2 * shape[0], *shape[1:])), context="labels"
+    "Standardize, context": Case(
+        lambda shape, depth: Standardize(ContextMap(N_CONTEXT, 2 * shape[0], *shape[1:])), context="vector"
     ),
     "Whiten": Case(whiten),
     "Top": Case(top, lambda c, h, w: (c * h * w + 3,)),
-    "Top, labels": Case(
-        partial(top, net=partial(LabelTable, N_CLASSES)), lambda c, h, w: (c * h * w + 3,), context="labels"
+    "Top, context": Case(
+        partial(top, net=partial(ContextMap, N_CONTEXT)), lambda c, h, w: (c * h * w + 3,), context="vector"
     ),
 }
 
@@ -179,7 +195,7 @@ def random_case(case, shape, depth, seed, n_rows=4):
     context = {
         None: None,
         "image": torch.randn(n_rows, *shape, generator=generator),
-        "labels": torch.arange(n_rows) % N_CLASSES,
+        "vector": torch.randn(n_rows, N_CONTEXT, generator=generator),
     }[case.context]
     return bijection, x, context
 

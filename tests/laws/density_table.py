@@ -8,7 +8,14 @@ import numpy as np
 import torch
 
 from flowdetect.datasets import load_images
-from flowdetect.density import BaseDensity, GlowDensity, PixelCNNDensity, RealNVPDensity
+from flowdetect.density import (
+    BaseDensity,
+    GlowDensity,
+    MAFDensity,
+    PixelCNNDensity,
+    RealNVPDensity,
+    VAEDensity,
+)
 
 DIGITS, LABELS = load_images("digits", return_X_y=True)  # (n, 8, 8) uint8, 0..16
 RNG = np.random.default_rng(0)
@@ -23,6 +30,8 @@ pixelcnn = partial(PixelCNNDensity, n_filters=8, n_blocks=1, n_mixtures=2, max_e
 realnvp = partial(
     RealNVPDensity, n_steps=1, n_blocks=1, hidden_channels=8, max_epochs=2, batch_size=16, learning_rate=2e-3
 )
+maf = partial(MAFDensity, n_transforms=2, hidden_features=(8,), max_epochs=2, batch_size=16, learning_rate=2e-3)
+vae = partial(VAEDensity, latent_dim=3, hidden_channels=8, max_epochs=2, batch_size=16)
 
 
 class Case(NamedTuple):
@@ -90,4 +99,25 @@ DENSITIES = {
     "PixelCNN, five columns in bins": Case(
         partial(pixelcnn, n_bins=9, likelihood="categorical"), RNG.integers(0, 9, size=(60, 5))
     ),
+    "MAF, digits": Case(partial(maf, n_bins=17), DIGITS[:80]),
+    "MAF, splines, random, by class": Case(
+        partial(maf, n_bins=17, univariate="spline", order="random", conditional=True),
+        COLOUR[:, :2, :2] // 16,
+        LABELS[:40],
+    ),
+    "MAF, colour, torch": Case(maf, torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
+    "MAF, one column": Case(maf, TABLE[:, :1]),
+    "MAF, five columns": Case(partial(maf, univariate="spline"), TABLE),
+    "MAF, five columns by class": Case(partial(maf, conditional=True, order="random"), TABLE, NAMES),
+    "MAF, five columns in bins": Case(partial(maf, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
+    "VAE, digits": Case(partial(vae, n_bins=17), DIGITS[:80]),
+    "VAE, categorical, digits by class": Case(
+        partial(vae, n_bins=17, likelihood="categorical", conditional=True), DIGITS[:80], LABELS[:80]
+    ),
+    "VAE, colour, torch, three draws": Case(partial(vae, n_draws=3), torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
+    "VAE, real-valued images": Case(vae, REAL_IMAGES),
+    "VAE, one column": Case(vae, TABLE[:, :1]),
+    "VAE, five columns": Case(partial(vae, latent_dim="auto"), TABLE),
+    "VAE, five columns by class": Case(partial(vae, conditional=True, n_draws=2), TABLE, NAMES),
+    "VAE, five columns in bins": Case(partial(vae, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
 }

@@ -16,7 +16,15 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from flowdetect import density as density_room
 from flowdetect._images import keyed_uniform
-from flowdetect.density import BaseDensity, FlowDensity, GlowDensity, PixelCNNDensity, RealNVPDensity
+from flowdetect.density import (
+    BaseDensity,
+    FlowDensity,
+    GlowDensity,
+    MAFDensity,
+    PixelCNNDensity,
+    RealNVPDensity,
+    VAEDensity,
+)
 from flowdetect.testing import check_density
 
 FEWEST_CHECKS = 40
@@ -29,8 +37,10 @@ for_all_densities = pytest.mark.parametrize("case", DENSITIES.values(), ids=DENS
 def checked_by_scikit_learn():
     return [
         GlowDensity(n_steps=1, hidden_channels=8, max_epochs=2),
+        MAFDensity(n_transforms=2, hidden_features=(8,), max_epochs=2),
         PixelCNNDensity(n_filters=8, n_blocks=1, max_epochs=2),
         RealNVPDensity(n_steps=1, n_blocks=1, hidden_channels=8, max_epochs=2),
+        VAEDensity(latent_dim=2, hidden_channels=8, max_epochs=2),
     ]
 
 
@@ -166,11 +176,21 @@ def probes(request):
 class TestBins:
     @pytest.mark.parametrize("n_draws", [1, 3])
     def test_a_score_is_the_mean_density_at_x_plus_u(self, digits, probes, n_draws):
-        density = copy.deepcopy(digits).set_params(n_draws=n_draws)
-        noises = keyed_uniform(probes, density.noise_seed_, n_draws)
+        fitted = {1: digits, 3: glow(n_bins=17, n_steps=2, n_draws=3, random_state=0).fit(DIGITS[:200])}[n_draws]
+        noises = keyed_uniform(probes, fitted.noise_seed_, n_draws)
         assert 0 <= noises.min() <= noises.max() < 1
-        expected = [density.score_samples(probes + u - 0.5, dequantize=False) for u in noises]
-        np.testing.assert_allclose(density.score_samples(probes), np.mean(expected, axis=0), rtol=1e-5)
+        draws = np.stack([fitted.score_samples(probes + u - 0.5, dequantize=False) for u in noises])
+        expected = logsumexp(draws, axis=0) - np.log(n_draws)
+        np.testing.assert_allclose(fitted.score_samples(probes), expected, rtol=1e-5)
+
+    def test_the_terms_of_several_draws_sum_to_the_score(self, probes):
+        fitted = glow(n_bins=17, n_draws=5, random_state=0).fit(DIGITS[:80])
+        terms = fitted.likelihood_terms(probes)
+        np.testing.assert_allclose(terms.log_pz + terms.log_det, fitted.score_samples(probes), rtol=1e-6)
+
+    def test_more_draws_give_a_tighter_bound(self, digits):
+        one, many = (glow(n_bins=17, n_steps=2, n_draws=n, random_state=0).fit(DIGITS[:200]) for n in (1, 30))
+        assert many.score(DIGITS[:50]) > one.score(DIGITS[:50])
 
     def test_latents_are_those_of_the_bins_centres(self, digits, probes):
         tensor = torch.from_numpy(probes).reshape(-1, 1, 8, 8)
@@ -261,7 +281,10 @@ class TestClasses:
 
 def test_gradient_norms_are_those_of_finite_differences():
     density = glow(random_state=0).fit(TABLE[:, :2])
-    norms, row = density.layer_gradient_norms(TABLE[:2, :2])[0], torch.from_numpy(TABLE[:1, :2, None, None])
+    norms, row = (
+        density.layer_gradient_norms(TABLE[:2, :2])[0],
+        density.spec_.to_tensor(TABLE[:1, :2], "cpu", torch.float64),
+    )
     assert norms.shape == (len(density.layer_names_),)
     model = copy.deepcopy(density.model_).double()
     squares = dict.fromkeys(density.layer_names_, 0.0)
@@ -283,36 +306,37 @@ def test_curvature_is_that_of_finite_differences(name):
     case = DENSITIES[name]
     density = case.make(random_state=0).fit(case.X, case.y)
     y = None if case.y is None else case.y[:1]
-    model, context = copy.deepcopy(density.model_).double(), None if y is None else density.classes_.searchsorted(y)
+    spec, model = density.spec_, copy.deepcopy(density.model_).double()
+    labels = None if y is None else density.classes_.searchsorted(y)
     x = np.asarray(case.X[:1], dtype=float).reshape(1, -1)
 
     def log_p(rows):
-        tensor = torch.from_numpy(rows).reshape(len(rows), *density.model_.event_shape)
-        labels = None if context is None else torch.from_numpy(np.repeat(context, len(rows)))
+        tensor = spec.to_tensor(rows, "cpu", torch.float64)
+        context = None if labels is None else spec.to_context(np.repeat(labels, len(rows)), "cpu")
         with torch.no_grad():
-            return model.log_prob(tensor, labels).numpy()
+            return model.log_prob(tensor, context).numpy()
 
-    scale = np.full(x.size, density.scale_)
+    scale = np.full(x.size, 17.0) if spec.scale is None else spec.scale
     step = 1e-5 * scale  # short: ReLUs make log p bend at once
     steps = np.diag(step)
     expected = (log_p(x + steps) - 2 * log_p(x) + log_p(x - steps)) / step**2
     np.testing.assert_allclose(density.curvature(case.X[0:1], y) * scale**2, expected * scale**2, rtol=1e-3, atol=1e-2)
-    ways = np.random.default_rng(0).normal(size=(20, x.size)) * scale
+    directions = np.random.default_rng(0).normal(size=(20, x.size)) * scale
     t = 1e-5
-    ahead, here, behind = log_p(x + t * ways), log_p(x), log_p(x - t * ways)
-    first, second = density.directional_derivatives(case.X[0:1], ways, y)
+    ahead, here, behind = log_p(x + t * directions), log_p(x), log_p(x - t * directions)
+    first, second = density.directional_derivatives(case.X[0:1], directions, y)
     np.testing.assert_allclose(first, (ahead - behind) / (2 * t), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(second, (ahead - 2 * here + behind) / t**2, rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", DENSITIES)
-def test_every_density_has_derivatives_along_a_way(name):
+def test_every_density_has_directional_derivatives(name):
     case = DENSITIES[name]
     density = case.make(random_state=0).fit(case.X, case.y)
-    ways = np.random.default_rng(0).normal(size=(3, density.n_features_in_))
-    found = density.directional_derivatives(case.X[:1], ways)
+    directions = np.random.default_rng(0).normal(size=(3, density.n_features_in_))
+    found = density.directional_derivatives(case.X[:1], directions)
     assert np.isfinite(found).all()
-    back = density.directional_derivatives(case.X[:1], -ways)
+    back = density.directional_derivatives(case.X[:1], -directions)
     np.testing.assert_allclose(back, np.array([[-1], [1]]) * found, rtol=1e-6, atol=1e-9)
 
 

@@ -1,5 +1,6 @@
 """Laws that every semantic-invariant transformation obeys."""
 
+import copy
 import inspect
 import pickle
 from collections import Counter
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from sit_data import few, images_8_bit, seeds, shapes, table
-from sit_table import SITS
+from sit_table import SITS, WhiteningFlow
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
@@ -46,7 +47,7 @@ def test_every_public_class_is_in_the_table():
     assert sorted(cls.__name__ for cls in public) == flowdetect.sit.__all__
 
 
-def test_company_does_not_matter(sit):
+def test_batch_invariance(sit):
     X = table()
     together = sit.fit(X).transform(X)
     alone = np.concatenate([sit.transform(X[i : i + 1]) for i in range(len(X))])
@@ -60,6 +61,53 @@ def test_clones_and_pickles_do_the_same(sit):
     expected = sit.fit(X).transform(X)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(sit)).transform(X), expected)
     np.testing.assert_array_equal(clone(sit).fit_transform(X), expected)
+
+
+OTHERS = {
+    "background_below": {None: 0.5, 0.3: None},
+    "direction": {"horizontal": "vertical", "vertical": "horizontal"},
+    "dx": {1: 2, -1: 2},
+    "dy": {0: 1},
+    "factor": {0.5: 0.1, 0.8: 0.1},
+    "fill": {"constant": "edge", "edge": "wrap", "wrap": "constant"},
+    "image_shape": {None: (4, 1)},
+    "k": {1: 2},
+    "kind": {"gaussian": "negative", "shifted": "gaussian", "negative": "shifted"},
+    "n_bins": {"auto": 7},
+    "n_factors": {1: 2, 0: 1},
+    "random_state": {0: 1},
+    "requantize": {False: True},
+    "scale": {0.1: 0.7},
+}
+
+
+def test_set_params_after_fit_changes_nothing_but_the_next_fit(sit):
+    X = table()
+    expected = sit.fit(X).transform(X)
+    for name, value in sit.get_params(deep=False).items():
+        sit.set_params(**{name: WhiteningFlow() if name == "flow" else OTHERS[name][value]})
+        np.testing.assert_array_equal(sit.transform(X), expected, err_msg=name)
+    for copied in (pickle.loads(pickle.dumps(sit)), copy.deepcopy(sit)):
+        np.testing.assert_array_equal(copied.transform(X), expected)
+
+
+def test_states_of_version_0_1_0_do_the_same(sit):
+    """They hold no kept parameters; the present ones are those of the fit."""
+    X = table()
+    expected = sit.fit(X).transform(X)
+    old = type(sit).__new__(type(sit))
+    old.__setstate__({name: value for name, value in sit.__getstate__().items() if name != "_kept"})
+    np.testing.assert_array_equal(old.transform(X), expected)
+
+
+def test_a_refit_that_fails_leaves_the_old_fit(sit):
+    X = table()
+    expected = sit.fit(X).transform(X)
+    name = next(name for name in ("requantize", "k", "n_factors", "direction", "dx") if name in sit.get_params())
+    sit.set_params(**{name: {"requantize": True, "dx": 99}.get(name, -1.5)})
+    with pytest.raises(ValueError, match=r"must be|moves images|needs data in bins"):
+        sit.fit(np.ones((5, 7)) / 3)
+    np.testing.assert_array_equal(sit.transform(X), expected)
 
 
 def test_frames_keep_their_names(sit):

@@ -1,4 +1,4 @@
-"""A row scores bitwise the same in any company: networks wide enough for every kernel, and for its threads."""
+"""A row scores bitwise the same in any batch: networks wide enough for every kernel, and for its threads."""
 
 import os
 import subprocess
@@ -38,7 +38,7 @@ MAKERS = [digits_flow, table_flow, digits_pixelcnn, digits_gated, table_pixelcnn
 
 
 @pytest.fixture(params=MAKERS, scope="module")
-def company(request):
+def scored(request):
     density, X = request.param()
     return density, X, density.score_samples(X)
 
@@ -50,32 +50,32 @@ def threads():
     torch.set_num_threads(before)
 
 
-class TestCompany:
+class TestBatchInvariance:
     @pytest.mark.parametrize("batch_size", [1, 7, 63, 65, 1000])
-    def test_batch_size(self, company, batch_size):
-        density, X, scores = company
+    def test_batch_size(self, scored, batch_size):
+        density, X, scores = scored
         starts = range(0, len(X), batch_size) if batch_size > 1 else range(0, len(X), 50)
         for start in starts:
             part = slice(start, start + batch_size)
             np.testing.assert_array_equal(density.score_samples(X[part]), scores[part])
 
     @pytest.mark.parametrize("place", [0, 499, -1])
-    def test_place(self, company, place):
-        density, X, scores = company
+    def test_place(self, scored, place):
+        density, X, scores = scored
         others = X[:500].copy()
         others[place] = X[700]
         assert density.score_samples(others)[place] == scores[700]
 
     @pytest.mark.parametrize("n_threads", [1, 2, 3])
-    def test_threads(self, company, threads, n_threads):
-        density, X, scores = company
+    def test_threads(self, scored, threads, n_threads):
+        density, X, scores = scored
         threads(n_threads)
         np.testing.assert_array_equal(density.score_samples(X), scores)
         np.testing.assert_array_equal(density.score_samples(X[:1]), scores[:1])
 
     @pytest.mark.parametrize("n_threads", [1, 3])
-    def test_another_process(self, company, tmp_path, n_threads):
-        density, X, scores = company
+    def test_another_process(self, scored, tmp_path, n_threads):
+        density, X, scores = scored
         density.save(tmp_path / "density")
         np.save(tmp_path / "X.npy", X[:65])
         code = "import flowdetect, numpy as np; score = flowdetect.load('density').score_samples"
@@ -84,7 +84,7 @@ class TestCompany:
         subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
         np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), scores[:65])
 
-    def test_dtype_and_layout(self, company):
-        density, X, scores = company
+    def test_dtype_and_layout(self, scored):
+        density, X, scores = scored
         for same in (X.astype(np.float64), X.reshape(len(X), -1), np.asfortranarray(X), X.reshape(len(X), -1).tolist()):
             np.testing.assert_array_equal(density.score_samples(same), scores)

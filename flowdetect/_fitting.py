@@ -1,0 +1,49 @@
+"""What a fit leaves behind: a whole fit or the old one, and nothing that depends on later parameters."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar, cast
+
+Fit = TypeVar("Fit", bound=Callable[..., Any])
+
+
+def all_or_nothing(fit: Fit) -> Fit:
+    """Decorate a `fit` so that, if it raises or is interrupted, the estimator stays as it was before.
+
+    It restores the attributes, so `fit` must replace what it learns and never change the old objects in place.
+    """
+
+    @functools.wraps(fit)
+    def whole_fit(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = vars(self).copy()
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException:  # KeyboardInterrupt too
+            self.__dict__ = before  # one assignment: a second Ctrl-C cannot leave half of it
+            raise
+
+    return cast(Fit, whole_fit)
+
+
+class KeepsParameters:
+    """An estimator that, once fitted, works with the parameters it was fitted with.
+
+    `set_params` then changes the next fit and nothing else. `fit` calls `_keep_parameters`, and the code that runs
+    after it reads ``self._kept["name"]`` instead of ``self.name``.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ()  # names of the parameters that are needed after `fit`
+    _kept: dict[str, Any]
+
+    def _keep_parameters(self) -> None:
+        if self.kept:
+            self._kept = {name: copy.copy(getattr(self, name)) for name in self.kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[misc]
+        is_fitted = any(name.endswith("_") for name in state)
+        if is_fitted and "_kept" not in state:  # written by version 0.1.0, which read the parameters
+            self._keep_parameters()

@@ -1,0 +1,73 @@
+"""The types that public signatures name: what a detector, a report or a transformation asks of its argument.
+
+They are structural: scikit-learn's GaussianMixture is a `Scorer` because it has the methods.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+RandomState: TypeAlias = int | np.random.RandomState | None
+PathName: TypeAlias = str | os.PathLike[str]
+ImageShape: TypeAlias = Sequence[int] | None  # (H, W) or (H, W, C)
+
+
+class Scorer(Protocol):
+    """Anything that says how normal each row is, such as a density or a detector."""
+
+    def fit(self, X: Any, y: Any = None) -> Any:
+        """Fit to rows or images; returns the scorer itself."""
+
+    def score_samples(self, X: Any) -> NDArray[np.float64]:
+        """Score each row, (n,); higher is more normal."""
+
+
+class Density(Scorer, Protocol):
+    """A scorer whose scores are log-likelihoods in nats, with what this package's densities tell beyond them."""
+
+    def sample(self, n_samples: int = 1) -> Any:
+        """Draw rows in the layout of the training data."""
+
+    def bits_per_dim(self, X: Any) -> NDArray[np.float64]:
+        """Negative log-likelihood of each row in bits per feature, (n,)."""
+
+    def likelihood_terms(self, X: Any) -> Any:
+        """Give a Bunch of named parts of the log-likelihood, nats."""
+
+    def layer_gradient_norms(self, X: Any) -> NDArray[np.float64]:
+        """Norm of the log-likelihood's gradient by each layer's parameters, (n, n_layers)."""
+
+    def directional_derivatives(self, x0: Any, directions: Any, /) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """First and second directional derivatives of log p at x0, along each row of `directions`, (n,) each."""
+
+
+class Ensemble(Scorer, Protocol):
+    """A scorer that consists of several."""
+
+    def member_scores(self, X: Any) -> NDArray[np.float64]:
+        """Score each row with each member, (n, n_members)."""
+
+
+class Transformer(Protocol):
+    """Anything that maps rows to rows, such as a semantic-invariant transformation."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Give the parameters by name."""
+
+    def fit(self, X: Any, y: Any = None) -> Any:
+        """Fit to rows or images; returns the transformer itself."""
+
+    def transform(self, X: Any) -> Any:
+        """Map each row."""
+
+
+class Flow(Transformer, Protocol):
+    """A transformer to latents of the data's size, and back."""
+
+    def inverse_transform(self, Z: Any) -> Any:
+        """Map latents (n, D) to rows."""

@@ -1,0 +1,345 @@
+"""What a fitted density answers: scores, their terms, samples, latents and derivatives; its pickles and files.
+
+It asks `spec_` (what fit learned about the data) and `model_` (the torch module), and never its present parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from numbers import Integral
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import Bunch, check_array
+from sklearn.utils.validation import check_is_fitted
+from torch import Generator
+
+from flowdetect import _persistence
+from flowdetect._images import draw_seed
+from flowdetect.density import _derivatives, _inputs
+from flowdetect.density._devices import in_torch_state, resolve_device
+from flowdetect.density._parameters import DensityParameters
+from flowdetect.density._reading import read_directions, read_labels, read_one, read_rows
+from flowdetect.density._scoring import Scoring, chunk_length
+from flowdetect.density.model import DensityModel
+from flowdetect.density.source import RowSource, chunks
+from flowdetect.density.spec import DataSpec
+
+DRAWN_AT_ONCE = 64  # samples
+
+
+class FittedDensity(DensityParameters):
+    """Everything that a density can be asked once it is fitted."""
+
+    spec_: DataSpec
+    model_: DensityModel
+    device_: str
+    noise_seed_: int
+    _fitted_params: dict[str, Any]  # the parameters that the model was built with
+    chunk_values: ClassVar[int] = 2**15  # scored at once; so many that what is computed of them stays in the caches
+
+    def _build(self, spec: DataSpec) -> DensityModel:
+        """Return the module for such data, its parameters not yet drawn: what a paper writes."""
+        raise NotImplementedError
+
+    # ---- scoring
+
+    def _scoring(self) -> Scoring:
+        spec = self.spec_
+        return Scoring(
+            model=self.model_,
+            spec=spec,
+            device=self.device_,
+            noise_seed=self.noise_seed_,
+            n_draws=self._fitted_params.get("n_draws", 1),
+            length=chunk_length(spec.n_values, self.chunk_values),
+            name=type(self).__name__,
+        )
+
+    @in_torch_state()
+    def score_samples(
+        self, X: ArrayLike, y: ArrayLike | None = None, *, dequantize: bool = True
+    ) -> NDArray[np.float64]:
+        """Log-probability of each row, in nats; higher is more likely.
+
+        Parameters
+        ----------
+        X : (n, D) array, images or a dataset, as in `fit`
+            In bins, values off the grid and up to one value range outside are scored as they are.
+        y : (n,) class labels, optional
+            Of a conditional density: log p(x | y). Without: log p(x), the sum over classes with training frequencies.
+        dequantize : bool, default True
+            True: noise keyed by seed and row, and the log of the mean probability of `n_draws` draws. False: the
+            deterministic answer, such as the bins' centres.
+
+        Returns
+        -------
+        log_prob : (n,) float64, nats; of the discrete data if they are in bins
+
+        Raises
+        ------
+        ValueError
+            If X has another width than in training, NaN, or values beyond reach; if a label was not seen in training.
+        """
+        source, labels = self._read(X, y)
+        return self._finite(self._scoring().log_prob(source, labels, dequantize))
+
+    def _read(self, X: Any, y: Any) -> tuple[RowSource, NDArray[np.int64] | None]:
+        check_is_fitted(self)
+        source, _ = read_rows(self, X, self.spec_.image_shape, reset=False)
+        return source, read_labels(self.spec_, y, len(source), type(self).__name__)
+
+    def _finite(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        if not np.isfinite(scores).all():
+            row = int(np.flatnonzero(~np.isfinite(scores))[0])
+            raise ValueError(
+                f"{type(self).__name__}: the log-probability of row {row} is not finite, so it is no score; the row "
+                f"lies too far from the training data, or the weights are broken (see history_)."
+            )
+        return scores
+
+    def score(self, X: ArrayLike, y: ArrayLike | None = None) -> float:
+        """Mean log-probability of the rows, nats (a mean as GaussianMixture's; KernelDensity's is a sum)."""
+        return float(self.score_samples(X, y).mean())
+
+    def bits_per_dim(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float64]:
+        """Negative log-probability of each row in bits per feature, (n,); lower is more likely."""
+        return -self.score_samples(X, y) / (self.spec_.n_values * math.log(2))
+
+    @in_torch_state()
+    def likelihood_terms(self, X: ArrayLike, y: ArrayLike | None = None) -> Bunch:
+        """Split each row's score into its terms, nats: the model's, and log_class where labels are summed over."""
+        return self._terms(X, y)
+
+    def _terms(self, X: Any, y: Any) -> Bunch:
+        return Bunch(**self._scoring_of(X, y, "terms"))
+
+    def _scoring_of(self, X: Any, y: Any, what: str, *args: Any) -> Any:
+        source, labels = self._read(X, y)
+        return getattr(self._scoring(), what)(source, labels, *args)
+
+    # ---- latents, of models that encode and decode
+
+    @property
+    def _n_features_out(self) -> int:
+        """How many columns `transform` gives."""
+        return self.spec_.n_values
+
+    def _encode(self, X: Any, y: Any) -> NDArray[np.float64]:
+        check_is_fitted(self)
+        model = cast(Any, _derivatives.double(self.model_))
+        latents: NDArray[np.float64] = self._scoring_of(X, y, "encode", model.encode)
+        return latents
+
+    def _decode(self, Z: Any, y: Any) -> NDArray[np.float64]:
+        check_is_fitted(self)
+        name, width = type(self).__name__, self._n_features_out
+        latents = check_array(Z, dtype=np.float64, input_name="Z")
+        if latents.shape[1] != width:
+            raise ValueError(f"Z must have {width} columns, as transform gives them, got {latents.shape[1]}.")
+        if self.spec_.is_conditional and y is None:
+            raise ValueError(f"{name}(conditional=True): inverse_transform needs y, the rows' class labels.")
+        labels = read_labels(self.spec_, y, len(latents), name)
+        model = cast(Any, _derivatives.double(self.model_))
+        return self.spec_.with_constants(self._scoring().decode(latents, labels, model.decode))
+
+    # ---- sampling
+
+    @in_torch_state()
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        y: ArrayLike | None = None,
+        temperature: float = 1.0,
+        random_state: Any = None,
+    ) -> NDArray[Any]:
+        """Draw new rows, in the layout and dtype of the training data.
+
+        Parameters
+        ----------
+        n_samples : int, default 1
+        y : (n_samples,) class labels, optional
+            Of a conditional density; without, labels are drawn with their training frequencies.
+        temperature : float, default 1.0
+            Factor of the standard deviation of the noise that samples are made from.
+        random_state : int, RandomState or None
+
+        Returns
+        -------
+        X : as in training: (n, D), (n, H, W), (n, H, W, C), or a torch tensor (n, C, H, W)
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples must be a whole number >= 1, got {n_samples!r}.")
+        _inputs.check_temperature(temperature)
+        seed, n = draw_seed(random_state), int(n_samples)
+        labels, generator = self._drawn_labels(y, n, seed), Generator().manual_seed(seed)
+        self.model_.shows_progress = bool(self.verbose)
+        parts = []
+        for start in range(0, n, DRAWN_AT_ONCE):
+            part = slice(start, min(start + DRAWN_AT_ONCE, n))
+            context = self.spec_.to_context(None if labels is None else labels[part], self.device_)
+            images = self.model_.sample(part.stop - start, context, temperature, generator)
+            parts.append(self.spec_.to_rows(images))
+        return self.spec_.restore(np.concatenate(parts))
+
+    def _drawn_labels(self, y: Any, n_rows: int, seed: int) -> NDArray[np.int64] | None:
+        """Class indices to draw from: those of y, else drawn with their training frequencies."""
+        if self.spec_.class_log_prior is None or y is not None:
+            return read_labels(self.spec_, y, n_rows, type(self).__name__)
+        prior = np.exp(self.spec_.class_log_prior)
+        return np.random.default_rng(seed).choice(len(prior), n_rows, p=prior / prior.sum())
+
+    # ---- derivatives
+
+    @in_torch_state(gradients=True)
+    def layer_gradient_norms(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float64]:
+        """Norm of the gradient of log p(x) by each layer's parameters: (n, n_layers); names in `layer_names_`."""
+        source, labels = self._read(X, y)
+        parts = []
+        for start, rows in chunks(source):
+            own = None if labels is None else labels[start : start + len(rows)]
+            parts.append(_derivatives.layer_gradient_norms(self._scoring(), rows.astype(np.float64), own))
+        return np.concatenate(parts)
+
+    @property
+    def layer_names_(self) -> list[str]:
+        """Names of the layers of `layer_gradient_norms`: the modules that hold parameters, in order."""
+        check_is_fitted(self)
+        return _derivatives.layer_names(self.model_)
+
+    @in_torch_state(gradients=True)
+    def curvature(self, x0: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float64]:
+        """Diagonal of the Hessian of log p at one row x0: (D,), nats per squared unit of x; at the bins' centres."""
+        check_is_fitted(self)
+        row, labels = read_one(self, self.spec_, x0), read_labels(self.spec_, y, 1, type(self).__name__)
+        diagonal = np.zeros(self.n_features_in_)  # constant columns are not modelled
+        diagonal[self.spec_.modelled] = _derivatives.curvature(self._scoring(), row, labels)
+        return diagonal
+
+    @in_torch_state(gradients=True)
+    def directional_derivatives(
+        self, x0: ArrayLike, directions: ArrayLike, y: ArrayLike | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """First and second directional derivatives of log p at x0, along each row of `directions`.
+
+        Parameters
+        ----------
+        x0 : one row, (D,) or (1, D), or one image
+        directions : (n, D) array, in units of x
+        y : one class label, of a conditional density; without, derivatives of the sum over classes
+
+        Returns
+        -------
+        first, second : (n,) arrays, nats; of log p(x0 + t direction) by t at t = 0
+        """
+        check_is_fitted(self)
+        row, labels = read_one(self, self.spec_, x0), read_labels(self.spec_, y, 1, type(self).__name__)
+        along = read_directions(self.spec_, directions)
+        return _derivatives.directional_derivatives(self._scoring(), row, along, labels)
+
+    # ---- what was learned about the data
+
+    def _learned(self, name: str) -> NDArray[Any]:
+        if name not in self.spec_.learned:
+            raise AttributeError(f"{type(self).__name__} learned no {name} from these data.")
+        return self.spec_.learned[name]
+
+    @property
+    def image_shape_(self) -> tuple[int, int, int] | None:
+        """(H, W, C) of the images given to `fit`; None for tables."""
+        return self.spec_.image_shape
+
+    @property
+    def n_bins_(self) -> int | None:
+        """How many whole values a feature takes; None: real values."""
+        return self.spec_.n_bins
+
+    @property
+    def constant_features_(self) -> NDArray[np.intp]:
+        """Indices of a table's columns that are constant and not modelled."""
+        return self.spec_.constant_features
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """Sorted class labels of a conditional density: (K,)."""
+        if self.spec_.classes is None:
+            raise AttributeError(f"{type(self).__name__} was fitted with conditional=False and has no classes_.")
+        return self.spec_.classes
+
+    @property
+    def class_log_prior_(self) -> NDArray[np.float64]:
+        """Log of the classes' frequencies in the data given to `fit`: (K,)."""
+        if self.spec_.class_log_prior is None:
+            raise AttributeError(f"{type(self).__name__} was fitted with conditional=False and has no classes_.")
+        return self.spec_.class_log_prior
+
+    @property
+    def score_is_bound_(self) -> bool:
+        """Whether scores are lower bounds of the log-probability rather than exact."""
+        check_is_fitted(self)
+        return self.model_.is_bound
+
+    # ---- scikit-learn, pickling and saving
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "model_" in self.__dict__
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "density_estimator"
+        tags.target_tags.required = self.conditional
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Parameters, fitted attributes and weights as arrays: no torch object goes into a pickle or a file."""
+        state = dict(super().__getstate__())
+        if "model_" in state:
+            weights = state.pop("model_").state_dict()
+            state["weights_"] = {name: value.cpu().numpy().copy() for name, value in weights.items()}
+            state["spec_"] = self.spec_.to_dict()
+        return state
+
+    @in_torch_state()
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "weights_" in state and "spec_" not in state:
+            from flowdetect.density._format1 import upgraded
+
+            state = upgraded(state, self._model_param_names())
+        weights = state.get("weights_")
+        super().__setstate__({name: value for name, value in state.items() if name != "weights_"})
+        if weights is not None:
+            self.spec_ = DataSpec.from_dict(state["spec_"])
+            try:
+                self.device_ = resolve_device(self.device)
+            except ValueError:  # it was fitted where there is such a device
+                self.device_ = resolve_device("auto")
+            fitted = type(self)(**self._fitted_params)
+            model = fitted._build(self.spec_).to(torch.float32)
+            model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+            self.model_ = model.to(self.device_).eval()
+
+    @classmethod
+    def _model_param_names(cls) -> set[str]:
+        """Names of the parameters that a model is built with: all but those that every density has."""
+        shared = {entry.name for entry in fields(DensityParameters)}
+        return {entry.name for entry in fields(cls) if entry.init} - shared
+
+    def save(self, path: Any) -> None:
+        """Write the estimator to a file that `flowdetect.load` reads: safetensors with a JSON header, atomically.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written; an older file of that name is then left as it was.
+        """
+        _persistence.save(self, path)

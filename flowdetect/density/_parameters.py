@@ -1,0 +1,98 @@
+"""The parameters that all densities share, each with its meaning and its range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, StrOptions
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DensityParameters(BaseEstimator):
+    """The parameters of data and training.
+
+    Parameters
+    ----------
+    image_shape : (H, W) or (H, W, C), default None
+        None: rows are vectors, unless X has images' axes: numpy (n, H, W) or (n, H, W, C), torch (n, C, H, W). A 2-D X
+        is never guessed to be square.
+    n_bins : "auto", int or None, default "auto"
+        How many integer values a feature takes; None: real-valued data, a true density. "auto": 256 for images of whole
+        numbers 0..255, else None.
+    conditional : bool, default False
+        True: y holds class labels, and the density is of x given y. False: y is ignored.
+    max_epochs : "auto" or int, default "auto"
+        Passes over the training rows; "auto": as many as make about 4,000 steps, 500 at most.
+    batch_size : int or "auto", default 64
+        Rows per step; "auto": 64 images, or 256 rows of a table.
+    learning_rate : float, default 1e-3
+        The highest learning rate of Adam's schedule: linear warm-up, then a cosine down to 0 at max_epochs.
+    weight_decay : float, default 0.0
+        Decoupled weight decay (AdamW).
+    early_stopping : bool, default True
+        Hold rows out, stop when their bits/dim has not improved by `tol` for `n_iter_no_change` epochs, and keep the
+        best weights. Fewer than 20 rows are all trained on.
+    validation_fraction : float in (0, 1), default 0.05
+        Share of the rows held out for early stopping.
+    n_iter_no_change : int, default 10
+        Epochs without improvement that end training.
+    tol : float, default 1e-4
+        The least improvement that counts, in bits/dim.
+    warm_start : bool, default False
+        True: `fit` goes on from the present weights, and keeps what was learned of the data's location and scale.
+        Classes, columns, bins or a model's parameters that differ are refused.
+    verbose : int, default 0
+        0 is silent; 1 shows a bar with bits/dim and the time left.
+    random_state : int, RandomState or None, default None
+        Initial weights, order of the rows, noise of training and of scoring.
+    device : str, default "auto"
+        "auto": CUDA, then MPS, then CPU; or a torch device's name. Resolved into `device_`.
+    precision : "auto", "float32" or "bfloat16", default "auto"
+        In which type the networks inside a model run while training; "auto": bfloat16 where the device computes it
+        natively. Scores are always computed in float32 and inverses in float64.
+    n_devices : int, default 1
+        Devices to train on; more than one: distributed data parallel.
+    checkpoint : path or None, default None
+        A file written after every epoch and every minute. Fitting again with the same class, parameters, data and
+        versions goes on from there; a finished training is restored. Only max_epochs, verbose and device may differ.
+    """
+
+    image_shape: tuple[int, ...] | None = None
+    n_bins: int | str | None = "auto"
+    conditional: bool = False
+    max_epochs: int | str = "auto"
+    batch_size: int | str = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    early_stopping: bool = True
+    validation_fraction: float = 0.05
+    n_iter_no_change: int = 10
+    tol: float = 1e-4
+    warm_start: bool = False
+    verbose: int = 0
+    random_state: Any = None
+    device: str = "auto"
+    precision: str = "auto"
+    n_devices: int = 1
+    checkpoint: Any = None
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "conditional": ["boolean"],
+        "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+        "device": [str],
+        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        "n_devices": [Interval(Integral, 1, None, closed="left")],
+    }

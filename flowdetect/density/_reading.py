@@ -1,0 +1,120 @@
+"""From what a user passes to rows and labels: layouts, scikit-learn's checks, and the rows held out from training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+
+from flowdetect._images import Layout, check_in_reach, find_layout, to_rows
+from flowdetect.density import _inputs
+from flowdetect.density._checkpoint import Checkpoint
+from flowdetect.density.source import ArraySource, RowSource, Subset, open_source
+from flowdetect.density.spec import DataSpec
+from flowdetect.density.streams import SPLIT, stream
+
+MIN_ROWS_TO_HOLD_OUT = 20
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows of one fit: those trained on, those held out, and how it was begun.
+
+    Attributes
+    ----------
+    training, held_out : RowSource
+        Nothing is learned from the rows held out; None: there are none.
+    labels, held_out_labels : (n,) indices of classes, or None
+    seed : int
+    device : str
+    checkpoints : dict of Checkpoint
+        By the stage of training; empty where none are written.
+    goes_on : bool
+        Whether training goes on from the present weights.
+    """
+
+    training: RowSource
+    held_out: RowSource | None
+    labels: NDArray[np.int64] | None
+    held_out_labels: NDArray[np.int64] | None
+    seed: int
+    device: str
+    checkpoints: dict[str, Checkpoint]
+    goes_on: bool
+
+
+def read_rows(estimator: BaseEstimator, X: Any, image_shape: Any, *, reset: bool) -> tuple[RowSource, Layout]:
+    """Open what a user passed as X, and let scikit-learn check and remember its columns."""
+    head, source, layout = open_source(X, image_shape)
+    rows = validate_data(
+        estimator, head, dtype="numeric", reset=reset, ensure_min_samples=2 if reset else 1, ensure_all_finite=False
+    )
+    if source is None:
+        if layout.image_shape is not None:
+            find_layout(rows, layout.image_shape)  # a list or frame shows its width only now
+        source = ArraySource(rows)
+    return source, layout
+
+
+def read_labels(spec: DataSpec, y: Any, n_rows: int, name: str) -> NDArray[np.int64] | None:
+    """Turn class labels into indices of the classes seen in fit; None where there are no labels or no classes."""
+    if y is None or spec.classes is None:
+        return None
+    return _inputs.encode_labels(y, n_rows, name, spec.classes)[1]
+
+
+def read_one(estimator: BaseEstimator, spec: DataSpec, x0: Any) -> NDArray[np.float64]:
+    """Read one row, (D,) or (1, D), or one image: its modelled values (D,)."""
+    one = np.ndim(x0) == 1 or (spec.image_shape or ())[: np.ndim(x0)] == np.shape(x0)
+    source, _ = read_rows(estimator, np.asarray(x0)[None] if one else x0, spec.image_shape, reset=False)
+    if len(source) != 1:
+        raise ValueError(f"{_name(estimator)} takes derivatives at one row, got {len(source)}; call it once a row.")
+    rows = np.asarray(source.rows(np.arange(1)), dtype=np.float64)
+    _inputs.check_finite(rows, _name(estimator))
+    if spec.n_bins is not None:
+        check_in_reach(rows, spec.n_bins)
+    row: NDArray[np.float64] = spec.modelled_rows(rows)[0]
+    return row
+
+
+def read_directions(spec: DataSpec, directions: Any) -> NDArray[np.float64]:
+    """Read directions (n, D) in units of x: their modelled columns."""
+    rows = np.asarray(to_rows(directions, spec.image_shape)[0], dtype=np.float64)
+    found: NDArray[np.float64] = spec.modelled_rows(rows)
+    return found
+
+
+def split_rows(
+    source: RowSource,
+    labels: NDArray[np.int64] | None,
+    fraction: float,
+    seed: int,
+    device: str,
+    checkpoints: dict[str, Checkpoint],
+    goes_on: bool,
+) -> TrainingRows:
+    """Hold a fraction of the rows out, at least one and none of fewer than 20, drawn with the seed."""
+    n_rows = len(source)
+    order = np.random.default_rng(stream(seed, SPLIT)).permutation(n_rows)
+    n_held_out = 0
+    if fraction and n_rows >= MIN_ROWS_TO_HOLD_OUT:
+        n_held_out = min(max(1, round(fraction * n_rows)), n_rows - 2)
+    held_out, kept = np.sort(order[:n_held_out]), np.sort(order[n_held_out:])
+    return TrainingRows(
+        training=Subset(source, kept),
+        held_out=Subset(source, held_out) if n_held_out else None,
+        labels=None if labels is None else labels[kept],
+        held_out_labels=None if labels is None else labels[held_out],
+        seed=seed,
+        device=device,
+        checkpoints=checkpoints,
+        goes_on=goes_on,
+    )
+
+
+def _name(estimator: BaseEstimator) -> str:
+    return type(estimator).__name__

@@ -1,0 +1,256 @@
+"""Scores of rows, chunk by chunk: noise keyed by row, draws, and the mixture over classes. It knows no estimator.
+
+Every chunk has one fixed length, the last one padded, so that a row is computed by the same kernels on the same shapes
+whatever stands beside it; memory depends on the chunk, not on the number of rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flowdetect._images import check_in_reach, keyed_uniform
+from flowdetect.density import _inputs
+from flowdetect.density._memory import freed_memory_kept
+from flowdetect.density.model import DensityModel
+from flowdetect.density.source import RowSource
+from flowdetect.density.spec import DataSpec
+
+# rows scored at once: a multiple of the first number, and at most the second
+CHUNK, MAX_CHUNK = 16, 1024
+Floats = NDArray[np.float64]
+
+
+def chunk_length(n_values: int, chunk_values: int) -> int:
+    """Give how many rows are scored at once: about as many as have `chunk_values` values in all."""
+    return CHUNK * max(1, min(MAX_CHUNK, chunk_values // n_values) // CHUNK)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows, padded to the chunk's length.
+
+    Attributes
+    ----------
+    rows : (length, n_features) float64
+    labels : (length,) indices of classes, or None
+    noises : list of (length, n_noise) tensors or None, one a draw
+    n_rows : int
+        How many rows are no padding.
+    """
+
+    rows: Floats
+    labels: NDArray[np.int64] | None
+    noises: list[Tensor | None]
+    n_rows: int
+
+    def numpy(self, output: Tensor) -> Floats:
+        """Give the output of the rows that are no padding, in float64."""
+        found: Floats = output[: self.n_rows].double().cpu().numpy()
+        return found
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How the rows of one fitted density are scored.
+
+    Attributes
+    ----------
+    model : DensityModel
+    spec : DataSpec
+    device : str
+    noise_seed : int
+    n_draws : int
+        More than one gives the importance-weighted bound, the log of the draws' mean probability.
+    length : int
+        Rows of a chunk.
+    name : str
+        Of the density, for messages.
+    """
+
+    model: DensityModel
+    spec: DataSpec
+    device: str
+    noise_seed: int
+    n_draws: int
+    length: int
+    name: str
+
+    # ---- what is asked
+
+    def log_prob(self, source: RowSource, labels: NDArray[np.int64] | None = None, dequantize: bool = True) -> Floats:
+        """log p(x), of a conditional density log p(x | label), or without labels the mixture: (n,) nats."""
+
+        def one(chunk: Chunk) -> dict[str, Floats]:
+            draws = self._mixtures(chunk) if self._is_mixture(chunk) else self._log_probs(chunk)
+            return {"score": log_mean_exp(draws) + self.spec.log_units.sum()}
+
+        return self._each(source, labels, dequantize, one)["score"]
+
+    def terms(self, source: RowSource, labels: NDArray[np.int64] | None = None) -> dict[str, Floats]:
+        """Give the model's terms, in float64; of a conditional density without labels those of the likeliest class.
+
+        Then `log_class` is what is left of the score, so that all still sum to it.
+        """
+
+        def one(chunk: Chunk) -> dict[str, Floats]:
+            mixture = log_mean_exp(self._mixtures(chunk)) if self._is_mixture(chunk) else None
+            terms = self._terms(chunk, self._likeliest(chunk))
+            if mixture is not None:
+                terms["log_class"] = mixture + self.spec.log_units.sum() - self._sum(terms)
+            return terms
+
+        return self._each(source, labels, True, one)
+
+    def encode(
+        self, source: RowSource, labels: NDArray[np.int64] | None, function: Callable[[Tensor, Tensor | None], Tensor]
+    ) -> Floats:
+        """Apply an encoder in float64 to x and context, those of the likeliest class where no labels are given."""
+
+        def one(chunk: Chunk) -> dict[str, Floats]:
+            x = self.spec.to_tensor(chunk.rows, self.device, torch.float64)
+            context = self.spec.to_context(self._likeliest(chunk), self.device)
+            return {"z": chunk.numpy(function(x, context))}
+
+        return self._each(source, labels, False, one)["z"]
+
+    def decode(
+        self, latents: Floats, labels: NDArray[np.int64] | None, function: Callable[[Tensor, Tensor | None], Tensor]
+    ) -> Floats:
+        """Apply a decoder in float64 to latents (n, d) and context; rows (n, D) in the data's units."""
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(latents), self.length):
+                z = latents[start : start + self.length]
+                own = None if labels is None else self._padded(labels[start : start + self.length])
+                context = self.spec.to_context(own, self.device)
+                x = function(torch.from_numpy(self._padded(z)).to(self.device), context)
+                parts.append(self.spec.to_rows(x)[: len(z)])
+        return np.concatenate(parts)
+
+    # ---- one chunk
+
+    def _is_mixture(self, chunk: Chunk) -> bool:
+        return self.spec.is_conditional and chunk.labels is None
+
+    def _log_probs(self, chunk: Chunk) -> Floats:
+        """log p(x) or log p(x | label) of each draw: (n_draws, n)."""
+        x, context = self.spec.to_tensor(chunk.rows, self.device), self.spec.to_context(chunk.labels, self.device)
+        return np.stack([chunk.numpy(self.model.log_prob(x, context, noise)) for noise in chunk.noises])
+
+    def _joint(self, chunk: Chunk) -> Floats:
+        """log p(x | k) + log p(k) of each draw: (n_draws, n, K); one noise for all classes."""
+        x, contexts = self.spec.to_tensor(chunk.rows, self.device), self.spec.every_context(self.device)
+        draws = [chunk.numpy(self.model.log_prob_by_context(x, contexts, noise)) for noise in chunk.noises]
+        assert self.spec.class_log_prior is not None
+        return np.stack(draws) + self.spec.class_log_prior
+
+    def _mixtures(self, chunk: Chunk) -> Floats:
+        """log sum_k p(x | k) p(k) of each draw: (n_draws, n)."""
+        mixtures: Floats = np.logaddexp.reduce(self._joint(chunk), axis=2)
+        return mixtures
+
+    def _likeliest(self, chunk: Chunk) -> NDArray[np.int64] | None:
+        """Labels of a padded chunk: those given, else each row's likeliest class."""
+        if not self._is_mixture(chunk):
+            return chunk.labels
+        return self._padded(log_mean_exp(self._joint(chunk)).argmax(1))
+
+    def _terms(self, chunk: Chunk, labels: NDArray[np.int64] | None) -> dict[str, Floats]:
+        x, context = self.spec.to_tensor(chunk.rows, self.device), self.spec.to_context(labels, self.device)
+        draws = []
+        for noise in chunk.noises:
+            found = self.model.terms(x, context, noise)
+            draws.append({name: self._in_row_order(chunk.numpy(term)) for name, term in found.items()})
+        terms = draws[0] if len(draws) == 1 else self._weighted(draws)
+        return {**terms, self.model.summands[0]: self._in_units(terms[self.model.summands[0]])}
+
+    def _sum(self, terms: dict[str, Floats]) -> Floats:
+        totals = [terms[name].reshape(len(terms[name]), -1).sum(1) for name in self.model.summands]
+        return np.sum(totals, axis=0)
+
+    def _weighted(self, draws: list[dict[str, Floats]]) -> dict[str, Floats]:
+        """Join the terms of several draws: means weighted by the draws' probabilities.
+
+        The log of the mean probability exceeds the weighted mean of the logs by the weights' entropy less log n_draws;
+        that is added to the first summand, so that the terms still sum to the score.
+        """
+        log_p = np.stack([self._sum(draw) for draw in draws])
+        log_weights = log_p - np.logaddexp.reduce(log_p, axis=0)
+        weights = np.exp(log_weights)
+        joined = {}
+        for name in draws[0]:
+            values = np.stack([draw[name] for draw in draws])
+            joined[name] = (weights.reshape(*weights.shape, *[1] * (values.ndim - 2)) * values).sum(0)
+        rest = -(weights * log_weights).sum(0) - math.log(len(draws))
+        _add_to_first(joined[self.model.summands[0]], rest)
+        return joined
+
+    def _in_row_order(self, term: Floats) -> Floats:
+        """(n, C, H, W) -> (n, D) as rows have it; all else stays."""
+        return term.transpose(0, 2, 3, 1).reshape(len(term), -1) if term.ndim == 4 else term
+
+    def _in_units(self, term: Floats) -> Floats:
+        """Add the change of units: to each value's own part, or as a whole."""
+        units = self.spec.log_units
+        if not units.any():
+            return term
+        if term.ndim == 2 and self.model.terms_by_value:
+            return term + units
+        term = term.copy()
+        _add_to_first(term, np.full(len(term), units.sum()))
+        return term
+
+    # ---- chunks
+
+    def _each(
+        self,
+        source: RowSource,
+        labels: NDArray[np.int64] | None,
+        dequantize: bool,
+        function: Callable[[Chunk], dict[str, Floats]],
+    ) -> dict[str, Floats]:
+        with torch.no_grad(), freed_memory_kept() if len(source) > self.length else nullcontext():
+            parts = [function(chunk) for chunk in self._chunks(source, labels, dequantize)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _chunks(self, source: RowSource, labels: NDArray[np.int64] | None, dequantize: bool) -> Iterator[Chunk]:
+        for start in range(0, len(source), self.length):
+            index = np.arange(start, min(start + self.length, len(source)))
+            rows = np.asarray(source.rows(index), dtype=np.float64)
+            _inputs.check_finite(rows, self.name, start)
+            if self.spec.n_bins is not None:
+                check_in_reach(rows, self.spec.n_bins, start)
+            own = None if labels is None else self._padded(labels[index])
+            noises: list[Tensor | None] = self._noises(rows) if dequantize and self.model.n_noise else [None]
+            yield Chunk(self._padded(rows), own, noises, len(index))
+
+    def _noises(self, rows: Floats) -> list[Tensor | None]:
+        keyed = keyed_uniform(self.spec.modelled_rows(rows), self.noise_seed, self.n_draws, self.model.n_noise)
+        return [torch.from_numpy(self._padded(u)).to(self.device) for u in keyed]
+
+    def _padded(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Repeat the last row up to the chunk's length."""
+        missing = self.length - len(values)
+        return values if not missing else np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
+
+
+def log_mean_exp(draws: Floats) -> Floats:
+    """Log of the mean of exp over the first axis; one draw stays as it is, bit for bit."""
+    if len(draws) == 1:
+        return draws[0]
+    mean: Floats = np.logaddexp.reduce(draws, axis=0) - math.log(len(draws))
+    return mean
+
+
+def _add_to_first(term: Floats, values: Floats) -> None:
+    """Add one value a row to the first column of a term (n, ...)."""
+    term.reshape(len(term), -1)[:, 0] += values

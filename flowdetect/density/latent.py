@@ -1,0 +1,155 @@
+"""Latent-variable models: an encoder, a decoder and a standard normal prior; what VAE and PixelVAE share.
+
+Both bound log p(x), which no formula gives, from below by importance sampling with the encoder's q(z | x).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Generator, Tensor, nn
+
+from flowdetect.bijections.base import soft_bound, sum_except_batch
+from flowdetect.density.model import DensityModel
+from flowdetect.nets.autoencoder import standard_normal_quantile
+
+MAX_LOG_SCALE = 7.0  # of q(z | x), both ways
+
+
+class Likelihood(Protocol):
+    """What turns a decoder's features into the distribution of x given z."""
+
+    n_uniforms: int
+
+    def log_prob(self, h: Tensor, y: Tensor) -> Tensor:
+        """log p(y | h) of features (n, F, H, W) and values (n, C, H, W): (n, C, H, W), nats."""
+
+    def draw(self, h: Tensor, u: Tensor, temperature: float) -> Tensor:
+        """Values y (n, C, H, W) at uniform draws u (n, n_uniforms, H, W)."""
+
+    def mean(self, h: Tensor) -> Tensor:
+        """Mean of y given the features: (n, C, H, W)."""
+
+
+class LatentModel(DensityModel):
+    """log p(x | z) + log p(z) - log q(z | x) at z drawn from q, a lower bound of log p(x) in expectation.
+
+    The prior p(z) is standard normal and q(z | x) is normal with independent dimensions, whose log-scales lie within
+    (-7, 7). In training mode log_prob weighs the divergence of q from the prior, computed by its formula, by beta,
+    which rises from 0 to 1 over a first share of the training (Bowman et al. 2016, "Generating Sentences from a
+    Continuous Space", section 3.1).
+
+    Parameters
+    ----------
+    event_shape : (C, H, W)
+    encoder : module, (y (n, C, H, W), context) -> (n, 2 * latent_dim), mean and log-scale of q(z | x)
+    decoder : module, (z (n, latent_dim), context) -> features (n, F, H, W)
+    likelihood : Likelihood
+    latent_dim : int
+    n_bins : int or None
+        In bins, networks and likelihood see y = 2 x / (n_bins - 1) - 1; real values they see as they are.
+    kl_warm_up : float
+        The share of the training over which beta rises; 0: it is 1 throughout.
+    is_table : bool
+        Whether a row (n, D, 1, 1) is laid out as a strip of D pixels, (n, 1, D, 1), for networks and likelihood.
+    """
+
+    is_bound = True
+    summands: ClassVar[tuple[str, ...]] = ("log_px_given_z", "minus_kl")
+
+    def __init__(
+        self,
+        event_shape: tuple[int, int, int],
+        encoder: nn.Module,
+        decoder: nn.Module,
+        likelihood: Likelihood,
+        latent_dim: int,
+        n_bins: int | None = None,
+        kl_warm_up: float = 0.0,
+        is_table: bool = False,
+    ) -> None:
+        super().__init__(event_shape)
+        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
+        self.n_noise = self.latent_dim = latent_dim
+        self.n_bins, self.kl_warm_up, self.is_table = n_bins, kl_warm_up, is_table
+        self.beta = 1.0
+
+    def begin_step(self, seed: int, progress: float) -> None:
+        self.beta = min(1.0, progress / self.kl_warm_up) if self.kl_warm_up else 1.0
+
+    # ---- the bound
+
+    def posterior(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log-scale of q(z | x): two (n, latent_dim)."""
+        mean, h = self.encoder(self._to_net(x), context).chunk(2, 1)
+        return mean, soft_bound(h, MAX_LOG_SCALE)
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        mean, log_s = self.posterior(x, context)
+        if self.training:
+            z = self._draw(mean, log_s, noise)[0]
+            kl = 0.5 * (mean.square() + (2 * log_s).exp() - 1) - log_s
+            return self._log_px(x, z, context) - self.beta * kl.sum(1)
+        return self._bound(x, mean, log_s, context, noise).sum(0)
+
+    def log_prob_draws(self, x: Tensor, context: Tensor | None, noises: Tensor) -> Tensor:
+        """`log_prob` at each of K draws (K, n, n_noise), encoding x once: (K, n) nats."""
+        mean, log_s = self.posterior(x, context)
+        return torch.stack([self._bound(x, mean, log_s, context, noise).sum(0) for noise in noises])
+
+    def terms(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> dict[str, Tensor]:
+        """log_px_given_z and minus_kl = log p(z) - log q(z | x), (n,) each."""
+        mean, log_s = self.posterior(x, context)
+        return dict(zip(self.summands, self._bound(x, mean, log_s, context, noise), strict=True))
+
+    def _bound(self, x: Tensor, mean: Tensor, log_s: Tensor, context: Tensor | None, noise: Tensor | None) -> Tensor:
+        """log p(x | z) and log p(z) - log q(z | x): (2, n)."""
+        z, epsilon = self._draw(mean, log_s, noise)
+        minus_kl = log_s + 0.5 * (epsilon.square() - z.square())  # both normal constants cancel
+        return torch.stack([self._log_px(x, z, context), minus_kl.sum(1)])
+
+    @staticmethod
+    def _draw(mean: Tensor, log_s: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """z and the standard normal values that it is made from; without noise z is the mean."""
+        if noise is None:
+            return mean, torch.zeros_like(mean)
+        epsilon = standard_normal_quantile(noise.to(mean.dtype))
+        return mean + log_s.exp() * epsilon, epsilon
+
+    def _log_px(self, x: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
+        return sum_except_batch(self.likelihood.log_prob(self.decoder(z, context), self._to_net(x)))
+
+    # ---- latents and samples
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Mean of q(z | x): (n, C, H, W) -> (n, latent_dim)."""
+        return self.posterior(x, context)[0]
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Mean of p(x | z): (n, latent_dim) -> (n, C, H, W), in bins between the values."""
+        return self._from_net(self.likelihood.mean(self.decoder(z, context)))
+
+    def sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """As of the base; the temperature multiplies z and applies to the likelihood's noise too."""
+        like = next(self.parameters())
+        z = torch.randn(n, self.latent_dim, generator=generator, dtype=torch.float32).to(like)
+        h = self.decoder(temperature * z, context)
+        u = torch.rand(n, self.likelihood.n_uniforms, *h.shape[2:], generator=generator, dtype=torch.float32)
+        x = self._from_net(self.likelihood.draw(h, u.to(like), temperature))
+        return x if self.n_bins is None else x.round()
+
+    def _to_net(self, x: Tensor) -> Tensor:
+        """Values as networks and likelihood see them."""
+        y = x if self.n_bins is None else x * (2 / (self.n_bins - 1)) - 1
+        return y.transpose(1, 2) if self.is_table else y
+
+    def _from_net(self, y: Tensor) -> Tensor:
+        x = y if self.n_bins is None else (y + 1) * ((self.n_bins - 1) / 2)
+        return x.transpose(1, 2) if self.is_table else x

@@ -1,0 +1,110 @@
+"""MAF: autoregressive transforms one after the other, each computed by a masked network in one pass.
+
+Papamakarios et al., "Masked Autoregressive Flow for Density Estimation" (2017), https://arxiv.org/abs/1705.07057
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any, ClassVar
+
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from flowdetect.bijections import Autoregressive, Chain, MultiScale
+from flowdetect.density.flow import FlowDensity, FlowModel
+from flowdetect.density.spec import DataSpec
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class MAFDensity(FlowDensity):
+    r"""Density by a masked autoregressive flow: each feature is mapped by what a network computes of those before it.
+
+    .. math:: \log p(x) = \log N(z; 0, 1) + \log|\det dz/dx|, \quad z = f(x)
+
+    with f a sequence of transforms, z_i = f_k(x_i; x_1 .. x_{i-1}) each. A score takes one pass; a sample takes a few
+    passes, by fixed-point iteration for all features in parallel. Scores are exact for real values; for data in bins
+    they are lower bounds of the discrete data's log-probability, by uniform dequantisation. Made for tables; small
+    images are taken as rows of their pixels.
+
+    Parameters
+    ----------
+    n_transforms : int, default 5
+    hidden_features : tuple of int, default (64, 64)
+        Widths of each transform's hidden layers; at least one unit less than there are features is taken.
+    univariate : "affine" or "spline", default "spline"
+        What maps a feature. "affine": z_i = (x_i + t) s, s in (0.05, 20.1), as in the paper. "spline":
+        rational-quadratic splines of 8 bins (Durkan et al. 2019, the autoregressive neural spline flow), which fit more
+        at about 1.5 times the time.
+    order : "reverse" or "random", default "reverse"
+        Of the features: reversed from transform to transform, or drawn for each.
+    n_draws : int, default 1
+        Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
+    preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
+        The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
+    batch_size : "auto" or int, default "auto"
+
+    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, learning_rate,
+    weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
+    precision, n_devices, checkpoint.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+    image_shape_ : (H, W, C) or None
+    n_bins_ : int or None
+    value_counts_ : (C, n_bins) array, how often the training rows take each value; where they are gaussianized
+    knots_ : (2, D, K) array, where the lines of each column of a table meet, before and after; likewise
+    classes_, class_log_prior_ : (K,) arrays, of a conditional density
+    constant_features_ : indices of the columns that are constant and not modelled
+    latent_slices_ : list of one slice
+    history_ : dict of lists, one value an epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
+    n_iter_ : int, epochs trained
+    score_is_bound_ : bool
+
+    References
+    ----------
+    Masked Autoregressive Flow for Density Estimation (Papamakarios et al.), 2017, https://arxiv.org/abs/1705.07057
+    Neural Spline Flows (Durkan et al.), 2019, https://arxiv.org/abs/1906.04032
+    Accelerating Feedforward Computation via Parallel Nonlinear Equation Solving (Song et al.), 2021,
+    https://arxiv.org/abs/2002.03629
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowdetect import MAFDensity
+    >>> X = np.random.default_rng(0).normal(size=(200, 3))
+    >>> density = MAFDensity(n_transforms=2, hidden_features=(16,), max_epochs=2, random_state=0).fit(X)
+    >>> density.score_samples(X[:3]).shape
+    (3,)
+    >>> density.sample(5, random_state=0).shape
+    (5, 3)
+    """
+
+    n_transforms: int = 5
+    hidden_features: tuple[int, ...] = (64, 64)
+    univariate: str = "spline"
+    order: str = "reverse"
+    batch_size: int | str = "auto"
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **FlowDensity._parameter_constraints,
+        "n_transforms": [Interval(Integral, 1, None, closed="left")],
+        "hidden_features": [tuple, list],
+        "univariate": [StrOptions({"affine", "spline"})],
+        "order": [StrOptions({"reverse", "random"})],
+    }
+
+    def _build(self, spec: DataSpec) -> FlowModel:
+        widths = tuple(self.hidden_features)
+        if not all(isinstance(width, Integral) and not isinstance(width, bool) and width >= 1 for width in widths):
+            raise ValueError(
+                f"MAFDensity: hidden_features must hold whole numbers >= 1, got {self.hidden_features!r}; the usual "
+                f"ones are (64, 64)."
+            )
+        transforms = []
+        for i in range(self.n_transforms):
+            order = "random" if self.order == "random" else "reverse" if i % 2 else "forward"
+            transforms.append(Autoregressive(spec.event_shape, widths, self.univariate, order, spec.n_context))
+        flow = MultiScale([Chain(transforms)], [], [spec.event_shape])
+        return self._flow_model(spec, flow, context_enters="flow")

@@ -1,0 +1,135 @@
+"""Where rows come from: arrays, memory maps and map-style datasets, read in parts and never copied whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowdetect._images import Layout, find_layout, flatten_images, is_torch_tensor
+
+ROWS_AT_ONCE_BYTES = 2**23  # of one pass over the data
+
+
+class RowSource(Protocol):
+    """Rows by index: what training, scoring and learning from the data read."""
+
+    def __len__(self) -> int:
+        """Give the number of rows."""
+
+    def rows(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        """Give the rows of some indices: (len(indices), D), images in C order with channels last."""
+
+
+class ArraySource:
+    """Rows of an array, which may be a memory map: (n, D), or images (n, H, W[, C])."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def rows(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        """Read the rows."""
+        part = np.asarray(self.array[_as_slice(indices)])
+        return part if part.ndim == 2 else flatten_images(part)
+
+
+class DatasetSource:
+    """Rows of a map-style dataset: items that are arrays, tensors or images, or tuples that begin with one."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def first(self) -> Any:
+        """Give the first item with an axis for rows before its own: an array or a tensor."""
+        item = _item(self.dataset, 0)
+        return item[None]
+
+    def rows(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        """Read the items one by one."""
+        return np.concatenate([self._row(int(i)) for i in indices])
+
+    def _row(self, i: int) -> NDArray[Any]:
+        values, layout = find_layout(_item(self.dataset, i)[None])
+        row = np.asarray(values) if layout.axes == "rows" else flatten_images(values)
+        return row.reshape(1, -1)
+
+
+class Subset:
+    """Some rows of a source, by their indices."""
+
+    def __init__(self, source: RowSource, indices: NDArray[np.intp]) -> None:
+        self.source, self.indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def rows(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        """Read the rows."""
+        return self.source.rows(self.indices[indices])
+
+
+def is_dataset(X: Any) -> bool:
+    """Whether X is a map-style dataset: it has a length and items, and is no array, frame, list, text or mapping."""
+    if isinstance(X, list | tuple | str | bytes | dict | np.ndarray) or not hasattr(type(X), "__getitem__"):
+        return False
+    return hasattr(type(X), "__len__") and not any(hasattr(X, name) for name in ("shape", "columns", "__array__"))
+
+
+def open_source(X: Any, image_shape: Any) -> tuple[Any, RowSource | None, Layout]:
+    """Tell the layout of the user's data and open a source of its rows.
+
+    Returns
+    -------
+    head : what scikit-learn validates: X itself where it has two axes, else its first two rows (k, D)
+    source : RowSource, or None where X must first be validated (lists, frames, tables)
+    layout : Layout
+    """
+    if is_dataset(X):
+        source = DatasetSource(X)
+        if not len(source):
+            return np.empty((0, 1)), source, Layout(None)
+        _, layout = find_layout(source.first(), image_shape)
+        return source.rows(np.arange(min(2, len(source)))), source, layout
+    values, layout = find_layout(X, image_shape)
+    if layout.axes == "rows":
+        return values, None, layout
+    return flatten_images(values[:2]), ArraySource(values), layout
+
+
+def chunks(source: RowSource, length: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Read all rows in order, `length` at a time: the first index and the rows of each part.
+
+    None: as many as make some 8 MiB.
+    """
+    if length is None:
+        width = source.rows(np.arange(min(1, len(source)))).nbytes
+        length = max(1, ROWS_AT_ONCE_BYTES // max(1, width))
+    for start in range(0, len(source), length):
+        yield start, source.rows(np.arange(start, min(start + length, len(source))))
+
+
+def sample_rows(source: RowSource, most: int) -> NDArray[Any]:
+    """Read every k-th row, so that at most about `most` are read."""
+    return source.rows(np.arange(0, len(source), max(1, len(source) // most)))
+
+
+def _as_slice(indices: NDArray[np.intp]) -> Any:
+    """Give consecutive indices as a slice, which reads a view rather than a copy."""
+    if len(indices) and indices[-1] - indices[0] == len(indices) - 1 and bool((np.diff(indices) == 1).all()):
+        return slice(int(indices[0]), int(indices[-1]) + 1)
+    return indices
+
+
+def _item(dataset: Any, i: int) -> Any:
+    """Give the data of one item, without its label."""
+    item = dataset[i]
+    item = item[0] if isinstance(item, tuple | list) else item
+    return item if is_torch_tensor(item) else np.asarray(item)

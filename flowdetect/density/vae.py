@@ -1,0 +1,213 @@
+"""VAE: an encoder and a decoder, trained together on a lower bound of the likelihood.
+
+Kingma & Welling, "Auto-Encoding Variational Bayes" (2014), https://arxiv.org/abs/1312.6114
+Burda et al., "Importance Weighted Autoencoders" (2016), https://arxiv.org/abs/1509.00519
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Bunch
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from flowdetect.density._devices import in_torch_state
+from flowdetect.density.base import BaseDensity
+from flowdetect.density.latent import LatentModel, Likelihood
+from flowdetect.density.spec import DataSpec
+from flowdetect.nets.autoencoder import (
+    DecodedCategorical,
+    DecodedMixture,
+    GaussianHead,
+    ImageDecoder,
+    ImageEncoder,
+    VectorNet,
+)
+
+IMAGE_LATENTS, MOST_TABLE_LATENTS = 64, 16
+TABLE_WIDTH = 4  # of perceptrons, times hidden_channels
+FEATURES_OF_A_COLUMN = 16
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class VAEDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity):
+    r"""Density by a variational autoencoder: a decoder of standard normal latents, and an encoder that finds them.
+
+    .. math:: \log p(x) \ge \log \frac{1}{K} \sum_{k=1}^K \frac{p(x \mid z_k) \, p(z_k)}{q(z_k \mid x)},
+        \quad z_k \sim q(z \mid x)
+
+    in expectation, where K is `n_draws`; with K = 1 it is the evidence lower bound
+    :math:`E_q \log p(x \mid z) - KL(q(z \mid x) \,\|\, p(z))`, which training maximises. The prior p(z) is standard
+    normal and q(z | x) normal with independent dimensions. Given z, pixels are independent of each other. Networks are
+    convolutional for images and perceptrons for tables.
+
+    Parameters
+    ----------
+    latent_dim : "auto" or int, default "auto"
+        Size of z. "auto": 64 for images; for tables as many as columns, 16 at most.
+    hidden_channels : int, default 32
+        Width of the networks at full resolution; twice and four times that at coarser ones, and four times that in a
+        table's perceptrons.
+    n_blocks : int, default 1
+        Residual blocks at each resolution.
+    likelihood : "auto", "logistic_mixture", "categorical" or "gaussian", default "auto"
+        p(x | z). "logistic_mixture": of each pixel a mixture of logistic distributions, discretised if the data are in
+        bins; "categorical", in bins only: a probability for each value; "gaussian", for real values only, with a mean
+        and a scale of its own for each value. "auto": "logistic_mixture" in bins, else "gaussian".
+    n_mixtures : int, default 5
+        Components of the logistic mixture.
+    kl_warm_up : float in [0, 1], default 0.3
+        Share of the training over which the weight of the KL divergence rises from 0 to 1, which keeps latents from
+        being ignored at the start. Scores never use that weight.
+    n_draws : int, default 1
+        Draws of z that a score is made of; more give a tighter bound, at as many times the cost.
+    learning_rate : float, default 4e-3
+
+    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, batch_size,
+    weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
+    precision, n_devices, checkpoint.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+    image_shape_ : (H, W, C) or None
+    n_bins_ : int or None
+    classes_, class_log_prior_ : (K,) arrays, of a conditional density
+    constant_features_ : indices of the columns that are constant and not modelled
+    history_ : dict of lists, one value an epoch: bits_per_dim (while the KL warms up, with its weight),
+        validation_bits_per_dim, skipped_steps, seconds
+    n_iter_ : int, epochs trained
+    score_is_bound_ : bool, True
+
+    Notes
+    -----
+    `score_samples` draws z by noise that is keyed by seed and row, so a row has one score. With `dequantize=False` z is
+    the mean of q(z | x) instead: the score is then deterministic, but no bound.
+
+    Pixels drawn independently make grainy samples, and a temperature below 1 in `sample` makes them smoother: it
+    multiplies z and narrows p(x | z). The smoothest pictures are `inverse_transform` of standard normal latents, the
+    mean of p(x | z).
+
+    References
+    ----------
+    Auto-Encoding Variational Bayes (Kingma & Welling), 2014, https://arxiv.org/abs/1312.6114
+    Importance Weighted Autoencoders (Burda et al.), 2016, https://arxiv.org/abs/1509.00519
+
+    Examples
+    --------
+    >>> from flowdetect import VAEDensity, load_images
+    >>> X, _ = load_images("digits")
+    >>> density = VAEDensity(n_bins=17, latent_dim=8, hidden_channels=8, max_epochs=2, random_state=0).fit(X[:200])
+    >>> density.score_samples(X[:3]).shape
+    (3,)
+    >>> Z = density.transform(X[:3])
+    >>> Z.shape
+    (3, 8)
+    >>> density.inverse_transform(Z).shape
+    (3, 64)
+    """
+
+    latent_dim: int | str = "auto"
+    hidden_channels: int = 32
+    n_blocks: int = 1
+    likelihood: str = "auto"
+    n_mixtures: int = 5
+    kl_warm_up: float = 0.3
+    n_draws: int = 1
+    learning_rate: float = 4e-3
+    model_: LatentModel = field(init=False)
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseDensity._parameter_constraints,
+        "latent_dim": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "hidden_channels": [Interval(Integral, 1, None, closed="left")],
+        "n_blocks": [Interval(Integral, 0, None, closed="left")],
+        "likelihood": [StrOptions({"auto", "logistic_mixture", "categorical", "gaussian"})],
+        "n_mixtures": [Interval(Integral, 1, None, closed="left")],
+        "kl_warm_up": [Interval(Real, 0, 1, closed="both")],
+        "n_draws": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def _build(self, spec: DataSpec) -> LatentModel:
+        latent_dim, n_context = self._latent_dim(spec), spec.n_context
+        encoder: VectorNet | ImageEncoder
+        decoder: VectorNet | ImageDecoder
+        if spec.is_table:
+            width, n_columns, features = TABLE_WIDTH * self.hidden_channels, spec.n_values, FEATURES_OF_A_COLUMN
+            encoder = VectorNet(n_columns, width, self.n_blocks, (2 * latent_dim,), n_context)
+            decoder = VectorNet(latent_dim, width, self.n_blocks, (features, n_columns, 1), n_context)
+        else:
+            width = features = self.hidden_channels
+            encoder = ImageEncoder(spec.event_shape, width, self.n_blocks, 2 * latent_dim, n_context)
+            decoder = ImageDecoder(latent_dim, spec.event_shape, width, self.n_blocks, n_context)
+        likelihood = self._likelihood(spec, features)
+        return LatentModel(
+            spec.event_shape, encoder, decoder, likelihood, latent_dim, spec.n_bins, self.kl_warm_up, spec.is_table
+        )
+
+    def _latent_dim(self, spec: DataSpec) -> int:
+        if not isinstance(self.latent_dim, str):
+            return int(self.latent_dim)
+        return min(spec.n_values, MOST_TABLE_LATENTS) if spec.is_table else IMAGE_LATENTS
+
+    def _likelihood(self, spec: DataSpec, features: int) -> Likelihood:
+        channels, n_bins, kind = (1 if spec.is_table else spec.event_shape[0]), spec.n_bins, self.likelihood
+        if kind == "auto":
+            kind = "gaussian" if n_bins is None else "logistic_mixture"
+        if kind == "logistic_mixture":
+            return DecodedMixture(features, channels, self.n_mixtures, n_bins)
+        if kind == "categorical" and n_bins is not None:
+            return DecodedCategorical(features, channels, n_bins)
+        if kind == "gaussian" and n_bins is None:
+            return GaussianHead(features, channels)
+        needs, has = ("data in bins", "real-valued") if n_bins is None else ("real values", "in bins")
+        raise ValueError(
+            f'{type(self).__name__}: likelihood="{kind}" is for {needs}, and X is {has}; pass "auto" or '
+            f'"logistic_mixture", or another n_bins.'
+        )
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.model_.latent_dim
+
+    @in_torch_state()
+    def transform(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[Any]:
+        """Mean of q(z | x): (n, latent_dim) float64.
+
+        A conditional density needs y, else takes each row's likeliest class.
+        """
+        return self._encode(X, y)
+
+    @in_torch_state()
+    def inverse_transform(self, Z: ArrayLike, y: ArrayLike | None = None) -> NDArray[Any]:
+        """Mean of p(x | z), as rows; nothing is rounded.
+
+        Parameters
+        ----------
+        Z : (n, latent_dim) latents
+        y : (n,) class labels; needed by a conditional density
+
+        Returns
+        -------
+        X : (n, D) float64 rows
+        """
+        return self._decode(Z, y)
+
+    @in_torch_state()
+    def likelihood_terms(self, X: ArrayLike, y: ArrayLike | None = None) -> Bunch:
+        """Split each row's score into its terms, nats.
+
+        Returns
+        -------
+        terms : Bunch
+            log_px_given_z : (n,), how well z explains x; minus_kl : (n,), log p(z) - log q(z | x), whose mean over z is
+            minus the KL divergence of q(z | x) from the prior. They sum to the score. Of several draws they are means,
+            weighted as the draws are in the score, and what is missing from it is added to log_px_given_z. A
+            conditional density without y gives the terms of the likeliest class, and log_class : (n,), so that the
+            three still sum.
+        """
+        return self._terms(X, y)

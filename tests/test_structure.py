@@ -1,0 +1,46 @@
+"""The house: who uses whose private names, and that base is short."""
+
+import ast
+from pathlib import Path
+
+import flowdetect
+
+ROOT = Path(flowdetect.__file__).parent
+BELOW_BASE = ("_training", "_checkpoint", "_scoring", "_derivatives")  # these know no estimator
+LONGEST_BASE = 300
+
+
+def private_names_of_others(path):
+    """Private attributes that a module asks of anything but self, cls or super()."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Attribute) or not node.attr.startswith("_") or node.attr.startswith("__"):
+            continue
+        owner = node.value
+        own = isinstance(owner, ast.Name) and owner.id in ("self", "cls")
+        of_super = isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super"
+        if not own and not of_super:
+            found.append(ast.unparse(node))
+    return found
+
+
+def test_what_stands_below_the_estimator_asks_none_of_its_private_names():
+    allowed = {"torch._foreach_lerp_"}
+    for name in BELOW_BASE:
+        path = ROOT / "density" / f"{name}.py"
+        assert set(private_names_of_others(path)) <= allowed, name
+
+
+def test_what_stands_below_the_estimator_does_not_know_it():
+    for name in BELOW_BASE:
+        imported = [
+            alias.name if isinstance(node, ast.Import) else f"{node.module}.{alias.name}"
+            for node in ast.walk(ast.parse((ROOT / "density" / f"{name}.py").read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        ]
+        assert not [entry for entry in imported if "density.base" in entry or "BaseEstimator" in entry]
+
+
+def test_base_joins_and_is_short():
+    assert len((ROOT / "density" / "base.py").read_text().splitlines()) <= LONGEST_BASE
