@@ -272,9 +272,9 @@ def row_generators(rows: NDArray[Any], seed: int) -> Iterator[np.random.Generato
     A row therefore gets the same noise alone, in any batch, in any order and in any process; its dtype does not matter.
     """
     key = int(seed).to_bytes(8, "little")
-    canonical = np.ascontiguousarray(rows, dtype=np.float64) + 0.0  # -0.0 -> 0.0
-    for row in canonical:
-        digest = hashlib.blake2b(row.tobytes(), key=key, digest_size=16).digest()
+    for row in rows:
+        canonical = np.asarray(row, dtype=np.float64) + 0.0  # -0.0 -> 0.0
+        digest = hashlib.blake2b(canonical.tobytes(), key=key, digest_size=16).digest()
         yield np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 

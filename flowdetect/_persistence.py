@@ -22,20 +22,21 @@ from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 
 from flowdetect._homes import IN_FILES as OURS
+from flowdetect._protocols import PathName
 
 FORMAT = 2
 MAGIC = "flowdetect"
 VERSION = version("flowdetect-ood")
 
 
-def save(estimator: BaseEstimator, path: Any) -> None:
+def save(estimator: BaseEstimator, path: PathName) -> None:
     """Write an estimator of ours to a file, atomically."""
     arrays: dict[str, NDArray[Any]] = {}
     header = {"estimator": _encode(estimator, arrays, type(estimator).__name__)}
     write(Path(os.fspath(path)), "estimator", header, arrays)
 
 
-def load(path: Any, *, trusted: Sequence[str] = ()) -> Any:
+def load(path: PathName, *, trusted: Sequence[str] = ()) -> Any:
     """Read an estimator that `save` wrote; no code from the file is run.
 
     Parameters

@@ -17,6 +17,7 @@ from sklearn.datasets import fetch_openml, load_digits
 from sklearn.utils import Bunch
 
 from flowdetect._images import N_BINS_8_BIT, check_image_shape, check_n_bins, draw_seed
+from flowdetect._protocols import RandomState
 
 _SPLITS = ("train", "test", "val")
 
@@ -109,7 +110,7 @@ def load_images(name: str, split: str = "train", return_X_y: bool = True) -> Any
 
 
 def constant_images(
-    n_images: int = 100, image_shape: tuple[int, ...] = (28, 28), *, n_bins: int = 256, random_state: Any = 0
+    n_images: int = 100, image_shape: tuple[int, ...] = (28, 28), *, n_bins: int = 256, random_state: RandomState = 0
 ) -> np.ndarray:
     """Make images of one value each: the same in all pixels and channels, drawn evenly from 0 .. n_bins - 1.
 
@@ -148,7 +149,7 @@ def constant_images(
 
 
 def random_images(
-    n_images: int = 100, image_shape: tuple[int, ...] = (28, 28), *, n_bins: int = 256, random_state: Any = 0
+    n_images: int = 100, image_shape: tuple[int, ...] = (28, 28), *, n_bins: int = 256, random_state: RandomState = 0
 ) -> np.ndarray:
     """Make images whose values are all drawn independently and evenly from 0 .. n_bins - 1.
 

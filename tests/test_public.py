@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import flowdetect
+from flowdetect._homes import HOMES
 
 PACKAGE = Path(flowdetect.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -43,7 +44,7 @@ def test_import_is_cheap():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_public_name_resolves_and_is_public_at_home(name):
-    home = importlib.import_module(f"flowdetect.{flowdetect._HOMES[name]}")
+    home = importlib.import_module(f"flowdetect.{HOMES[name]}")
     assert getattr(flowdetect, name) is getattr(home, name)
     assert name in getattr(home, "__all__", dir(home))
 
@@ -59,7 +60,7 @@ def test_public_name_is_documented(name):
 
 def test_public_list_is_sorted_and_complete():
     assert flowdetect.__all__ == sorted(flowdetect.__all__)
-    assert sorted([*flowdetect._HOMES, "__version__"]) == flowdetect.__all__
+    assert sorted([*HOMES, "__version__"]) == flowdetect.__all__
     assert dir(flowdetect) == flowdetect.__all__
 
 
@@ -67,7 +68,7 @@ def test_types_are_declared_for_every_public_name():
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))
     homes = {alias.name: node.module for node in block.body for alias in node.names}
-    assert homes == {name: f"flowdetect.{home}" for name, home in flowdetect._HOMES.items()}
+    assert homes == {name: f"flowdetect.{home}" for name, home in HOMES.items()}
 
 
 def test_unknown_name():

@@ -17,7 +17,7 @@ from flowdetect.bijections.spline import spline, spline_inverse
 from flowdetect.nets.masked import MADE
 
 N_SPLINE_BINS = 8
-# a sweep that moves no value by more than this, relative to 1 + |x|, ends the iteration
+# a sweep that moves no value by more than this, relative to 1 + |x|, is the last
 TOLERANCES = {torch.float64: 1e-11, torch.float32: 1e-6}
 LARGEST = 1e18  # what iterates are kept within, so that none becomes infinite before its turn
 
@@ -28,7 +28,8 @@ class Autoregressive(Bijection):
     All features are mapped in one pass. The inverse needs x to compute its parameters: `inverse` repeats
     x <- f^-1(z; net(x)) from x = 0 for all features in parallel (Song et al. 2021, https://arxiv.org/abs/2002.03629,
     section 3). Feature i is exact after i sweeps, so D sweeps always suffice; it ends as soon as a sweep moves no value
-    by more than 1e-11 (1 + |x|) in float64. `inverse_sequential` maps one feature after the other.
+    by more than 1e-11 (1 + |x|) in float64, 1e-6 (1 + |x|) in float32. `inverse_sequential` maps one feature after the
+    other.
 
     Parameters
     ----------
@@ -70,23 +71,30 @@ class Autoregressive(Bijection):
 
     def _to_order(self, x: Tensor) -> Tensor:
         """(n, C, H, W) -> (n, D), in the order in which features depend on each other."""
-        return x.permute(0, 2, 3, 1).flatten(1)[:, self.order]
+        flat = x.permute(0, 2, 3, 1).flatten(1)
+        if self.order_kind == "random":
+            return flat[:, self.order]
+        return flat.flip(1) if self.order_kind == "reverse" else flat
 
     def _from_order(self, u: Tensor, shape: torch.Size) -> Tensor:
         n, c, h, w = shape
-        return u[:, torch.argsort(self.order)].reshape(n, h, w, c).permute(0, 3, 1, 2)
+        if self.order_kind == "random":
+            u = u[:, torch.argsort(self.order)]
+        elif self.order_kind == "reverse":
+            u = u.flip(1)
+        return u.reshape(n, h, w, c).permute(0, 3, 1, 2)
 
     def _map(self, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Give f(u) and log f' of every feature, (n, D) each."""
+        """Give f(u) and log f' of every feature, (..., D) each, of parameters h (..., k, D)."""
         if self.univariate == "spline":
-            return spline(u, h, N_SPLINE_BINS)
-        log_s = exp_log_scale(h[..., 1])
-        return (u + h[..., 0]) * log_s.exp(), log_s
+            return spline(u, h.movedim(-2, 0), N_SPLINE_BINS, dim=0)
+        log_s = exp_log_scale(h[..., 1, :])
+        return (u + h[..., 0, :]) * log_s.exp(), log_s
 
     def _unmap(self, v: Tensor, h: Tensor) -> Tensor:
         if self.univariate == "spline":
-            return spline_inverse(v, h, N_SPLINE_BINS)
-        return v * (-exp_log_scale(h[..., 1])).exp() - h[..., 0]
+            return spline_inverse(v, h.movedim(-2, 0), N_SPLINE_BINS, dim=0)
+        return v * (-exp_log_scale(h[..., 1, :])).exp() - h[..., 0, :]
 
     # ---- in both directions
 
@@ -100,8 +108,7 @@ class Autoregressive(Bijection):
         v = self._to_order(z)
         u, tolerance = torch.zeros_like(v), TOLERANCES.get(v.dtype, 1e-6)
         for _ in range(v.shape[1]):
-            before = u
-            u = self._unmap(v, self.net(u, context)).nan_to_num().clamp(-LARGEST, LARGEST)
+            before, u = u, self._unmap(v, self.net(u, context)).nan_to_num().clamp(-LARGEST, LARGEST)
             if bool(((u - before).abs() <= tolerance * (1 + u.abs())).all()):
                 break
         return self._from_order(u, z.shape)
@@ -113,5 +120,5 @@ class Autoregressive(Bijection):
         u = torch.zeros_like(v)
         for i in range(v.shape[1]):
             h = self.net(u, context)
-            u[:, i] = self._unmap(v[:, i : i + 1], h[:, i : i + 1])[:, 0]
+            u[:, i] = self._unmap(v[:, i : i + 1], h[:, :, i : i + 1])[:, 0]
         return self._from_order(u, z.shape)

@@ -1,7 +1,7 @@
 """Elementwise bijections: fixed maps of the input, normalisations and standardisation by a network.
 
 Also the two bounded scales that couplings and standardisations share. Only exp, log, tanh and logsigmoid are used on
-the scoring path: their vectorised and scalar code agree bit for bit, so that a row scores the same in any company.
+the scoring path: their vectorised and scalar code agree bit for bit, so that a row scores the same in any batch.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class BatchNorm(Bijection):
     """Batch normalisation per channel: z = (x - mean) / std; log|det| = -H W sum(log std).
 
     Mean and variance are the batch's in training mode, and running averages otherwise, so that a row's score does not
-    depend on its company. The variance is taken as at least 1e-4 and at most 1e8: the scale lies in [1e-4, 100].
+    depend on its batch. The variance is taken as at least 1e-4 and at most 1e8: the scale lies in [1e-4, 100].
     Dinh et al. 2017, "Density estimation using Real NVP", section 3.7.
     """
 

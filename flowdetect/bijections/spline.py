@@ -5,6 +5,8 @@ Durkan et al. 2019, "Neural Spline Flows", https://arxiv.org/abs/1906.04032
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
@@ -16,25 +18,44 @@ SMALLEST_SHARE = 0.02  # of the interval that a bin takes, in either direction
 LOG_SLOPE_BOUND = 3.0  # of the slopes at the knots
 
 
-def knots_and_slopes(h: Tensor, n_bins: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Make a spline of numbers h (..., 3 n_bins - 1): knots in x and in y, and slopes, each (..., n_bins + 1).
+class Bins(NamedTuple):
+    """The bins that values lie in: knots to the left and right in x and in y, and the slopes there."""
 
-    All zero gives the identity; slopes at the knots lie in (e^-3, e^3), those of a bin's chord in (0.02, 50).
+    x_0: Tensor
+    x_1: Tensor
+    y_0: Tensor
+    y_1: Tensor
+    d_0: Tensor
+    d_1: Tensor
+
+
+def _find_bins(values: Tensor, h: Tensor, n_bins: int, dim: int, of_y: bool) -> Bins:
+    """Make a spline of 3 n_bins - 1 numbers along one axis, and find the bin of each value of x, or of y.
+
+    All zero gives the identity; slopes at the knots lie in (e^-3, e^3), those of a bin's chord in (0.02, 50). Whatever
+    is elementwise comes after the bin is chosen, for two knots instead of all.
     """
-    widths, heights, slopes = h.split([n_bins, n_bins, n_bins - 1], dim=-1)
+    widths, heights, slopes = h.split([n_bins, n_bins, n_bins - 1], dim=dim)
     x, y = (
-        F.pad((SMALLEST_SHARE + (1 - n_bins * SMALLEST_SHARE) * part.softmax(-1)).cumsum(-1), (1, 0))
+        _padded((SMALLEST_SHARE + (1 - n_bins * SMALLEST_SHARE) * part.softmax(dim)).cumsum(dim), dim, after=0)
         for part in (widths, heights)
     )
-    slopes = F.pad(soft_bound(slopes, LOG_SLOPE_BOUND), (1, 1)).exp()
-    return BOUND * (2 * x - 1), BOUND * (2 * y - 1), slopes
+    inner = BOUND * (2 * (y if of_y else x).detach().narrow(dim, 1, n_bins - 1) - 1)
+    k = (values.detach().unsqueeze(dim) >= inner).sum(dim, keepdim=True)
+    both = torch.cat([k, k + 1], dim)
+    ends: list[Tensor] = []
+    for shares in (x, y):
+        ends += (BOUND * (2 * shares.gather(dim, both) - 1)).unbind(dim)
+    d = soft_bound(_padded(slopes, dim, after=1).gather(dim, both), LOG_SLOPE_BOUND).exp()
+    return Bins(*ends, *d.unbind(dim))
 
 
-def _bin(values: Tensor, knots: Tensor, *columns: Tensor) -> list[Tensor]:
-    """Of each value's bin: left and right entries of knots and of other columns."""
-    k = (values.detach()[..., None] >= knots.detach()[..., 1:-1]).sum(-1, keepdim=True)
-    both = torch.cat([k, k + 1], -1)
-    return [column.gather(-1, both) for column in (knots, *columns)]
+def _padded(values: Tensor, dim: int, after: int) -> Tensor:
+    """Put a zero before the first entry of an axis, and as many as asked for after the last."""
+    if dim == -1:
+        return F.pad(values, (1, after))
+    zero = torch.zeros_like(values.narrow(dim, 0, 1))
+    return torch.cat([zero, values, *[zero] * after], dim)
 
 
 def split_numbers(h: Tensor, n_bins: int) -> Tensor:
@@ -42,13 +63,13 @@ def split_numbers(h: Tensor, n_bins: int) -> Tensor:
     return h.unflatten(1, (-1, 3 * n_bins - 1)).movedim(2, -1)
 
 
-def spline(x: Tensor, h: Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
-    """Map x by the spline of h: (...), (..., 3 n_bins - 1) -> y and log dy/dx, both (...); eq. 4 and 5."""
+def spline(x: Tensor, h: Tensor, n_bins: int, dim: int = -1) -> tuple[Tensor, Tensor]:
+    """Map x by the spline of h: (...), (..., 3 n_bins - 1) -> y and log dy/dx, both (...); eq. 4 and 5.
+
+    The numbers of h lie along `dim`; along the first axis they are computed faster than along the last.
+    """
     inside = (x > -BOUND) & (x < BOUND)
-    x_knots, y_knots, slopes = knots_and_slopes(h, n_bins)
-    (x_0, x_1), (y_0, y_1), (d_0, d_1) = (
-        ends.unbind(-1) for ends in _bin(x.clamp(-BOUND, BOUND), x_knots, y_knots, slopes)
-    )
+    x_0, x_1, y_0, y_1, d_0, d_1 = _find_bins(x.clamp(-BOUND, BOUND), h, n_bins, dim, of_y=False)
     s = (y_1 - y_0) / (x_1 - x_0)
     t = ((x.clamp(-BOUND, BOUND) - x_0) / (x_1 - x_0)).clamp(0, 1)
     u = t * (1 - t)
@@ -58,13 +79,10 @@ def spline(x: Tensor, h: Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
     return torch.where(inside, y, x), torch.where(inside, slope, 1.0).log()
 
 
-def spline_inverse(y: Tensor, h: Tensor, n_bins: int) -> Tensor:
+def spline_inverse(y: Tensor, h: Tensor, n_bins: int, dim: int = -1) -> Tensor:
     """Undo `spline`; eq. 6 to 8."""
     inside = (y > -BOUND) & (y < BOUND)
-    x_knots, y_knots, slopes = knots_and_slopes(h, n_bins)
-    (y_0, y_1), (x_0, x_1), (d_0, d_1) = (
-        ends.unbind(-1) for ends in _bin(y.clamp(-BOUND, BOUND), y_knots, x_knots, slopes)
-    )
+    x_0, x_1, y_0, y_1, d_0, d_1 = _find_bins(y.clamp(-BOUND, BOUND), h, n_bins, dim, of_y=True)
     s = (y_1 - y_0) / (x_1 - x_0)
     above = y.clamp(-BOUND, BOUND) - y_0
     curvature = d_0 + d_1 - 2 * s

@@ -19,6 +19,7 @@ from torch import Generator
 
 from flowdetect import _persistence
 from flowdetect._images import draw_seed
+from flowdetect._protocols import PathName, RandomState
 from flowdetect.density import _derivatives, _inputs
 from flowdetect.density._devices import in_torch_state, resolve_device
 from flowdetect.density._parameters import DensityParameters
@@ -155,7 +156,7 @@ class FittedDensity(DensityParameters):
         *,
         y: ArrayLike | None = None,
         temperature: float = 1.0,
-        random_state: Any = None,
+        random_state: RandomState = None,
     ) -> NDArray[Any]:
         """Draw new rows, in the layout and dtype of the training data.
 
@@ -330,7 +331,7 @@ class FittedDensity(DensityParameters):
         shared = {entry.name for entry in fields(DensityParameters)}
         return {entry.name for entry in fields(cls) if entry.init} - shared
 
-    def save(self, path: Any) -> None:
+    def save(self, path: PathName) -> None:
         """Write the estimator to a file that `flowdetect.load` reads: safetensors with a JSON header, atomically.
 
         Parameters

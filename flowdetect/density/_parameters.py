@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from flowdetect._protocols import PathName, RandomState
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DensityParameters(BaseEstimator):
@@ -73,11 +75,11 @@ class DensityParameters(BaseEstimator):
     tol: float = 1e-4
     warm_start: bool = False
     verbose: int = 0
-    random_state: Any = None
+    random_state: RandomState = None
     device: str = "auto"
     precision: str = "auto"
     n_devices: int = 1
-    checkpoint: Any = None
+    checkpoint: PathName | None = None
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "conditional": ["boolean"],

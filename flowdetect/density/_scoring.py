@@ -21,16 +21,19 @@ from flowdetect._images import check_in_reach, keyed_uniform
 from flowdetect.density import _inputs
 from flowdetect.density._memory import freed_memory_kept
 from flowdetect.density.model import DensityModel
-from flowdetect.density.source import RowSource
+from flowdetect.density.source import ArraySource, RowSource
 from flowdetect.density.spec import DataSpec
 
-# rows scored at once: a multiple of the first number, and at most the second
-CHUNK, MAX_CHUNK = 16, 1024
+# rows scored at once: a multiple of the first number, and at most the second; of large images fewer
+CHUNK, MAX_CHUNK, MOST_VALUES = 16, 1024, 2**18
+SHORT_CHUNKS = 1, 16  # tried where few rows are scored
 Floats = NDArray[np.float64]
 
 
 def chunk_length(n_values: int, chunk_values: int) -> int:
     """Give how many rows are scored at once: about as many as have `chunk_values` values in all."""
+    if n_values * CHUNK > MOST_VALUES:
+        return max(1, MOST_VALUES // n_values)
     return CHUNK * max(1, min(MAX_CHUNK, chunk_values // n_values) // CHUNK)
 
 
@@ -90,10 +93,9 @@ class Scoring:
         """log p(x), of a conditional density log p(x | label), or without labels the mixture: (n,) nats."""
 
         def one(chunk: Chunk) -> dict[str, Floats]:
-            draws = self._mixtures(chunk) if self._is_mixture(chunk) else self._log_probs(chunk)
-            return {"score": log_mean_exp(draws) + self.spec.log_units.sum()}
+            return {"score": self._scores(chunk)}
 
-        return self._each(source, labels, dequantize, one)["score"]
+        return self._each(source, labels, dequantize, one, self._short_length(source))["score"]
 
     def terms(self, source: RowSource, labels: NDArray[np.int64] | None = None) -> dict[str, Floats]:
         """Give the model's terms, in float64; of a conditional density without labels those of the likeliest class.
@@ -130,13 +132,17 @@ class Scoring:
         with torch.no_grad():
             for start in range(0, len(latents), self.length):
                 z = latents[start : start + self.length]
-                own = None if labels is None else self._padded(labels[start : start + self.length])
+                own = None if labels is None else padded(labels[start : start + self.length], self.length)
                 context = self.spec.to_context(own, self.device)
-                x = function(torch.from_numpy(self._padded(z)).to(self.device), context)
+                x = function(torch.from_numpy(padded(z, self.length)).to(self.device), context)
                 parts.append(self.spec.to_rows(x)[: len(z)])
         return np.concatenate(parts)
 
     # ---- one chunk
+
+    def _scores(self, chunk: Chunk) -> Floats:
+        draws = self._mixtures(chunk) if self._is_mixture(chunk) else self._log_probs(chunk)
+        return log_mean_exp(draws) + self.spec.log_units.sum()
 
     def _is_mixture(self, chunk: Chunk) -> bool:
         return self.spec.is_conditional and chunk.labels is None
@@ -162,7 +168,7 @@ class Scoring:
         """Labels of a padded chunk: those given, else each row's likeliest class."""
         if not self._is_mixture(chunk):
             return chunk.labels
-        return self._padded(log_mean_exp(self._joint(chunk)).argmax(1))
+        return padded(log_mean_exp(self._joint(chunk)).argmax(1), len(chunk.rows))
 
     def _terms(self, chunk: Chunk, labels: NDArray[np.int64] | None) -> dict[str, Floats]:
         x, context = self.spec.to_tensor(chunk.rows, self.device), self.spec.to_context(labels, self.device)
@@ -217,30 +223,57 @@ class Scoring:
         labels: NDArray[np.int64] | None,
         dequantize: bool,
         function: Callable[[Chunk], dict[str, Floats]],
+        length: int | None = None,
     ) -> dict[str, Floats]:
-        with torch.no_grad(), freed_memory_kept() if len(source) > self.length else nullcontext():
-            parts = [function(chunk) for chunk in self._chunks(source, labels, dequantize)]
+        """Apply a function to chunks of a length, by default the density's, and join what it gives."""
+        length = length or self.length
+        with torch.no_grad(), freed_memory_kept() if len(source) > length else nullcontext():
+            parts = [function(chunk) for chunk in self._chunks(source, labels, dequantize, length)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _chunks(self, source: RowSource, labels: NDArray[np.int64] | None, dequantize: bool) -> Iterator[Chunk]:
-        for start in range(0, len(source), self.length):
-            index = np.arange(start, min(start + self.length, len(source)))
+    def _chunks(
+        self, source: RowSource, labels: NDArray[np.int64] | None, dequantize: bool, length: int
+    ) -> Iterator[Chunk]:
+        for start in range(0, len(source), length):
+            index = np.arange(start, min(start + length, len(source)))
             rows = np.asarray(source.rows(index), dtype=np.float64)
             _inputs.check_finite(rows, self.name, start)
             if self.spec.n_bins is not None:
                 check_in_reach(rows, self.spec.n_bins, start)
-            own = None if labels is None else self._padded(labels[index])
-            noises: list[Tensor | None] = self._noises(rows) if dequantize and self.model.n_noise else [None]
-            yield Chunk(self._padded(rows), own, noises, len(index))
+            own = None if labels is None else padded(labels[index], length)
+            noises: list[Tensor | None] = [None]
+            if dequantize and self.model.n_noise:
+                noises = [torch.from_numpy(padded(u, length)).to(self.device) for u in self._noises(rows)]
+            yield Chunk(padded(rows, length), own, noises, len(index))
 
-    def _noises(self, rows: Floats) -> list[Tensor | None]:
-        keyed = keyed_uniform(self.spec.modelled_rows(rows), self.noise_seed, self.n_draws, self.model.n_noise)
-        return [torch.from_numpy(self._padded(u)).to(self.device) for u in keyed]
+    def _short_length(self, source: RowSource) -> int | None:
+        """Give the length of a short chunk, where few rows are scored and it gives the same bits; else None.
 
-    def _padded(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Repeat the last row up to the chunk's length."""
-        missing = self.length - len(values)
-        return values if not missing else np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
+        Whether it does depends on the processor's kernels. It is tried once for a model and remembered with it: the
+        first row, in a short chunk and in one of the usual length.
+        """
+        if len(source) > SHORT_CHUNKS[-1] or self.length <= SHORT_CHUNKS[-1]:
+            return None
+        if self.model.short_chunk is None:
+            first = ArraySource(padded(source.rows(np.arange(1)), SHORT_CHUNKS[-1]))
+            self.model.short_chunk = self.length
+            scores = {n: self.log_prob_in(first, n) for n in (*SHORT_CHUNKS, self.length)}
+            same = [n for n in SHORT_CHUNKS if np.array_equal(scores[n], scores[self.length], equal_nan=True)]
+            self.model.short_chunk = min([*same, self.length])
+        return self.model.short_chunk
+
+    def log_prob_in(self, source: RowSource, length: int) -> Floats:
+        """log p(x) of rows without labels, computed in chunks of some length."""
+        return self._each(source, None, True, lambda chunk: {"score": self._scores(chunk)}, length)["score"]
+
+    def _noises(self, rows: Floats) -> NDArray[np.float32]:
+        return keyed_uniform(self.spec.modelled_rows(rows), self.noise_seed, self.n_draws, self.model.n_noise)
+
+
+def padded(values: NDArray[Any], length: int) -> NDArray[Any]:
+    """Repeat the last row up to a length."""
+    missing = length - len(values)
+    return values if missing <= 0 else np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
 
 
 def log_mean_exp(draws: Floats) -> Floats:

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
 from flowdetect._images import check_in_reach, check_on_grid, draw_seed
+from flowdetect._protocols import RandomState
 from flowdetect.density._devices import in_torch_state
 from flowdetect.density._fitted import DRAWN_AT_ONCE
 from flowdetect.density._inputs import check_finite, check_temperature
@@ -172,7 +173,7 @@ class AutoregressiveDensity(BaseDensity):
         *,
         y: ArrayLike | None = None,
         temperature: float = 1.0,
-        random_state: Any = None,
+        random_state: RandomState = None,
     ) -> Any:
         """Draw what is unknown of images of which the first rows, or the first pixels, are known.
 

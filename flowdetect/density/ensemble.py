@@ -6,12 +6,13 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from flowdetect import _persistence
 from flowdetect._images import draw_seed, is_torch_tensor
 from flowdetect._members import Members
+from flowdetect._protocols import PathName, RandomState
 from flowdetect.density.base import BaseDensity
 
 
@@ -55,18 +56,18 @@ class EnsembleDensity(Members):
     (5, 4)
     """
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: ArrayLike, y: ArrayLike | None = None) -> float:
         """Mean of `score_samples`, nats."""
         return float(self.score_samples(X).mean())
 
-    def bits_per_dim(self, X: Any) -> NDArray[np.float64]:
+    def bits_per_dim(self, X: ArrayLike) -> NDArray[np.float64]:
         """Negative log-probability of each row in bits per feature, (n,); lower is more likely."""
         check_is_fitted(self, "members_")
         member = self.members_[0]
         n_dims = member.spec_.n_values if isinstance(member, BaseDensity) else math.prod(np.shape(X)[1:])
         return -self.score_samples(X) / (n_dims * math.log(2))
 
-    def sample(self, n_samples: int = 1, *, temperature: float = 1.0, random_state: Any = None) -> NDArray[Any]:
+    def sample(self, n_samples: int = 1, *, temperature: float = 1.0, random_state: RandomState = None) -> NDArray[Any]:
         """Draw rows from the mixture.
 
         Parameters
@@ -97,7 +98,7 @@ class EnsembleDensity(Members):
         samples = np.concatenate(parts)[np.argsort(np.concatenate(places))]
         return parts[0].new_tensor(samples) if is_torch_tensor(parts[0]) else samples
 
-    def save(self, path: Any) -> None:
+    def save(self, path: PathName) -> None:
         """Write the ensemble to a file that `flowdetect.load` reads.
 
         Parameters

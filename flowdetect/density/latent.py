@@ -15,6 +15,9 @@ from flowdetect.density.model import DensityModel
 from flowdetect.nets.autoencoder import standard_normal_quantile
 
 MAX_LOG_SCALE = 7.0  # of q(z | x), both ways
+# q(z | x) starts narrow, so that z tells something of x from the first step on; from 0, decoders of little data often
+# learned to ignore z
+START_LOG_SCALE = -2.0
 
 
 class Likelihood(Protocol):
@@ -43,7 +46,8 @@ class LatentModel(DensityModel):
     Parameters
     ----------
     event_shape : (C, H, W)
-    encoder : module, (y (n, C, H, W), context) -> (n, 2 * latent_dim), mean and log-scale of q(z | x)
+    encoder : module, (y (n, C, H, W), context) -> (n, 2 * latent_dim)
+        Mean and log-scale of q(z | x), the latter before it is bounded: log s = 7 tanh((h - 2) / 7).
     decoder : module, (z (n, latent_dim), context) -> features (n, F, H, W)
     likelihood : Likelihood
     latent_dim : int
@@ -83,7 +87,7 @@ class LatentModel(DensityModel):
     def posterior(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log-scale of q(z | x): two (n, latent_dim)."""
         mean, h = self.encoder(self._to_net(x), context).chunk(2, 1)
-        return mean, soft_bound(h, MAX_LOG_SCALE)
+        return mean, soft_bound(h + START_LOG_SCALE, MAX_LOG_SCALE)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         mean, log_s = self.posterior(x, context)

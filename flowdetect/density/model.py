@@ -41,6 +41,7 @@ class DensityModel(nn.Module):
     summands: ClassVar[tuple[str, ...]] = ()
     terms_by_value: ClassVar[bool] = False
     shows_progress: bool = False  # whether sampling that takes long shows a bar
+    short_chunk: int | None = None  # rows of a chunk where few are scored; None: not tried yet
 
     def __init__(self, event_shape: tuple[int, int, int]) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flowdetect._images import Layout, find_layout, flatten_images, is_torch_tensor
 
-ROWS_AT_ONCE_BYTES = 2**23  # of one pass over the data
+ROWS_AT_ONCE_BYTES = 2**21  # of one pass over the data, whose float64 copies take some eight times as much
 
 
 class RowSource(Protocol):
@@ -107,7 +107,7 @@ def open_source(X: Any, image_shape: Any) -> tuple[Any, RowSource | None, Layout
 def chunks(source: RowSource, length: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
     """Read all rows in order, `length` at a time: the first index and the rows of each part.
 
-    None: as many as make some 8 MiB.
+    None: as many as make some 2 MiB.
     """
     if length is None:
         width = source.rows(np.arange(min(1, len(source)))).nbytes
@@ -117,8 +117,8 @@ def chunks(source: RowSource, length: int | None = None) -> Iterator[tuple[int, 
 
 
 def sample_rows(source: RowSource, most: int) -> NDArray[Any]:
-    """Read every k-th row, so that at most about `most` are read."""
-    return source.rows(np.arange(0, len(source), max(1, len(source) // most)))
+    """Read every k-th row, so that at most `most` are read."""
+    return source.rows(np.arange(0, len(source), -(-len(source) // most)))
 
 
 def _as_slice(indices: NDArray[np.intp]) -> Any:

@@ -60,9 +60,9 @@ class VAEDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity)
         and a scale of its own for each value. "auto": "logistic_mixture" in bins, else "gaussian".
     n_mixtures : int, default 5
         Components of the logistic mixture.
-    kl_warm_up : float in [0, 1], default 0.3
+    kl_warm_up : float in [0, 1], default 0.1
         Share of the training over which the weight of the KL divergence rises from 0 to 1, which keeps latents from
-        being ignored at the start. Scores never use that weight.
+        being ignored. Scores never use that weight.
     n_draws : int, default 1
         Draws of z that a score is made of; more give a tighter bound, at as many times the cost.
     learning_rate : float, default 4e-3
@@ -116,7 +116,7 @@ class VAEDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity)
     n_blocks: int = 1
     likelihood: str = "auto"
     n_mixtures: int = 5
-    kl_warm_up: float = 0.3
+    kl_warm_up: float = 0.1
     n_draws: int = 1
     learning_rate: float = 4e-3
     model_: LatentModel = field(init=False)

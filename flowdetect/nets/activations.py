@@ -1,7 +1,7 @@
 """Activations of causal networks, each with its derivative, in few passes over memory.
 
 Only functions whose vectorised and scalar code agree bit for bit are used (expm1 and tanh, but neither torch's elu nor
-its sigmoid), so that a row scores the same in any company. A gate sigma(b) = (1 + tanh(b / 2)) / 2 is written
+its sigmoid), so that a row scores the same in any batch. A gate sigma(b) = (1 + tanh(b / 2)) / 2 is written
 1 + tanh(b): the two factors 1/2 are left to the weights before and after it.
 """
 

@@ -23,9 +23,9 @@ WIDEST = 4  # times the width at full resolution
 BLOCK_GAIN = 0.3  # initial weights of a block's last layer
 ENCODER_GAIN = 0.5  # of an encoder's last layer
 MAX_LOG_SCALE = 7.0
-# inputs of a linear layer that are multiplied at once: sums of more than about 700 products are split among threads, and
-# so would differ in their last bits between thread counts
-SUMMED_AT_ONCE = 512
+# inputs of a linear layer multiplied at once: longer sums, of about 700 products or more, are split among threads,
+# so that their last bits would depend on the number of threads
+SUMMED_AT_ONCE = 256
 # uniform draws are kept this far from 0 and 1, where the normal quantile is infinite; 1 - MARGIN is a float32
 MARGIN = 2.0**-24
 
@@ -69,8 +69,10 @@ class Affine(nn.Module):
         """(n, in_channels) or (n, in_channels, H, W) -> (n, out_channels, ...), in the dtype of x."""
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         if weight.ndim == 2:
-            parts = zip(x.split(SUMMED_AT_ONCE, 1), weight.split(SUMMED_AT_ONCE, 1), strict=True)
-            return sum((F.linear(*part) for part in parts), bias)
+            for start in range(0, weight.shape[1], SUMMED_AT_ONCE):
+                part = slice(start, start + SUMMED_AT_ONCE)
+                bias = bias + F.linear(x[:, part], weight[:, part])
+            return bias
         return F.conv2d(x, weight, bias, self.stride, weight.shape[-1] // 2)
 
 

@@ -136,8 +136,15 @@ class MaskedLinear(nn.Module):
         self.weight.copy_(noise * self.gain / self.mask.sum(1, keepdim=True).clamp_min(1).sqrt())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, in, 1, 1) -> (n, out, 1, 1), as a convolution, which computes equal rows alike wherever they stand."""
-        return F.conv2d(x, (self.weight * self.mask)[:, :, None, None], self.bias)
+        """(n, in, 1, 1) -> (n, out, 1, 1).
+
+        In evaluation as a convolution, which computes equal rows alike wherever they stand, for batch invariance; in
+        training as a matrix product, in a third of the time.
+        """
+        weight = self.weight * self.mask
+        if self.training:
+            return F.linear(x.flatten(1), weight, self.bias)[:, :, None, None]
+        return F.conv2d(x, weight[:, :, None, None], self.bias)
 
 
 def context_biases(maps: nn.ParameterList, context: Tensor | None) -> list[Tensor | None]:
@@ -172,13 +179,13 @@ class MADE(nn.Module):
             before, degrees = degrees, torch.arange(max(width, n_features - 1)) % max(1, n_features - 1)
             layers.append(MaskedLinear(before, degrees, gain=2**0.5))
         self.hidden = nn.ModuleList(layers)
-        self.out = MaskedLinear(degrees, features.repeat_interleave(n_outputs), strict=True, gain=0.0)
+        self.out = MaskedLinear(degrees, features.repeat(n_outputs), strict=True, gain=0.0)
         # a context reaches the hidden units, and the outputs too, since the first feature sees no hidden unit
         widths = [len(layers[0].bias) if layers else n_features, n_features * n_outputs] if n_context else []
         self.context_maps = nn.ParameterList(torch.zeros(n_context, width, dtype=torch.float32) for width in widths)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """(n, D) -> (n, D, n_outputs)."""
+        """(n, D) -> (n, n_outputs, D)."""
         of_hidden, of_out = context_biases(self.context_maps, context)
         h = x[:, :, None, None]
         for i, layer in enumerate(self.hidden):
@@ -187,7 +194,7 @@ class MADE(nn.Module):
             h = h.relu()
         out = self.out(h)
         out = out if of_out is None else out + of_out
-        return out.reshape(len(x), -1, self.n_outputs)
+        return out.reshape(len(x), self.n_outputs, -1)
 
 
 class MaskedMLP(nn.Module):

@@ -4,13 +4,14 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 import zuko
 from torch.distributions import AffineTransform, MultivariateNormal
 
 import flowdetect.bijections as ours
 from flowdetect import RealNVPDensity
 from flowdetect.bijections.elementwise import LOG_SCALES
-from flowdetect.bijections.spline import knots_and_slopes, split_numbers
+from flowdetect.bijections.spline import BOUND, LOG_SLOPE_BOUND, SMALLEST_SHARE, split_numbers
 from flowdetect.testing import TOLERANCE
 
 N_COLUMNS = 5
@@ -25,7 +26,11 @@ def rows():
 def spline_of(numbers, n_bins):
     """zuko's spline with our knots and slopes; its own are bounded otherwise."""
     theirs = zuko.transforms.MonotonicRQSTransform(*numbers.split([n_bins, n_bins, n_bins - 1], -1))
-    theirs.horizontal, theirs.vertical, theirs.derivatives = knots_and_slopes(numbers, n_bins)
+    *shares, raw = numbers.split([n_bins, n_bins, n_bins - 1], -1)
+    widths = [SMALLEST_SHARE + (1 - n_bins * SMALLEST_SHARE) * share.softmax(-1) for share in shares]
+    edges = [F.pad(width.cumsum(-1), (1, 0)) for width in widths]
+    theirs.horizontal, theirs.vertical = (BOUND * (2 * edge - 1) for edge in edges)
+    theirs.derivatives = F.pad(LOG_SLOPE_BOUND * (raw / LOG_SLOPE_BOUND).tanh(), (1, 1)).exp()
     return zuko.transforms.DependentTransform(theirs, 1)
 
 

@@ -70,7 +70,7 @@ def test_joblibs_configuration_is_heard():
     with joblib.parallel_config("threading", n_jobs=2):
         ensemble = EnsembleDensity(mixture(), 4, random_state=0).fit(ROWS)
     serial = EnsembleDensity(mixture(), 4, random_state=0).fit(ROWS)
-    np.testing.assert_array_equal(ensemble.member_scores(ROWS), serial.member_scores(ROWS))
+    np.testing.assert_allclose(ensemble.member_scores(ROWS), serial.member_scores(ROWS), rtol=1e-9)  # GaussianMixtures
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_checkpoints_have_the_members_number(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["flow.member0", "flow.member1"]
 
 
-def test_rows_in_any_company(flows):
+def test_batch_invariance(flows):
     alone = np.concatenate([flows.score_samples(X[i : i + 1]) for i in range(5)])
     np.testing.assert_array_equal(flows.score_samples(X)[:5], alone)
 

@@ -62,7 +62,7 @@ def test_sources_read_what_is_asked():
     np.testing.assert_array_equal(part.rows(np.array([2, 0])), DIGITS[[9, 5]].reshape(2, 64))
     parts = dict(chunks(part, 2))
     assert {start: len(rows) for start, rows in parts.items()} == {0: 2, 2: 1}
-    assert len(sample_rows(source, 100)) <= 106
+    assert 50 < len(sample_rows(source, 100)) <= 100
     assert len(DatasetSource(Images(DIGITS[:7], True))) == 7
 
 
