@@ -3,9 +3,10 @@
     FLOWDETECT_DATA=folder python examples/studies/vae.py [--quick] [--in-set fashion_mnist] [--epochs N]
         [--results docs/studies] [--models DIR]
 
-Trains `VAEDensity` with its default settings but for the number of epochs, which is the budget. Writes vae_results.json and vae_samples.png, whose rows are test images, their
-reconstructions, means of p(x | z) at latents drawn from the prior, and samples, in which every pixel is drawn on its
-own. A model that stands in --models already is loaded instead of trained.
+Trains `VAEDensity` with its default settings but for the number of epochs, which is the budget. Writes
+vae_results.json and vae_samples.png, whose rows are test images, their reconstructions, means of p(x | z) at latents
+drawn from the prior, and samples, in which every pixel is drawn on its own. A model that stands in --models already is
+loaded instead of trained.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
@@ -184,7 +184,7 @@ class AutoregressiveDensity(BaseDensity):
             How many rows of pixels are known (of a table: columns); or (row, column) of the first unknown pixel in
             raster order. In bins they are whole numbers; what lies behind is not looked at.
         y : (n,) class labels, optional
-            Of a conditional density; without, they are drawn with their training frequencies.
+            Of a conditional density; without, each row's is drawn with its probability given what is known.
         temperature : float, default 1.0
         random_state : int, RandomState or None
 
@@ -203,10 +203,11 @@ class AutoregressiveDensity(BaseDensity):
             check_in_reach(rows, spec.n_bins)
             if given.size:
                 check_on_grid(given, spec.n_bins)
-        seed = draw_seed(random_state)
+        seed, images, parts = draw_seed(random_state), spec.to_tensor(rows, self.device_), []
         labels, generator = self._drawn_labels(y, len(rows), seed), Generator().manual_seed(seed)
+        if spec.is_conditional and y is None and n_known:
+            labels = self._labels_given(images, n_known, seed)
         self.model_.shows_progress = bool(self.verbose)
-        images, parts = spec.to_tensor(rows, self.device_), []
         for start in range(0, len(rows), DRAWN_AT_ONCE):
             part = slice(start, start + DRAWN_AT_ONCE)
             context = spec.to_context(None if labels is None else labels[part], self.device_)
@@ -214,6 +215,21 @@ class AutoregressiveDensity(BaseDensity):
         completed = np.concatenate(parts).astype(np.float64)
         completed[:, : given.shape[1]] = given  # in float64, as it came
         return spec.restore(completed)
+
+    def _labels_given(self, images: Tensor, n_known: int, seed: int) -> NDArray[np.int64]:
+        """Draw a label for each row, with its probability given the known pixels: P(c | x_known), (n,) indices."""
+        joint = []
+        for context in self.spec_.every_context(self.device_):
+            parts = []
+            for part in images.split(DRAWN_AT_ONCE):
+                log_px = self.model_.log_px(part, context.expand(len(part), -1))
+                by_pixel = log_px.flatten(1) if self.spec_.is_table else log_px.sum(1).flatten(1)  # in raster order
+                parts.append(by_pixel[:, :n_known].sum(1))
+            joint.append(torch.cat(parts).double().cpu().numpy())
+        log_p = np.stack(joint, 1) + self.spec_.class_log_prior
+        p = np.exp(log_p - np.logaddexp.reduce(log_p, axis=1, keepdims=True))
+        u = np.random.default_rng(seed).random((len(p), 1))
+        return np.minimum((p.cumsum(1) < u).sum(1), p.shape[1] - 1)
 
     def _n_known(self, known: Any) -> int:
         channels, height, width = self.spec_.event_shape

@@ -43,9 +43,9 @@ class MAFDensity(FlowDensity):
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
+    learning_rate : float, default 3e-3
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, learning_rate,
-    weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
+    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
     precision, n_devices, checkpoint.
 
     Attributes
@@ -86,6 +86,7 @@ class MAFDensity(FlowDensity):
     univariate: str = "spline"
     order: str = "reverse"
     batch_size: int | str = "auto"
+    learning_rate: float = 3e-3
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **FlowDensity._parameter_constraints,

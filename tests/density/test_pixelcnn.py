@@ -328,3 +328,33 @@ def test_dropout_is_drawn_from_the_seed_alone():
     first, second = (density.score_samples(DIGITS[:5]) for density in densities)
     np.testing.assert_array_equal(first, second)
     assert (first != without.score_samples(DIGITS[:5])).all()
+
+
+class TestCompletingWithoutLabels:
+    """Without y, a label is drawn with its probability given what is known, not with its frequency."""
+
+    def test_labels_follow_what_is_known(self):
+        rng = np.random.default_rng(0)
+        y = np.repeat([0, 1], [300, 100])
+        X = np.where(y[:, None, None] == 1, 3, 0) + rng.integers(0, 2, (400, 2, 2))  # a label shows in every pixel
+        density = small(n_bins=6, conditional=True, max_epochs=40, learning_rate=1e-2).fit(X, y)
+        completed = density.complete(X, 1, random_state=0)
+        assert (np.abs(completed[:, 1].mean(1) - X[:, 0].mean(1)) < 1.5).mean() > 0.95
+
+    @pytest.mark.parametrize("is_table", [False, True])
+    def test_the_probability_is_that_of_the_scores(self, is_table):
+        rng = np.random.default_rng(0)
+        y = rng.integers(0, 2, 300)
+        X = rng.integers(0, 3, (300, 3)) + y[:, None]
+        X = X if is_table else X[:, None, :]  # (n, 1, 3) images
+        density = small(n_bins=4, conditional=True, max_epochs=20, learning_rate=1e-2).fit(X, y)
+        first = np.array([[1, 0, 0]]) if is_table else np.array([[[1, 0, 0]]])
+        rest = np.stack(np.meshgrid(np.arange(4), np.arange(4)), -1).reshape(-1, 2)
+        every = np.concatenate([np.ones((16, 1), int), rest], 1)
+        every = every if is_table else every[:, None, :]
+        mass = [np.exp(density.score_samples(every, np.full(16, k))).sum() for k in (0, 1)]  # p(first value | k)
+        joint = np.array(mass) * np.exp(density.class_log_prior_)
+        images = density.spec_.to_tensor(np.repeat(first.reshape(1, 3), 20_000, 0), "cpu")
+        with torch.no_grad():
+            drawn = density._labels_given(images, 1, seed=0)
+        assert drawn.mean() == pytest.approx(joint[1] / joint.sum(), abs=0.015)

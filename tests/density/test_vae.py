@@ -119,7 +119,7 @@ def test_a_real_valued_table_integrates_to_one():
     X = np.random.default_rng(0).gamma(3.0, size=(300, 1))
     side = np.linspace(-40, 60, 2001)
     for likelihood in ("gaussian", "logistic_mixture"):
-        density = small(latent_dim=1, max_epochs=20, likelihood=likelihood).fit(X)
+        density = small(latent_dim=1, max_epochs=20, likelihood=likelihood, learning_rate=1e-3).fit(X)
         scores = log_mean_exp_of_draws(density, side[:, None], 100) - np.log(density.spec_.scale[0])
         mass = np.trapezoid(np.exp(scores), side)
         assert mass == pytest.approx(1, abs=0.01)
