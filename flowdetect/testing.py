@@ -24,7 +24,7 @@ from flowdetect._persistence import OURS, load
 
 TOLERANCE = 1e-7  # relative and absolute: float64 sums in another order, not another result
 LOG_DET_TOLERANCE = 1e-8  # float64, against autograd's Jacobian
-N_ALONE, BATCH_SIZE = 5, 7
+N_ALONE, BATCH_SIZE = 20, 7
 FAR = 10.0  # latents: standard deviations that training never sees
 EXTREME = 1e6
 SEED = 0

@@ -70,44 +70,45 @@ class Autoregressive(Bijection):
     # ---- features in their order
 
     def _to_order(self, x: Tensor) -> Tensor:
-        """(n, C, H, W) -> (n, D), in the order in which features depend on each other."""
-        flat = x.permute(0, 2, 3, 1).flatten(1)
+        """(n, C, H, W) -> (D, n), in the order in which features depend on each other."""
+        flat = x.permute(2, 3, 1, 0).flatten(0, 2)
         if self.order_kind == "random":
-            return flat[:, self.order]
-        return flat.flip(1) if self.order_kind == "reverse" else flat
+            return flat[self.order]
+        return flat.flip(0) if self.order_kind == "reverse" else flat
 
     def _from_order(self, u: Tensor, shape: torch.Size) -> Tensor:
         n, c, h, w = shape
         if self.order_kind == "random":
-            u = u[:, torch.argsort(self.order)]
+            u = u[torch.argsort(self.order)]
         elif self.order_kind == "reverse":
-            u = u.flip(1)
-        return u.reshape(n, h, w, c).permute(0, 3, 1, 2)
+            u = u.flip(0)
+        # rows of memory again, since torch sums over other axes by where an entry stands
+        return u.reshape(h, w, c, n).permute(3, 2, 0, 1).contiguous()
 
     def _map(self, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Give f(u) and log f' of every feature, (..., D) each, of parameters h (..., k, D)."""
+        """Give f(u) and log f' of every feature, (D, n) each, of parameters h (k, D, n)."""
         if self.univariate == "spline":
-            return spline(u, h.movedim(-2, 0), N_SPLINE_BINS, dim=0)
-        log_s = exp_log_scale(h[..., 1, :])
-        return (u + h[..., 0, :]) * log_s.exp(), log_s
+            return spline(u, h, N_SPLINE_BINS, numbers_first=True)
+        log_s = exp_log_scale(h[1])
+        return (u + h[0]) * log_s.exp(), log_s
 
     def _unmap(self, v: Tensor, h: Tensor) -> Tensor:
         if self.univariate == "spline":
-            return spline_inverse(v, h.movedim(-2, 0), N_SPLINE_BINS, dim=0)
-        return v * (-exp_log_scale(h[..., 1, :])).exp() - h[..., 0, :]
+            return spline_inverse(v, h, N_SPLINE_BINS, numbers_first=True)
+        return v * (-exp_log_scale(h[1])).exp() - h[0]
 
     # ---- in both directions
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         u = self._to_order(x)
         v, log_slope = self._map(u, self.net(u, context))
-        return self._from_order(v, x.shape), log_slope.sum(1)
+        return self._from_order(v, x.shape), log_slope.t().contiguous().sum(1)
 
     @torch.no_grad()
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         v = self._to_order(z)
         u, tolerance = torch.zeros_like(v), TOLERANCES.get(v.dtype, 1e-6)
-        for _ in range(v.shape[1]):
+        for _ in range(len(v)):
             before, u = u, self._unmap(v, self.net(u, context)).nan_to_num().clamp(-LARGEST, LARGEST)
             if bool(((u - before).abs() <= tolerance * (1 + u.abs())).all()):
                 break
@@ -118,7 +119,7 @@ class Autoregressive(Bijection):
         """As `inverse`, one feature after the other: D passes of the network."""
         v = self._to_order(z)
         u = torch.zeros_like(v)
-        for i in range(v.shape[1]):
+        for i in range(len(v)):
             h = self.net(u, context)
-            u[:, i] = self._unmap(v[:, i : i + 1], h[:, :, i : i + 1])[:, 0]
+            u[i] = self._unmap(v[i : i + 1], h[:, i : i + 1])[0]
         return self._from_order(u, z.shape)

@@ -5,6 +5,7 @@ Durkan et al. 2019, "Neural Spline Flows", https://arxiv.org/abs/1906.04032
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -29,33 +30,50 @@ class Bins(NamedTuple):
     d_1: Tensor
 
 
-def _find_bins(values: Tensor, h: Tensor, n_bins: int, dim: int, of_y: bool) -> Bins:
-    """Make a spline of 3 n_bins - 1 numbers along one axis, and find the bin of each value of x, or of y.
+def knots_and_slopes(h: Tensor, n_bins: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Make a spline of numbers h (..., 3 n_bins - 1): knots in x and in y, and slopes, each (..., n_bins + 1).
 
-    All zero gives the identity; slopes at the knots lie in (e^-3, e^3), those of a bin's chord in (0.02, 50). Whatever
-    is elementwise comes after the bin is chosen, for two knots instead of all.
+    All zero gives the identity; slopes at the knots lie in (e^-3, e^3), those of a bin's chord in (0.02, 50).
     """
-    widths, heights, slopes = h.split([n_bins, n_bins, n_bins - 1], dim=dim)
+    widths, heights, slopes = h.split([n_bins, n_bins, n_bins - 1], dim=-1)
     x, y = (
-        _padded((SMALLEST_SHARE + (1 - n_bins * SMALLEST_SHARE) * part.softmax(dim)).cumsum(dim), dim, after=0)
+        F.pad((SMALLEST_SHARE + (1 - n_bins * SMALLEST_SHARE) * part.softmax(-1)).cumsum(-1), (1, 0))
         for part in (widths, heights)
     )
-    inner = BOUND * (2 * (y if of_y else x).detach().narrow(dim, 1, n_bins - 1) - 1)
-    k = (values.detach().unsqueeze(dim) >= inner).sum(dim, keepdim=True)
-    both = torch.cat([k, k + 1], dim)
-    ends: list[Tensor] = []
-    for shares in (x, y):
-        ends += (BOUND * (2 * shares.gather(dim, both) - 1)).unbind(dim)
-    d = soft_bound(_padded(slopes, dim, after=1).gather(dim, both), LOG_SLOPE_BOUND).exp()
-    return Bins(*ends, *d.unbind(dim))
+    slopes = F.pad(soft_bound(slopes, LOG_SLOPE_BOUND), (1, 1)).exp()
+    return BOUND * (2 * x - 1), BOUND * (2 * y - 1), slopes
 
 
-def _padded(values: Tensor, dim: int, after: int) -> Tensor:
-    """Put a zero before the first entry of an axis, and as many as asked for after the last."""
-    if dim == -1:
-        return F.pad(values, (1, after))
-    zero = torch.zeros_like(values.narrow(dim, 0, 1))
-    return torch.cat([zero, values, *[zero] * after], dim)
+def _find_bins(values: Tensor, h: Tensor, n_bins: int, of_y: bool) -> Bins:
+    """Find the bin of each value of x, or of y: (...), (..., 3 n_bins - 1)."""
+    columns = knots_and_slopes(h, n_bins)
+    k = (values.detach()[..., None] >= columns[of_y].detach()[..., 1:-1]).sum(-1, keepdim=True)
+    both = torch.cat([k, k + 1], -1)
+    return Bins(*(end for column in columns for end in column.gather(-1, both).unbind(-1)))
+
+
+def _find_bins_numbers_first(values: Tensor, h: Tensor, n_bins: int, of_y: bool) -> Bins:
+    """As `_find_bins` of numbers (3 n_bins - 1, ...): each operation runs along rows of memory.
+
+    Sums are written out one after the other, since torch's softmax and sums over the first axis round an entry by
+    where it stands. Whatever can be is done after the bin is chosen, for two knots instead of all.
+    """
+    raw = h[: 2 * n_bins].unflatten(0, (2, n_bins))  # widths and heights
+    weights = (raw - raw.detach().amax(1, keepdim=True)).exp().unbind(1)
+    sums = list(accumulate(weights))  # (2, ...) each
+    share = 2 * BOUND * (1 - n_bins * SMALLEST_SHARE) / sums[-1]
+    runs = torch.stack([torch.zeros_like(share), *sums])
+    steps = 2 * BOUND * SMALLEST_SHARE * torch.arange(n_bins + 1, dtype=h.dtype, device=h.device) - BOUND
+    with torch.no_grad():
+        side = int(of_y)
+        offsets = steps[1:-1].reshape(-1, *[1] * values.ndim)
+        k = (values >= runs[1:-1, side] * share[side] + offsets).sum(0)
+        both = torch.stack([k, k + 1])
+    knots = runs.gather(0, both[:, None].expand(-1, 2, *both.shape[1:])) * share + steps[both][:, None]
+    zero = torch.zeros_like(h[:1])
+    d = soft_bound(torch.cat([zero, h[2 * n_bins :], zero]).gather(0, both), LOG_SLOPE_BOUND).exp()
+    (x_0, y_0), (x_1, y_1), (d_0, d_1) = knots[0].unbind(), knots[1].unbind(), d.unbind()
+    return Bins(x_0, x_1, y_0, y_1, d_0, d_1)
 
 
 def split_numbers(h: Tensor, n_bins: int) -> Tensor:
@@ -63,13 +81,14 @@ def split_numbers(h: Tensor, n_bins: int) -> Tensor:
     return h.unflatten(1, (-1, 3 * n_bins - 1)).movedim(2, -1)
 
 
-def spline(x: Tensor, h: Tensor, n_bins: int, dim: int = -1) -> tuple[Tensor, Tensor]:
+def spline(x: Tensor, h: Tensor, n_bins: int, numbers_first: bool = False) -> tuple[Tensor, Tensor]:
     """Map x by the spline of h: (...), (..., 3 n_bins - 1) -> y and log dy/dx, both (...); eq. 4 and 5.
 
-    The numbers of h lie along `dim`; along the first axis they are computed faster than along the last.
+    With `numbers_first`, h is (3 n_bins - 1, ...), which is faster and differs by rounding.
     """
+    find_bins = _find_bins_numbers_first if numbers_first else _find_bins
     inside = (x > -BOUND) & (x < BOUND)
-    x_0, x_1, y_0, y_1, d_0, d_1 = _find_bins(x.clamp(-BOUND, BOUND), h, n_bins, dim, of_y=False)
+    x_0, x_1, y_0, y_1, d_0, d_1 = find_bins(x.clamp(-BOUND, BOUND), h, n_bins, of_y=False)
     s = (y_1 - y_0) / (x_1 - x_0)
     t = ((x.clamp(-BOUND, BOUND) - x_0) / (x_1 - x_0)).clamp(0, 1)
     u = t * (1 - t)
@@ -79,10 +98,11 @@ def spline(x: Tensor, h: Tensor, n_bins: int, dim: int = -1) -> tuple[Tensor, Te
     return torch.where(inside, y, x), torch.where(inside, slope, 1.0).log()
 
 
-def spline_inverse(y: Tensor, h: Tensor, n_bins: int, dim: int = -1) -> Tensor:
+def spline_inverse(y: Tensor, h: Tensor, n_bins: int, numbers_first: bool = False) -> Tensor:
     """Undo `spline`; eq. 6 to 8."""
+    find_bins = _find_bins_numbers_first if numbers_first else _find_bins
     inside = (y > -BOUND) & (y < BOUND)
-    x_0, x_1, y_0, y_1, d_0, d_1 = _find_bins(y.clamp(-BOUND, BOUND), h, n_bins, dim, of_y=True)
+    x_0, x_1, y_0, y_1, d_0, d_1 = find_bins(y.clamp(-BOUND, BOUND), h, n_bins, of_y=True)
     s = (y_1 - y_0) / (x_1 - x_0)
     above = y.clamp(-BOUND, BOUND) - y_0
     curvature = d_0 + d_1 - 2 * s

@@ -116,11 +116,8 @@ class FittedDensity(DensityParameters):
         return self._terms(X, y)
 
     def _terms(self, X: Any, y: Any) -> Bunch:
-        return Bunch(**self._scoring_of(X, y, "terms"))
-
-    def _scoring_of(self, X: Any, y: Any, what: str, *args: Any) -> Any:
         source, labels = self._read(X, y)
-        return getattr(self._scoring(), what)(source, labels, *args)
+        return Bunch(**self._scoring().terms(source, labels))
 
     # ---- latents, of models that encode and decode
 
@@ -130,10 +127,9 @@ class FittedDensity(DensityParameters):
         return self.spec_.n_values
 
     def _encode(self, X: Any, y: Any) -> NDArray[np.float64]:
-        check_is_fitted(self)
+        source, labels = self._read(X, y)
         model = cast(Any, _derivatives.double(self.model_))
-        latents: NDArray[np.float64] = self._scoring_of(X, y, "encode", model.encode)
-        return latents
+        return self._scoring().encode(source, labels, model.encode)
 
     def _decode(self, Z: Any, y: Any) -> NDArray[np.float64]:
         check_is_fitted(self)

@@ -26,7 +26,7 @@ from flowdetect.density.spec import DataSpec
 
 # rows scored at once: a multiple of the first number, and at most the second; of large images fewer
 CHUNK, MAX_CHUNK, MOST_VALUES = 16, 1024, 2**18
-SHORT_CHUNKS = 1, 16  # tried where few rows are scored
+SHORT_CHUNK = 16  # tried where at most so many rows are scored; shorter ones were seen to give other bits
 Floats = NDArray[np.float64]
 
 
@@ -249,22 +249,20 @@ class Scoring:
     def _short_length(self, source: RowSource) -> int | None:
         """Give the length of a short chunk, where few rows are scored and it gives the same bits; else None.
 
-        Whether it does depends on the processor's kernels. It is tried once for a model and remembered with it: the
-        first row, in a short chunk and in one of the usual length.
+        Whether it does depends on the processor's kernels. It is tried once for a model and remembered with it: 16
+        random rows, in a short chunk and in one of the usual length.
         """
-        if len(source) > SHORT_CHUNKS[-1] or self.length <= SHORT_CHUNKS[-1]:
+        if len(source) > SHORT_CHUNK or self.length <= SHORT_CHUNK:
             return None
         if self.model.short_chunk is None:
-            first = ArraySource(padded(source.rows(np.arange(1)), SHORT_CHUNKS[-1]))
-            self.model.short_chunk = self.length
-            scores = {n: self.log_prob_in(first, n) for n in (*SHORT_CHUNKS, self.length)}
-            same = [n for n in SHORT_CHUNKS if np.array_equal(scores[n], scores[self.length], equal_nan=True)]
-            self.model.short_chunk = min([*same, self.length])
+            rows = ArraySource(self.spec.random_rows(SHORT_CHUNK))
+            scores = [
+                self._each(rows, None, True, lambda chunk: {"score": self._scores(chunk)}, length)["score"]
+                for length in (SHORT_CHUNK, self.length)
+            ]
+            same = np.array_equal(*scores, equal_nan=True)
+            self.model.short_chunk = SHORT_CHUNK if same else self.length
         return self.model.short_chunk
-
-    def log_prob_in(self, source: RowSource, length: int) -> Floats:
-        """log p(x) of rows without labels, computed in chunks of some length."""
-        return self._each(source, None, True, lambda chunk: {"score": self._scores(chunk)}, length)["score"]
 
     def _noises(self, rows: Floats) -> NDArray[np.float32]:
         return keyed_uniform(self.spec.modelled_rows(rows), self.noise_seed, self.n_draws, self.model.n_noise)

@@ -14,10 +14,10 @@ from flowdetect.bijections.base import soft_bound, sum_except_batch
 from flowdetect.density.model import DensityModel
 from flowdetect.nets.autoencoder import standard_normal_quantile
 
-MAX_LOG_SCALE = 7.0  # of q(z | x), both ways
-# q(z | x) starts narrow, so that z tells something of x from the first step on; from 0, decoders of little data often
-# learned to ignore z
-START_LOG_SCALE = -2.0
+# log-scales of q(z | x) lie within 4 of -3, and start there: narrow, so that z tells of x from the first step on (from
+# 0, decoders of little data often learned to ignore it), and never much wider than the prior, whatever a network makes
+# of an outlier
+LOG_SCALE_CENTRE, LOG_SCALE_REACH = -3.0, 4.0
 
 
 class Likelihood(Protocol):
@@ -39,7 +39,7 @@ class LatentModel(DensityModel):
     """log p(x | z) + log p(z) - log q(z | x) at z drawn from q, a lower bound of log p(x) in expectation.
 
     The prior p(z) is standard normal and q(z | x) is normal with independent dimensions, whose log-scales lie within
-    (-7, 7). In training mode log_prob weighs the divergence of q from the prior, computed by its formula, by beta,
+    (-7, 1). In training mode log_prob weighs the divergence of q from the prior, computed by its formula, by beta,
     which rises from 0 to 1 over a first share of the training (Bowman et al. 2016, "Generating Sentences from a
     Continuous Space", section 3.1).
 
@@ -47,7 +47,7 @@ class LatentModel(DensityModel):
     ----------
     event_shape : (C, H, W)
     encoder : module, (y (n, C, H, W), context) -> (n, 2 * latent_dim)
-        Mean and log-scale of q(z | x), the latter before it is bounded: log s = 7 tanh((h - 2) / 7).
+        Mean and log-scale of q(z | x), the latter before it is bounded: log s = 4 tanh(h / 4) - 3.
     decoder : module, (z (n, latent_dim), context) -> features (n, F, H, W)
     likelihood : Likelihood
     latent_dim : int
@@ -87,7 +87,7 @@ class LatentModel(DensityModel):
     def posterior(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log-scale of q(z | x): two (n, latent_dim)."""
         mean, h = self.encoder(self._to_net(x), context).chunk(2, 1)
-        return mean, soft_bound(h + START_LOG_SCALE, MAX_LOG_SCALE)
+        return mean, LOG_SCALE_CENTRE + soft_bound(h, LOG_SCALE_REACH)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         mean, log_s = self.posterior(x, context)

@@ -96,17 +96,17 @@ class DensityModel(nn.Module):
         """Draw all random initial parameters from the generator, and from nothing else."""
         for module in self.modules():
             draw = getattr(module, "reset_parameters", None)
-            if module is self or not callable(draw):
-                continue
             if type(module).__module__.startswith("torch."):
-                reset_torch_layer(module, generator)
-            else:
+                if not isinstance(module, CONTAINERS) and any(True for _ in module.parameters(recurse=False)):
+                    reset_torch_layer(module, generator)
+            elif module is not self and callable(draw):
                 draw(generator)
 
     def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> None:
         """Set data-dependent parameters from a first batch; most models have none."""
 
 
+CONTAINERS = nn.ParameterList, nn.ParameterDict
 WITHOUT_CHANCE = nn.LayerNorm, nn.GroupNorm, nn.PReLU, nn.modules.batchnorm._NormBase
 
 

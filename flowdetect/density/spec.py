@@ -177,6 +177,14 @@ class DataSpec:
         """Copy the spec with more of what a density learned."""
         return replace(self, learned={**self.learned, **arrays})
 
+    def random_rows(self, n: int) -> NDArray[np.float64]:
+        """Draw rows of the data's range, always the same: (n, n_features)."""
+        rng = np.random.default_rng(0)
+        if self.n_bins is not None:
+            return rng.integers(0, self.n_bins, (n, self.n_features)).astype(np.float64)
+        z = rng.normal(size=(n, self.n_values))
+        return self.with_constants(z if self.loc is None or self.scale is None else z * self.scale + self.loc)
+
     # ---- pickles and files
 
     def to_dict(self) -> dict[str, Any]:

@@ -196,10 +196,11 @@ def test_torchs_own_layers_are_drawn_from_the_generator():
     assert models[0].parts[1].bias.abs().max() <= 18**-0.5
 
 
-def test_layers_of_unknown_distribution_are_refused():
+@pytest.mark.parametrize("unknown", [nn.Bilinear(2, 2, 2), nn.MultiheadAttention(4, 2)], ids=lambda m: type(m).__name__)
+def test_layers_of_unknown_distribution_are_refused(unknown):
     model = OwnLayers()
-    model.unknown = nn.Bilinear(2, 2, 2)
-    with pytest.raises(TypeError, match="Bilinear draws its parameters from torch's global generator"):
+    model.unknown = unknown
+    with pytest.raises(TypeError, match="draws its parameters from torch's global generator"):
         model.reset_parameters(Generator().manual_seed(1))
 
 

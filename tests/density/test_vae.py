@@ -10,7 +10,6 @@ from scipy.stats import multivariate_normal
 from torch.distributions import Normal, kl_divergence
 
 from flowdetect.datasets import load_images
-from flowdetect.density.latent import START_LOG_SCALE
 from flowdetect.density.vae import VAEDensity
 from flowdetect.nets.autoencoder import (
     DecodedCategorical,
@@ -41,9 +40,9 @@ RNG = np.random.default_rng(0)
 LINEAR = RNG.normal(size=(1000, 2)) @ LOADINGS.T + NOISE * RNG.normal(size=(1000, 3))
 
 
-def unbounded(log_s):
-    """What a network must give so that its log-scale, bounded by 7 tanh(h / 7), is this."""
-    return 7 * np.arctanh(np.asarray(log_s) / 7)
+def unbounded(log_s, centre, reach):
+    """What a network must give so that its log-scale, bounded to within `reach` of `centre`, is this."""
+    return reach * np.arctanh((np.asarray(log_s) - centre) / reach)
 
 
 @torch.no_grad()
@@ -56,11 +55,11 @@ def linear_gaussian(n_draws):
     log_s = -0.5 * np.log(np.diag(PRECISION))  # the best of independent dimensions
     model.encoder.first.weight[:d] = torch.from_numpy(np.linalg.solve(PRECISION, LOADINGS.T) / NOISE**2)
     model.encoder.out.weight[:d, :d] = torch.eye(d)
-    model.encoder.out.bias[d:] = torch.from_numpy(unbounded(log_s) - START_LOG_SCALE)
+    model.encoder.out.bias[d:] = torch.from_numpy(unbounded(log_s, -3, 4))
     model.decoder.first.weight[:d] = torch.eye(d)
     model.decoder.out.weight[:D, :d] = torch.from_numpy(LOADINGS)  # the first feature of each column
     model.likelihood.out.weight[0, 0] = 1
-    model.likelihood.out.bias[1] = float(unbounded(math.log(NOISE)))
+    model.likelihood.out.bias[1] = float(unbounded(math.log(NOISE), 0, 7))
     loc, scale = density.spec_.loc, density.spec_.scale
     exact = multivariate_normal(np.zeros(D), LOADINGS @ LOADINGS.T + NOISE**2 * np.eye(D))
     return density, exact.logpdf((LINEAR - loc) / scale) - np.log(scale).sum()
