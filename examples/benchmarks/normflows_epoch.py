@@ -121,7 +121,7 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     # the schedule of both: ours is set from outside, so that the library's own plays no part
-    _training.Training._learning_rate = lambda self: one_cycle(self.step, self.max_epochs * self.n_batches)
+    _training.Training._learning_rate = lambda self: one_cycle(self.step, self.n_steps)
     X, _ = load_images("fashion_mnist")
     X_test, _ = load_images("fashion_mnist", split="test")
     if args.quick:

@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowdetect import PixelCNNDensity, load_images
-from flowdetect.density.pixelcnn import PixelCNNModel
+from flowdetect.density.autoregressive import AutoregressiveModel
 
 SEED, BATCH, N_SHOWN = 0, 64, 8
 
@@ -39,7 +39,7 @@ def matmul_rate(dtype: torch.dtype) -> float:
 
 
 @torch.no_grad()
-def operations(model: PixelCNNModel) -> int:
+def operations(model: AutoregressiveModel) -> int:
     """Floating-point operations of scoring one image."""
     with FlopCounterMode(display=False) as counter:
         model.log_prob(torch.zeros(1, *model.event_shape))
@@ -47,13 +47,13 @@ def operations(model: PixelCNNModel) -> int:
 
 
 @torch.no_grad()
-def sample_cached(model: PixelCNNModel, n: int) -> np.ndarray:
+def sample_cached(model: AutoregressiveModel, n: int) -> np.ndarray:
     """Draw n images as the density does."""
     return model.sample(n, generator=torch.Generator().manual_seed(SEED)).numpy()
 
 
 @torch.no_grad()
-def sample_naively(model: PixelCNNModel, n: int) -> tuple[np.ndarray, float]:
+def sample_naively(model: AutoregressiveModel, n: int) -> tuple[np.ndarray, float]:
     """Draw n images with one pass of the network a pixel; give them and the mean seconds of a pass."""
     generator = torch.Generator().manual_seed(SEED)
     _, height, width = model.event_shape
@@ -71,7 +71,7 @@ def sample_naively(model: PixelCNNModel, n: int) -> tuple[np.ndarray, float]:
 
 
 @torch.no_grad()
-def parameter_error(model: PixelCNNModel, x: torch.Tensor) -> float:
+def parameter_error(model: AutoregressiveModel, x: torch.Tensor) -> float:
     """Largest difference of the mixtures' parameters along images, computed pixel by pixel and computed whole."""
     y = (x - model.loc) / model.scale
     whole, error = model.head.out(model.net(y)), 0.0
@@ -80,7 +80,7 @@ def parameter_error(model: PixelCNNModel, x: torch.Tensor) -> float:
     return error
 
 
-def print_shares(model: PixelCNNModel, n: int) -> None:
+def print_shares(model: AutoregressiveModel, n: int) -> None:
     """Print which operations cached sampling spends its time on."""
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         sample_cached(model, n)
@@ -113,8 +113,8 @@ def main() -> None:
         rates[n] = n / seconds(lambda n=n: sample_cached(model, n))
         print(f"cached sampling, {n} at once: {rates[n]:.2f} images/s", flush=True)
     print_shares(model, 16)
-    print(f"parameters along 16 images differ by at most {parameter_error(model, density._to_tensor(X[:16])):.1e}")
-    x = density._to_tensor(X[:16])
+    x = density.spec_.to_tensor(X[:16].reshape(16, -1), density.device_)
+    print(f"parameters along 16 images differ by at most {parameter_error(model, x):.1e}")
     with torch.no_grad():
         a_score = float(np.median([seconds(lambda: model.log_prob(x)) for _ in range(10)]))
     started = time.perf_counter()

@@ -74,7 +74,8 @@ class Whiten(Bijection):
 
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         weight = self.weight.expand(len(z), *self.weight.shape)
-        return torch.linalg.solve_triangular(weight, z.flatten(2), upper=False).view(z.shape)
+        x: Tensor = torch.linalg.solve_triangular(weight, z.flatten(2), upper=False)
+        return x.view(z.shape)
 
 
 class Conv1x1(Bijection):
@@ -132,7 +133,8 @@ class Conv1x1(Bijection):
         """W^-1 (c, c), by two triangular solves."""
         lower, upper = self._factors(self._log_s())
         half = torch.linalg.solve_triangular(lower, self.permutation.T, upper=False, unitriangular=True)
-        return torch.linalg.solve_triangular(upper, half, upper=True)
+        whole: Tensor = torch.linalg.solve_triangular(upper, half, upper=True)
+        return whole
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         weight, log_det = self.weight_and_log_det()

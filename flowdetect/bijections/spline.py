@@ -35,7 +35,7 @@ def knots_and_slopes(h: Tensor, n_bins: int) -> tuple[Tensor, Tensor, Tensor]:
 
     All zero gives the identity; slopes at the knots lie in (e^-3, e^3), those of a bin's chord in (0.02, 50).
     """
-    widths, heights, slopes = h.split([n_bins, n_bins, n_bins - 1], dim=-1)
+    widths, heights, slopes = torch.split(h, [n_bins, n_bins, n_bins - 1], dim=-1)
     x, y = (
         F.pad((SMALLEST_SHARE + (1 - n_bins * SMALLEST_SHARE) * part.softmax(-1)).cumsum(-1), (1, 0))
         for part in (widths, heights)
@@ -58,7 +58,7 @@ def _find_bins_numbers_first(values: Tensor, h: Tensor, n_bins: int, of_y: bool)
     Sums are written out one after the other, since torch's softmax and sums over the first axis round an entry by
     where it stands. Whatever can be is done after the bin is chosen, for two knots instead of all.
     """
-    raw = h[: 2 * n_bins].unflatten(0, (2, n_bins))  # widths and heights
+    raw = torch.unflatten(h[: 2 * n_bins], 0, (2, n_bins))  # widths and heights
     weights = (raw - raw.detach().amax(1, keepdim=True)).exp().unbind(1)
     sums = list(accumulate(weights))  # (2, ...) each
     share = 2 * BOUND * (1 - n_bins * SMALLEST_SHARE) / sums[-1]
@@ -78,7 +78,7 @@ def _find_bins_numbers_first(values: Tensor, h: Tensor, n_bins: int, of_y: bool)
 
 def split_numbers(h: Tensor, n_bins: int) -> Tensor:
     """Bring the numbers of each spline to the end: (n, (3 n_bins - 1) c, H, W) -> (n, c, H, W, 3 n_bins - 1)."""
-    return h.unflatten(1, (-1, 3 * n_bins - 1)).movedim(2, -1)
+    return torch.unflatten(h, 1, (-1, 3 * n_bins - 1)).movedim(2, -1)
 
 
 def spline(x: Tensor, h: Tensor, n_bins: int, numbers_first: bool = False) -> tuple[Tensor, Tensor]:

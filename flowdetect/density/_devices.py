@@ -6,9 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import torch
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,7 +40,7 @@ def resolve_precision(precision: str, device: str) -> Literal["float32", "bfloat
     return "bfloat16" if native else "float32"
 
 
-def new_fabric(device: str, n_devices: int) -> Any:
+def new_fabric(device: str, n_devices: int) -> Fabric:
     """Lightning Fabric on a resolved device, or on n_devices of its kind with one process each."""
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import LightningEnvironment

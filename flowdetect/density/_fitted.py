@@ -25,7 +25,7 @@ from flowdetect.density._devices import in_torch_state, resolve_device
 from flowdetect.density._parameters import DensityParameters
 from flowdetect.density._reading import read_directions, read_labels, read_one, read_rows
 from flowdetect.density._scoring import Scoring, chunk_length
-from flowdetect.density.model import DensityModel
+from flowdetect.density.model import DensityModel, HasLatents
 from flowdetect.density.source import RowSource, chunks
 from flowdetect.density.spec import DataSpec
 
@@ -128,7 +128,7 @@ class FittedDensity(DensityParameters):
 
     def _encode(self, X: Any, y: Any) -> NDArray[np.float64]:
         source, labels = self._read(X, y)
-        model = cast(Any, _derivatives.double(self.model_))
+        model = cast(HasLatents, _derivatives.double(self.model_))
         return self._scoring().encode(source, labels, model.encode)
 
     def _decode(self, Z: Any, y: Any) -> NDArray[np.float64]:
@@ -140,7 +140,7 @@ class FittedDensity(DensityParameters):
         if self.spec_.is_conditional and y is None:
             raise ValueError(f"{name}(conditional=True): inverse_transform needs y, the rows' class labels.")
         labels = read_labels(self.spec_, y, len(latents), name)
-        model = cast(Any, _derivatives.double(self.model_))
+        model = cast(HasLatents, _derivatives.double(self.model_))
         return self.spec_.with_constants(self._scoring().decode(latents, labels, model.decode))
 
     # ---- sampling

@@ -6,7 +6,6 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 NEVER = -1
@@ -15,7 +14,7 @@ USUAL_TRIM_THRESHOLD = 2 * LARGEST_MMAP_THRESHOLD  # what glibc arrives at by it
 
 
 @cache
-def glibc() -> Any:
+def glibc() -> ctypes.CDLL | None:
     """Give the C library; None where it is not glibc."""
     try:
         library = ctypes.CDLL(None)

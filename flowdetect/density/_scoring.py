@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from flowdetect.density.spec import DataSpec
 CHUNK, MAX_CHUNK, MOST_VALUES = 16, 1024, 2**18
 SHORT_CHUNK = 16  # tried where at most so many rows are scored; shorter ones were seen to give other bits
 Floats = NDArray[np.float64]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def chunk_length(n_values: int, chunk_values: int) -> int:
@@ -136,13 +137,15 @@ class Scoring:
                 context = self.spec.to_context(own, self.device)
                 x = function(torch.from_numpy(padded(z, self.length)).to(self.device), context)
                 parts.append(self.spec.to_rows(x)[: len(z)])
-        return np.concatenate(parts)
+        rows: Floats = np.concatenate(parts)
+        return rows
 
     # ---- one chunk
 
     def _scores(self, chunk: Chunk) -> Floats:
         draws = self._mixtures(chunk) if self._is_mixture(chunk) else self._log_probs(chunk)
-        return log_mean_exp(draws) + self.spec.log_units.sum()
+        scores: Floats = log_mean_exp(draws) + self.spec.log_units.sum()
+        return scores
 
     def _is_mixture(self, chunk: Chunk) -> bool:
         return self.spec.is_conditional and chunk.labels is None
@@ -181,7 +184,8 @@ class Scoring:
 
     def _sum(self, terms: dict[str, Floats]) -> Floats:
         totals = [terms[name].reshape(len(terms[name]), -1).sum(1) for name in self.model.summands]
-        return np.sum(totals, axis=0)
+        total: Floats = np.sum(totals, axis=0)
+        return total
 
     def _weighted(self, draws: list[dict[str, Floats]]) -> dict[str, Floats]:
         """Join the terms of several draws: means weighted by the draws' probabilities.
@@ -256,19 +260,20 @@ class Scoring:
             return None
         if self.model.short_chunk is None:
             rows = ArraySource(self.spec.random_rows(SHORT_CHUNK))
-            scores = [
-                self._each(rows, None, True, lambda chunk: {"score": self._scores(chunk)}, length)["score"]
-                for length in (SHORT_CHUNK, self.length)
-            ]
-            same = np.array_equal(*scores, equal_nan=True)
+            short, usual = (self.log_prob_in(rows, length) for length in (SHORT_CHUNK, self.length))
+            same = np.array_equal(short, usual, equal_nan=True)
             self.model.short_chunk = SHORT_CHUNK if same else self.length
         return self.model.short_chunk
+
+    def log_prob_in(self, source: RowSource, length: int) -> Floats:
+        """log p(x) of rows without labels, computed in chunks of some length."""
+        return self._each(source, None, True, lambda chunk: {"score": self._scores(chunk)}, length)["score"]
 
     def _noises(self, rows: Floats) -> NDArray[np.float32]:
         return keyed_uniform(self.spec.modelled_rows(rows), self.noise_seed, self.n_draws, self.model.n_noise)
 
 
-def padded(values: NDArray[Any], length: int) -> NDArray[Any]:
+def padded(values: NDArray[Scalar], length: int) -> NDArray[Scalar]:
     """Repeat the last row up to a length."""
     missing = length - len(values)
     return values if missing <= 0 else np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
@@ -276,9 +281,7 @@ def padded(values: NDArray[Any], length: int) -> NDArray[Any]:
 
 def log_mean_exp(draws: Floats) -> Floats:
     """Log of the mean of exp over the first axis; one draw stays as it is, bit for bit."""
-    if len(draws) == 1:
-        return draws[0]
-    mean: Floats = np.logaddexp.reduce(draws, axis=0) - math.log(len(draws))
+    mean: Floats = draws[0] if len(draws) == 1 else np.logaddexp.reduce(draws, axis=0) - math.log(len(draws))
     return mean
 
 

@@ -10,16 +10,17 @@ import copy
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from flowdetect import _persistence
 from flowdetect.density._checkpoint import Checkpoint
@@ -32,6 +33,9 @@ from flowdetect.density.settings import TrainingResult, TrainingSettings
 from flowdetect.density.spec import TensorSource
 from flowdetect.density.streams import DROPOUT, INITIAL, NOISE, ORDER, SCORING, stream
 from flowdetect.nets import set_training_dtype
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 GRADIENT_CLIP = 1.0  # norm of the gradient of bits/dim
 WARM_UP, FEWEST_WARM_UP = 0.1, 20  # linear: share of the steps, but at least so many, of a short training half
@@ -76,16 +80,17 @@ def train(
     return TrainingResult(training.best_model(), training.history, training.epoch, reason, failure)
 
 
-def _train_elsewhere(fabric: Any, training: Training, checkpoint: Checkpoint | None) -> BaseException | None:
+def _train_elsewhere(fabric: Fabric, training: Training, checkpoint: Checkpoint | None) -> BaseException | None:
     """Run a training in one process a device; the first one's state comes back in a file, too large for their pipe."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state"
-        failure: BaseException | None = fabric.launch(_train_one, training, checkpoint, path)
+        launch: Callable[..., BaseException | None] = fabric.launch  # whose own type allows for no further arguments
+        failure = launch(_train_one, training, checkpoint, path)
         training.restore(*_persistence.read(path, "training"))
     return failure
 
 
-def _train_one(fabric: Any, training: Training, checkpoint: Checkpoint | None, path: Path) -> BaseException | None:
+def _train_one(fabric: Fabric, training: Training, checkpoint: Checkpoint | None, path: Path) -> BaseException | None:
     """Be one of the processes of a distributed training."""
     failure = training.run(fabric, checkpoint)
     if fabric.is_global_zero:
@@ -93,6 +98,15 @@ def _train_one(fabric: Any, training: Training, checkpoint: Checkpoint | None, p
     fabric.barrier()  # nobody leaves while another still speaks to it
     torch.distributed.destroy_process_group()
     return failure
+
+
+def _mean_over_processes(fabric: Fabric, value: Tensor) -> float:
+    """Give the mean of a scalar over the processes of a training."""
+    if fabric.world_size > 1:
+        mean = fabric.all_reduce(value, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        value = mean
+    return value.item()
 
 
 class Training:
@@ -131,7 +145,7 @@ class Training:
 
     # ---- data
 
-    def _batch(self, order: NDArray[Any], rank: int, world_size: int) -> Batch:
+    def _batch(self, order: NDArray[np.intp], rank: int, world_size: int) -> Batch:
         """Make one process's share of the next batch; all shares together do not depend on how many there are."""
         index = order[self.batch * self.batch_size : (self.batch + 1) * self.batch_size]
         x, context, noise = self._with_noise(self.source, index, stream(self.settings.seed, NOISE, self.step))
@@ -140,7 +154,7 @@ class Training:
         share = slice(rank, None, world_size)
         return x[share], None if context is None else context[share], None if noise is None else noise[share]
 
-    def _with_noise(self, source: TensorSource, index: NDArray[Any], noise_seed: int) -> Batch:
+    def _with_noise(self, source: TensorSource, index: NDArray[np.intp], noise_seed: int) -> Batch:
         x, context = source.batch(index)
         noise = None
         if self.model.n_noise:
@@ -158,7 +172,7 @@ class Training:
 
     # ---- the loop
 
-    def run(self, fabric: Any, checkpoint: Checkpoint | None) -> BaseException | None:
+    def run(self, fabric: Fabric, checkpoint: Checkpoint | None) -> BaseException | None:
         """Train to the end; give the interruption or failure that ended it early, to be raised once all is kept."""
         rank, world_size = fabric.global_rank, fabric.world_size
         checkpoint = checkpoint if rank == 0 else None
@@ -207,7 +221,7 @@ class Training:
         fall = 0.5 * (1 + math.cos(math.pi * max(0.0, self.step - warm_up) / max(1.0, self.n_steps - warm_up)))
         return self.settings.learning_rate * rise * fall * 0.5**self.leaps.recoveries
 
-    def _step(self, fabric: Any, model: Any, optimizer: Any, batch: Batch) -> BaseException | None:
+    def _step(self, fabric: Fabric, model: nn.Module, optimizer: Optimizer, batch: Batch) -> BaseException | None:
         """One step; one that is not finite, or leaps, is skipped and counted, a run of them is a failure."""
         for group in optimizer.param_groups:
             group["lr"] = self._learning_rate()
@@ -216,8 +230,8 @@ class Training:
         loss = -model(x, context, noise).mean() / (x[0].numel() * math.log(2))  # bits/dim
         fabric.backward(loss)
         norm = fabric.clip_gradients(model, optimizer, max_norm=GRADIENT_CLIP, error_if_nonfinite=False)
-        told = loss.detach()
-        value = (told if fabric.world_size == 1 else fabric.all_reduce(told, reduce_op="mean")).item()
+        assert norm is not None  # as it would be if single values were clipped
+        value = _mean_over_processes(fabric, loss.detach())
         self.step += 1
         self.batch += 1
         finite = math.isfinite(value) and bool(torch.isfinite(norm))
@@ -239,7 +253,7 @@ class Training:
     # ---- steps that are skipped
 
     @torch.no_grad()
-    def _recover(self, optimizer: Any) -> BaseException | None:
+    def _recover(self, optimizer: Optimizer) -> BaseException | None:
         """After a run of leaps, go back to the best or averaged weights at half the learning rate."""
         self.skipped_in_a_row = 0
         self.leaps.recoveries += 1
@@ -359,8 +373,8 @@ def first_non_finite(model: DensityModel, batch: Batch) -> str:
             return name
     found: list[str] = []
 
-    def note(name: str) -> Any:
-        def hook(module: Any, inputs: Any, output: Any) -> None:
+    def note(name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
             outputs = output if isinstance(output, tuple) else (output,)
             if not all(torch.isfinite(value).all() for value in outputs if isinstance(value, Tensor)):
                 found.append(name)

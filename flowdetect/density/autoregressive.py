@@ -5,7 +5,7 @@ A paper brings the network that computes the features of every value from the va
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
@@ -30,6 +30,8 @@ from flowdetect.nets.heads import CategoricalHead, LogisticMixtureHead
 from flowdetect.nets.masked import Dropout, MaskedMLP
 
 PROGRESS_AFTER = 2.0  # seconds of sampling
+
+Step = tuple[int, int, Tensor]  # a pixel (i, j) and its features
 
 
 class AutoregressiveModel(DensityModel):
@@ -115,12 +117,13 @@ class AutoregressiveModel(DensityModel):
         values = self._from_net(y) * self.scale + self.loc
         return values if self.n_bins is None else values.round()
 
-    def _progress(self, steps: Iterator[Any], n_steps: int) -> Any:
+    def _progress(self, steps: Iterator[Step], n_steps: int) -> Iterable[Step]:
         if not self.shows_progress:
             return steps
         from tqdm.auto import tqdm
 
-        return tqdm(steps, desc="sampling", total=n_steps, unit="pixel", delay=PROGRESS_AFTER)
+        bar: Iterable[Step] = tqdm(steps, desc="sampling", total=n_steps, unit="pixel", delay=PROGRESS_AFTER)
+        return bar
 
     def _to_net(self, x: Tensor) -> Tensor:
         """Lay a table's row (n, D, 1, 1) out as a strip of D pixels, (n, 1, D, 1), for network and head."""
@@ -221,7 +224,7 @@ class AutoregressiveDensity(BaseDensity):
         joint = []
         for context in self.spec_.every_context(self.device_):
             parts = []
-            for part in images.split(DRAWN_AT_ONCE):
+            for part in torch.split(images, DRAWN_AT_ONCE):
                 log_px = self.model_.log_px(part, context.expand(len(part), -1))
                 by_pixel = log_px.flatten(1) if self.spec_.is_table else log_px.sum(1).flatten(1)  # in raster order
                 parts.append(by_pixel[:, :n_known].sum(1))
@@ -229,9 +232,10 @@ class AutoregressiveDensity(BaseDensity):
         log_p = np.stack(joint, 1) + self.spec_.class_log_prior
         p = np.exp(log_p - np.logaddexp.reduce(log_p, axis=1, keepdims=True))
         u = np.random.default_rng(seed).random((len(p), 1))
-        return np.minimum((p.cumsum(1) < u).sum(1), p.shape[1] - 1)
+        labels: NDArray[np.int64] = np.minimum((p.cumsum(1) < u).sum(1), p.shape[1] - 1)
+        return labels
 
-    def _n_known(self, known: Any) -> int:
+    def _n_known(self, known: int | tuple[int, int]) -> int:
         channels, height, width = self.spec_.event_shape
         if self.spec_.is_table:
             height = channels

@@ -7,7 +7,7 @@ networks that take a context map it linearly, so that a label, an encoded image 
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
@@ -104,6 +104,16 @@ class DensityModel(nn.Module):
 
     def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> None:
         """Set data-dependent parameters from a first batch; most models have none."""
+
+
+class HasLatents(Protocol):
+    """What a model offers beside, whose rows have latents: an encoder and a decoder."""
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(n, C, H, W) -> latents (n, d)."""
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Latents (n, d) -> (n, C, H, W)."""
 
 
 CONTAINERS = nn.ParameterList, nn.ParameterDict

@@ -7,6 +7,7 @@ on them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,7 @@ def whitening(rows: NDArray[Any], preprocess: Layer) -> NDArray[np.float64]:
     Oracle Approximating Shrinkage (Chen et al. 2010).
     """
     z = preprocess(torch.from_numpy(np.array(rows, np.float64)[:, :, None, None]))[0].flatten(1).numpy()
-    estimates = [lambda values: oas(values)[0]]
+    estimates: list[Callable[[NDArray[np.float64]], NDArray[np.float64]]] = [lambda values: oas(values)[0]]
     if len(z) > ROWS_A_COLUMN * z.shape[1]:
         estimates.append(empirical_covariance)
     weights = [inverse_factor(estimate(z[::2])) for estimate in estimates]

@@ -121,7 +121,7 @@ def sample_rows(source: RowSource, most: int) -> NDArray[Any]:
     return source.rows(np.arange(0, len(source), -(-len(source) // most)))
 
 
-def _as_slice(indices: NDArray[np.intp]) -> Any:
+def _as_slice(indices: NDArray[np.intp]) -> slice | NDArray[np.intp]:
     """Give consecutive indices as a slice, which reads a view rather than a copy."""
     if len(indices) and indices[-1] - indices[0] == len(indices) - 1 and bool((np.diff(indices) == 1).all()):
         return slice(int(indices[0]), int(indices[-1]) + 1)

@@ -7,12 +7,15 @@ its sigmoid), so that a row scores the same in any batch. A gate sigma(b) = (1 +
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, TypeVarTuple
 
 import torch
 from torch import Tensor
 
 Pads = tuple[int, int, int, int]  # columns left and right, rows above and below
+Ts = TypeVarTuple("Ts")
+R = TypeVar("R")
 
 
 class ConcatElu(torch.autograd.Function):
@@ -72,7 +75,8 @@ class TanhGate(torch.autograd.Function):
         (t,) = ctx.saved_tensors
         a, b = t.chunk(2, dim=1)
         grad_t = torch.cat([torch.addcmul(grad, grad, b), grad * a], dim=1)
-        return torch.ops.aten.tanh_backward(grad_t, t)
+        grad_x: Tensor = torch.ops.aten.tanh_backward(grad_t, t)
+        return grad_x
 
 
 class AddGated(torch.autograd.Function):
@@ -101,19 +105,20 @@ class AddGated(torch.autograd.Function):
 
 def concat_elu(x: Tensor, pads: Pads = (0, 0, 0, 0)) -> Tensor:
     """Call `ConcatElu`."""
-    return _call(ConcatElu, x, pads)
+    return _call(ConcatElu.apply, ConcatElu.forward, x, pads)
 
 
 def tanh_gate(x: Tensor) -> Tensor:
     """Call `TanhGate`."""
-    return _call(TanhGate, x)[0]
+    return _call(TanhGate.apply, TanhGate.forward, x)[0]
 
 
 def add_gated(x: Tensor, y: Tensor) -> Tensor:
     """Call `AddGated`."""
-    return _call(AddGated, x, y)[0]
+    return _call(AddGated.apply, AddGated.forward, x, y)[0]
 
 
-def _call(function: type[torch.autograd.Function], *inputs: Any) -> Any:
+def _call(apply: Callable[..., Any], forward: Callable[[*Ts], R], *inputs: *Ts) -> R:
     """Apply a function; without autograd's bookkeeping where no gradient is asked for, as when pixels are sampled."""
-    return function.apply(*inputs) if torch.is_grad_enabled() else function.forward(*inputs)
+    found: R = apply(*inputs) if torch.is_grad_enabled() else forward(*inputs)
+    return found

@@ -7,7 +7,7 @@ that a sampled pixel costs one patch a layer.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,33 +15,42 @@ from torch import Tensor
 
 from flowdetect.nets.masked import CausalConv
 
+Kept = TypeVar("Kept")
+
 
 class Whole:
     """Computes layers on whole images."""
 
-    def __call__(self, layer: CausalConv, x: Tensor) -> Any:
-        """Apply a layer to the features of all pixels; Any, since a cache gives None where a strided layer rests."""
-        return layer(x)
+    def __call__(self, layer: CausalConv, x: Tensor) -> Tensor:
+        """Apply a layer of stride 1 to the features of all pixels."""
+        features: Tensor = layer(x)
+        return features
+
+    def halve(self, layer: CausalConv, x: Tensor) -> Tensor | None:
+        """Apply a layer of stride 2; a cache gives None where the layer rests."""
+        return self(layer, x)
 
     def first(self, layer: CausalConv, image: Tensor) -> Tensor:
         """Apply a layer to the image itself."""
-        return layer(image)
+        features: Tensor = layer(image)
+        return features
 
     def below(self) -> Whole:
         """Give the evaluation at half the resolution."""
         return self
 
-    def keep(self, owner: object, value: Any) -> Any:
+    def keep(self, owner: object, value: Kept | None) -> Kept:
         """Give the value, or the last one that was not None."""
+        assert value is not None  # on whole images none rests
         return value
 
     def at_pixel(self, row: Tensor | None) -> Tensor | None:
         """Give the part of a row's features that belongs to what is computed now."""
         return row
 
-    def upsample(self, owner: object, low: Any, shape: tuple[int, int]) -> Tensor:
+    def upsample(self, owner: object, low: Tensor | None, shape: tuple[int, int]) -> Tensor:
         """Bring (n, 4 C, H/2, W/2) features of half the resolution to (n, C, H, W)."""
-        return F.pixel_shuffle(low, 2)[:, :, : shape[0], : shape[1]]
+        return F.pixel_shuffle(self.keep(owner, low), 2)[:, :, : shape[0], : shape[1]]
 
 
 whole = Whole()
@@ -73,10 +82,20 @@ class Cache(Whole):
         if self.half is not None:
             self.half.move(i // 2, j // 2)
 
-    def __call__(self, layer: CausalConv, x: Tensor) -> Any:
-        x, inputs = layer.activate(x), self.inputs.get(layer)
+    def __call__(self, layer: CausalConv, x: Tensor) -> Tensor:
+        x = layer.activate(x)
         if layer.kernel == (1, 1):
             return self._apply(layer, x.permute(0, 2, 3, 1), 0, 0)
+        return self._apply(layer, self._inputs_with(layer, x), self.i, self.j)
+
+    def halve(self, layer: CausalConv, x: Tensor) -> Tensor | None:
+        inputs = self._inputs_with(layer, layer.activate(x))
+        rests = self.i % 2 or (self.j % 2 and not self.by_row)
+        return None if rests else self._apply(layer, inputs, self.i, self.j)
+
+    def _inputs_with(self, layer: CausalConv, x: Tensor) -> Tensor:
+        """Give a layer's inputs so far, the present row's or pixel's written into them."""
+        inputs = self.inputs.get(layer)
         if inputs is None:
             kh, kw = layer.kernel
             inputs = self.inputs[layer] = x.new_zeros(len(x), self.height + kh, self.width + kw, x.shape[1])
@@ -85,9 +104,7 @@ class Cache(Whole):
             inputs[:, i + layer.top, layer.left : layer.left + self.width] = x[:, :, 0].transpose(1, 2)
         else:
             inputs[:, i + layer.top, j + layer.left] = x[:, :, 0, 0]
-        if layer.stride == 2 and (i % 2 or (j % 2 and not self.by_row)):
-            return None
-        return self._apply(layer, inputs, i, j)
+        return inputs
 
     def first(self, layer: CausalConv, image: Tensor) -> Tensor:
         i, j = self.i, self.j
@@ -122,23 +139,24 @@ class Cache(Whole):
             self.half.move(self.i // 2, self.j // 2)
         return self.half
 
-    def keep(self, owner: object, value: Any) -> Any:
+    def keep(self, owner: object, value: Kept | None) -> Kept:
         if value is not None:
             self.kept[owner] = value
-        return self.kept[owner]
+        kept: Kept = self.kept[owner]
+        return kept
 
     def at_pixel(self, row: Tensor | None) -> Tensor | None:
         return row if row is None or self.by_row else row[:, :, :, self.j : self.j + 1]
 
-    def upsample(self, owner: object, low: Any, shape: tuple[int, int]) -> Tensor:
+    def upsample(self, owner: object, low: Tensor | None, shape: tuple[int, int]) -> Tensor:
         if self.by_row:
             return F.pixel_shuffle(self.keep(owner, low), 2)[:, :, self.i % 2 : self.i % 2 + 1, : self.width]
-        row = self.kept.get(owner)
+        row: Tensor | None = self.kept.get(owner)
         if low is not None:
             if row is None:
                 row = low.new_zeros(*low.shape[:2], (self.width + 1) // 2)
                 self.kept[owner] = row
             row[:, :, self.j // 2] = low[:, :, 0, 0]
         assert row is not None
-        now = row[:, :, self.j // 2].unflatten(1, (-1, 2, 2))  # (n, C, 2, 2)
+        now = torch.unflatten(row[:, :, self.j // 2], 1, (-1, 2, 2))  # (n, C, 2, 2)
         return now[:, :, self.i % 2, self.j % 2][:, :, None, None]

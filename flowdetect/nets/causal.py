@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,8 @@ from flowdetect.nets.activations import add_gated, tanh_gate
 from flowdetect.nets.cache import Cache, Whole, whole
 from flowdetect.nets.conv import MixedPrecision
 from flowdetect.nets.masked import CausalConv, Dropout
+
+Features = Tensor | None  # None: of a stream, or a shortcut, that is not there
 
 
 def pointwise(in_channels: int, out_channels: int, gain: float = 1.0, elu: bool = False) -> CausalConv:
@@ -50,11 +51,13 @@ class Block(nn.Module):
         """Add what the context says."""
         return h if self.context_bias is None or context is None else h + self.context_bias(context).to(h.dtype)
 
-    def vertical(self, u: Any, skip: Any, evaluate: Whole) -> tuple[Any, Any]:
+    def vertical(self, u: Features, skip: Features, evaluate: Whole) -> tuple[Features, Features]:
         """(stream, skip) -> stream, message to the horizontal stream."""
         return None, None
 
-    def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
+    def horizontal(
+        self, h: Tensor, message: Features, skip: Features, context: Tensor | None, evaluate: Whole
+    ) -> Tensor:
         """Stream, message, skip and context -> stream."""
         raise NotImplementedError
 
@@ -74,7 +77,9 @@ class MaskedBlock(Block):
         self.dropout = Dropout(dropout)
         self.context_bias = context_bias(n_context, inner)
 
-    def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
+    def horizontal(
+        self, h: Tensor, message: Features, skip: Features, context: Tensor | None, evaluate: Whole
+    ) -> Tensor:
         inner = self.conditioned(evaluate(self.reduce, h.relu()), context).relu()
         return evaluate(self.expand, self.dropout(evaluate(self.mix, inner).relu_())).add_(h)
 
@@ -92,7 +97,9 @@ class PointwiseBlock(Block):
         self.dropout = Dropout(dropout)
         self.context_bias = context_bias(n_context, channels)
 
-    def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
+    def horizontal(
+        self, h: Tensor, message: Features, skip: Features, context: Tensor | None, evaluate: Whole
+    ) -> Tensor:
         inner = self.conditioned(evaluate(self.widen, h.relu()), context).relu()
         return evaluate(self.expand, self.dropout(inner)).add_(h)
 
@@ -112,11 +119,15 @@ class GatedBlock(Block):
         self.dropout = Dropout(dropout)
         self.context_bias = context_bias(n_context, 2 * channels)
 
-    def vertical(self, u: Any, skip: Any, evaluate: Whole) -> tuple[Any, Any]:
+    def vertical(self, u: Features, skip: Features, evaluate: Whole) -> tuple[Features, Features]:
+        assert u is not None
         before = evaluate(self.down, u)
         return tanh_gate(before), evaluate(self.message, before)
 
-    def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
+    def horizontal(
+        self, h: Tensor, message: Features, skip: Features, context: Tensor | None, evaluate: Whole
+    ) -> Tensor:
+        assert message is not None
         before = self.conditioned(evaluate(self.right, h).add_(message), context)
         return evaluate(self.out, self.dropout(tanh_gate(before))).add_(h)
 
@@ -133,12 +144,13 @@ class GatedResidual(nn.Module):
         self.second = CausalConv(channels, 2 * channels, kernel, 1, 1, gain=0.05, elu=True, dropout=dropout)
         self.skip = pointwise(channels, channels, elu=True) if has_skip else None
 
-    def forward(self, x: Tensor, message: Any, skip: Any, evaluate: Whole) -> Tensor:
+    def forward(self, x: Tensor, message: Features, skip: Features, evaluate: Whole) -> Tensor:
         """Stream of one kind -> stream."""
         inner = evaluate(self.first, x)
         if message is not None:
             inner.add_(message)
         if self.skip is not None:
+            assert skip is not None
             inner.add_(evaluate(self.skip, skip))
         return add_gated(x, evaluate(self.second, inner))
 
@@ -153,22 +165,26 @@ class ResidualBlock(Block):
         self.message = pointwise(channels, channels, elu=True)
         self.context_bias = context_bias(n_context, channels)
 
-    def vertical(self, u: Any, skip: Any, evaluate: Whole) -> tuple[Any, Any]:
-        u = self.down(u, None, skip, evaluate)
-        return u, evaluate(self.message, u)
+    def vertical(self, u: Features, skip: Features, evaluate: Whole) -> tuple[Features, Features]:
+        u_next: Tensor = self.down(u, None, skip, evaluate)
+        return u_next, evaluate(self.message, u_next)
 
-    def horizontal(self, h: Tensor, message: Any, skip: Any, context: Tensor | None, evaluate: Whole) -> Tensor:
-        return self.right(h, self.conditioned(message, context), skip, evaluate)
+    def horizontal(
+        self, h: Tensor, message: Features, skip: Features, context: Tensor | None, evaluate: Whole
+    ) -> Tensor:
+        assert message is not None
+        h_next: Tensor = self.right(h, self.conditioned(message, context), skip, evaluate)
+        return h_next
 
 
 @dataclass
 class Messages:
     """What the vertical stream of a stage says to the horizontal one: a tensor a block, and the stage below's."""
 
-    first: list[Any]
-    second: list[Any]
+    first: list[Features]
+    second: list[Features]
     below: Messages | None = None
-    last: Any = None  # the vertical stream itself, at the end of the stage
+    last: Features = None  # the vertical stream itself, at the end of the stage
 
 
 class Stage(nn.Module):
@@ -183,7 +199,7 @@ class Stage(nn.Module):
             self.h_down = CausalConv(channels, channels, (2, 2), 1, 1, stride=2)
             self.u_up, self.h_up = pointwise(channels, 4 * channels), pointwise(channels, 4 * channels)
 
-    def vertical(self, u: Any, evaluate: Whole) -> Messages:
+    def vertical(self, u: Features, evaluate: Whole) -> Messages:
         """Run the vertical stream through the stage."""
         messages, shortcuts = Messages([], []), []
         for block in self.first:
@@ -191,10 +207,16 @@ class Stage(nn.Module):
             messages.first.append(message)
             shortcuts.append(u)
         if self.below is not None:
-            low, shape = evaluate(self.u_down, u), (u.shape[2], u.shape[3])
-            below = None if low is None else self.below.vertical(low, evaluate.below())
+            assert u is not None
+            low, shape = evaluate.halve(self.u_down, u), (u.shape[2], u.shape[3])
+            below = None
+            if low is not None:
+                half = evaluate.below()
+                below = self.below.vertical(low, half)
+                assert below.last is not None
+                low = half(self.u_up, below.last)
             messages.below = evaluate.keep((self, "u"), below)
-            u = evaluate.upsample(self.u_up, None if below is None else evaluate.below()(self.u_up, below.last), shape)
+            u = evaluate.upsample(self.u_up, low, shape)
         for block in self.second:
             u, message = block.vertical(u, shortcuts.pop(), evaluate)
             messages.second.append(message)
@@ -208,7 +230,7 @@ class Stage(nn.Module):
             h = block.horizontal(h, evaluate.at_pixel(message), None, context, evaluate)
             shortcuts.append(h)
         if self.below is not None:
-            low, shape = evaluate(self.h_down, h), (h.shape[2], h.shape[3])
+            low, shape = evaluate.halve(self.h_down, h), (h.shape[2], h.shape[3])
             if low is not None:
                 assert messages.below is not None
                 half = evaluate.below()

@@ -107,4 +107,4 @@ class ContextMap(nn.Module):
     def forward(self, context: Tensor) -> Tensor:
         """(n, n_context) -> (n, *shape)."""
         flat = context.to(self.raw_value.dtype) @ self.raw_value.flatten(1)
-        return SPEED * flat.unflatten(1, self.raw_value.shape[1:])
+        return SPEED * torch.unflatten(flat, 1, self.raw_value.shape[1:])

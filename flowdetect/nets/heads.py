@@ -113,7 +113,8 @@ class CategoricalHead(nn.Module):
         """(n, n_bins, H, W) of one channel, given y of those before it."""
         if channel:
             h = self.hidden[channel - 1](torch.cat([h, y[:, :channel]], 1)).relu()
-        return self.out[channel](h)
+        logits: Tensor = self.out[channel](h)
+        return logits
 
     def log_prob(self, h: Tensor, y: Tensor) -> Tensor:
         """Log-probability of each channel given those before it: (n, C, H, W); y is rounded to the grid."""

@@ -96,7 +96,8 @@ class CausalConv(nn.Module):
             x = concat_elu(x, pads)
         elif any(pads):
             x = F.pad(x, pads)
-        return self.dropout(x)
+        dropped: Tensor = self.dropout(x)
+        return dropped
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_channels, H, W) -> (n, out_channels, ceil(H / stride), ceil(W / stride)), in the dtype of x."""
@@ -201,7 +202,7 @@ class MADE(nn.Module):
         else:
             out = self.out(h).flatten(1).t().contiguous()
         out = out if of_out is None else out + of_out.flatten(1).t()
-        return out.unflatten(0, (self.n_outputs, -1))
+        return torch.unflatten(out, 0, (self.n_outputs, -1))
 
 
 class MaskedMLP(nn.Module):
@@ -244,9 +245,9 @@ class MaskedMLP(nn.Module):
         h = h if of_hidden is None else h + of_hidden
         for widen, close in self.blocks:
             h = h + close(self.dropout(widen(h.relu()).relu()))
-        out = self.out(h.relu())
+        out: Tensor = self.out(h.relu())
         out = out if of_out is None else out + of_out
-        return out[..., 0].unflatten(1, (x.shape[2], -1)).transpose(1, 2)
+        return torch.unflatten(out[..., 0], 1, (x.shape[2], -1)).transpose(1, 2)
 
     def in_order(self, x: Tensor, context: Tensor | None = None) -> Iterator[tuple[int, int, Tensor]]:
         """Features (n, features, 1, 1) of one column after the other; see `CausalNet.in_order`."""

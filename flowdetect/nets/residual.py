@@ -85,4 +85,5 @@ class ResidualNet(MixedPrecision):
             h = h + self.context_map(context).to(h.dtype)
         for widen, close in self.blocks:
             h = h + close(widen(h.relu()).relu_())
-        return self.last(h.relu()).to(x.dtype, memory_format=torch.contiguous_format)
+        out: Tensor = self.last(h.relu())
+        return out.to(x.dtype, memory_format=torch.contiguous_format)
