@@ -153,7 +153,7 @@ class Scoring:
     def _log_probs(self, chunk: Chunk) -> Floats:
         """log p(x) or log p(x | label) of each draw: (n_draws, n)."""
         x, context = self.spec.to_tensor(chunk.rows, self.device), self.spec.to_context(chunk.labels, self.device)
-        return np.stack([chunk.numpy(self.model.log_prob(x, context, noise)) for noise in chunk.noises])
+        return np.stack([chunk.numpy(draw) for draw in self.model.log_prob_draws(x, context, chunk.noises)])
 
     def _joint(self, chunk: Chunk) -> Floats:
         """log p(x | k) + log p(k) of each draw: (n_draws, n, K); one noise for all classes."""

@@ -296,7 +296,8 @@ class Training:
         if self.held_out is not None:
             bits = self._held_out_bits()
             self.history["validation_bits_per_dim"].append(bits)
-            self.stale = 0 if bits < self.best_bits - self.settings.tol else self.stale + 1
+            gained = bits < self.best_bits - self.settings.tol or self.step < self.model.warm_up * self.n_steps
+            self.stale = 0 if gained else self.stale + 1
             self._keep_if_best(bits)
         self.finished = self.epoch >= self.settings.max_epochs or self.stale >= self.settings.n_iter_no_change
 

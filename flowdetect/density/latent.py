@@ -5,6 +5,7 @@ Both bound log p(x), which no formula gives, from below by importance sampling w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 import torch
@@ -76,11 +77,11 @@ class LatentModel(DensityModel):
         super().__init__(event_shape)
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
         self.n_noise = self.latent_dim = latent_dim
-        self.n_bins, self.kl_warm_up, self.is_table = n_bins, kl_warm_up, is_table
+        self.n_bins, self.warm_up, self.is_table = n_bins, kl_warm_up, is_table
         self.beta = 1.0
 
     def begin_step(self, seed: int, progress: float) -> None:
-        self.beta = min(1.0, progress / self.kl_warm_up) if self.kl_warm_up else 1.0
+        self.beta = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
 
     # ---- the bound
 
@@ -97,8 +98,8 @@ class LatentModel(DensityModel):
             return self._log_px(x, z, context) - self.beta * kl.sum(1)
         return self._bound(x, mean, log_s, context, noise).sum(0)
 
-    def log_prob_draws(self, x: Tensor, context: Tensor | None, noises: Tensor) -> Tensor:
-        """`log_prob` at each of K draws (K, n, n_noise), encoding x once: (K, n) nats."""
+    def log_prob_draws(self, x: Tensor, context: Tensor | None, noises: Sequence[Tensor | None]) -> Tensor:
+        """`log_prob` at each of K draws of the noise, encoding x once: (K, n) nats."""
         mean, log_s = self.posterior(x, context)
         return torch.stack([self._bound(x, mean, log_s, context, noise).sum(0) for noise in noises])
 

@@ -7,6 +7,7 @@ networks that take a context map it linearly, so that a label, an encoded image 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 import torch
@@ -40,6 +41,7 @@ class DensityModel(nn.Module):
     is_bound: bool = False
     summands: ClassVar[tuple[str, ...]] = ()
     terms_by_value: ClassVar[bool] = False
+    warm_up: float = 0.0  # share of the steps in which what is trained on still changes; patience starts after it
     shows_progress: bool = False  # whether sampling that takes long shows a bar
     short_chunk: int | None = None  # rows of a chunk where few are scored; None: not tried yet
 
@@ -69,6 +71,10 @@ class DensityModel(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """`log_prob`, since distributed training and compilation hook only `forward`."""
         return self.log_prob(x, context, noise)
+
+    def log_prob_draws(self, x: Tensor, context: Tensor | None, noises: Sequence[Tensor | None]) -> Tensor:
+        """`log_prob` at each of K draws of the noise: (K, n) nats; a model may share what no draw changes."""
+        return torch.stack([self.log_prob(x, context, noise) for noise in noises])
 
     def log_prob_by_context(self, x: Tensor, contexts: Tensor, noise: Tensor | None = None) -> Tensor:
         """log p(x | k) under each of K contexts (K, n_context): (n, C, H, W) -> (n, K) nats."""
