@@ -17,8 +17,9 @@ help: ## list the targets
 demo: $(VENV)/.stamp-run ## train a density, detect outliers, print the report
 	$(BIN)/python -m flowdetect demo
 
+# two processes of one thread each: two of two threads each would fight for two cores
 test: lint ## all checks and tests; PYTEST_ARGS="-m 'not slow'" for a quick run
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-dev ## style, types and who imports whom
 	$(BIN)/ruff check

@@ -23,9 +23,6 @@ WIDEST = 4  # times the width at full resolution
 BLOCK_GAIN = 0.3  # initial weights of a block's last layer
 ENCODER_GAIN = 0.5  # of an encoder's last layer
 MAX_LOG_SCALE = 7.0
-# inputs of a linear layer multiplied at once: longer sums, of about 700 products or more, are split among threads,
-# so that their last bits would depend on the number of threads
-SUMMED_AT_ONCE = 256
 # uniform draws are kept this far from 0 and 1, where the normal quantile is infinite; 1 - MARGIN is a float32
 MARGIN = 2.0**-24
 
@@ -68,11 +65,10 @@ class Affine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_channels) or (n, in_channels, H, W) -> (n, out_channels, ...), in the dtype of x."""
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        if weight.ndim == 2:
-            for start in range(0, weight.shape[1], SUMMED_AT_ONCE):
-                part = slice(start, start + SUMMED_AT_ONCE)
-                bias = bias + F.linear(x[:, part], weight[:, part])
-            return bias
+        if weight.ndim == 2 and self.training:
+            return F.linear(x, weight, bias)
+        if weight.ndim == 2:  # as a convolution, whose bits depend neither on a row's place nor on the threads
+            return F.conv2d(x[:, :, None, None], weight[:, :, None, None], bias)[:, :, 0, 0]
         return F.conv2d(x, weight, bias, self.stride, weight.shape[-1] // 2)
 
 
@@ -289,6 +285,6 @@ class DecodedCategorical(CategoricalHead):
         grid = torch.linspace(-1, 1, self.n_bins, dtype=h.dtype, device=h.device)
         y = h.new_zeros(len(h), 0, *h.shape[2:])
         for c in range(self.channels):
-            p = self._logits(h, y, c).softmax(1)
+            p = self._logits(h, y, c).log_softmax(1).exp()  # softmax depends on the number of threads
             y = torch.cat([y, (p * grid[:, None, None]).sum(1, keepdim=True)], 1)
         return y
