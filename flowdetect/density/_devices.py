@@ -9,6 +9,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -58,6 +59,15 @@ def new_fabric(device: str, n_devices: int) -> Fabric:
     if n_devices > there:
         raise ValueError(f"n_devices={n_devices}, but there are {there} of device {kind!r}; pass n_devices={there}.")
     return Fabric(accelerator=kind, devices=n_devices, strategy="ddp_spawn", precision="32-true")
+
+
+def mean_over_processes(fabric: Fabric, value: Tensor) -> float:
+    """Give the mean of a scalar over the processes of a training."""
+    if fabric.world_size > 1:
+        mean = fabric.all_reduce(value, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        value = mean
+    return value.item()
 
 
 @contextmanager

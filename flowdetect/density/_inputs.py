@@ -187,6 +187,18 @@ def encode_labels(
     return classes, np.searchsorted(classes, labels).astype(np.int64)
 
 
+def check_time_limit(time_limit: Any) -> None:
+    """Refuse what is neither None nor a positive, finite number of seconds."""
+    if time_limit is None:
+        return
+    is_number = isinstance(time_limit, Real) and not isinstance(time_limit, bool)
+    if not is_number or not 0 < float(time_limit) < math.inf:
+        raise ValueError(
+            f"time_limit must be a finite number of seconds > 0, or None for no limit, got {time_limit!r}; pass e.g. "
+            f"time_limit=600."
+        )
+
+
 def check_temperature(temperature: Any) -> None:
     """Refuse a temperature that is no factor of a standard deviation."""
     if not isinstance(temperature, Real) or not 0 <= float(temperature) < math.inf:

@@ -28,10 +28,17 @@ class DensityParameters(BaseEstimator):
         True: y holds class labels, and the density is of x given y. False: y is ignored.
     max_epochs : "auto" or int, default "auto"
         Passes over the training rows; "auto": as many as make about 4,000 steps, 500 at most.
+    time_limit : float or None, default None
+        Seconds that `fit` may take; None: as long as max_epochs take. The speed of the first steps says how many steps
+        fit. Training ends after these, or after max_epochs if that is sooner, and the learning rate's schedule is laid
+        over them. The last epoch may be partial, and of a large set there may be no other. If steps then take longer
+        than measured, training stops at 1.1 times the limit. In either case the best weights are kept, and no error is
+        raised. Two fits with one random_state may differ in the number of steps, hence in their weights.
     batch_size : int or "auto", default 64
         Rows per step; "auto": 64 images, or 256 rows of a table.
     learning_rate : float, default 1e-3
-        The highest learning rate of Adam's schedule: linear warm-up, then a cosine down to 0 at max_epochs.
+        The highest learning rate of Adam's schedule: linear warm-up, then a cosine down to 0 at the last step, which
+        max_epochs or time_limit sets.
     weight_decay : float, default 0.0
         Decoupled weight decay (AdamW).
     early_stopping : bool, default True
@@ -47,7 +54,8 @@ class DensityParameters(BaseEstimator):
         True: `fit` goes on from the present weights, and keeps what was learned of the data's location and scale.
         Classes, columns, bins or a model's parameters that differ are refused.
     verbose : int, default 0
-        0 is silent; 1 shows a bar with bits/dim and the time left.
+        0 is silent; 1 shows a bar with bits/dim and the time left. Where stderr is neither a terminal nor a notebook's,
+        it writes a line an epoch instead, and within a long epoch one every 10 seconds.
     random_state : int, RandomState or None, default None
         Initial weights, order of the rows, noise of training and of scoring.
     device : str, default "auto"
@@ -60,12 +68,14 @@ class DensityParameters(BaseEstimator):
     checkpoint : path or None, default None
         A file written after every epoch and every minute. Fitting again with the same class, parameters, data and
         versions goes on from there; a finished training is restored. Only max_epochs, verbose and device may differ.
+        With a time_limit it goes on by the number of steps planned, and the seconds of earlier runs count.
     """
 
     image_shape: tuple[int, ...] | None = None
     n_bins: int | str | None = "auto"
     conditional: bool = False
     max_epochs: int | str = "auto"
+    time_limit: float | None = None
     batch_size: int | str = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
@@ -80,6 +90,8 @@ class DensityParameters(BaseEstimator):
     precision: str = "auto"
     n_devices: int = 1
     checkpoint: PathName | None = None
+
+    progress_prefix: ClassVar[str] = ""  # set on an estimator: shown before its name where progress is shown
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "conditional": ["boolean"],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ class TrainingRows:
         By the stage of training; empty where none are written.
     goes_on : bool
         Whether training goes on from the present weights.
+    started : float
+        The time.monotonic() from which the seconds of a time limit count.
     """
 
     training: RowSource
@@ -45,6 +48,7 @@ class TrainingRows:
     device: str
     checkpoints: dict[str, Checkpoint]
     goes_on: bool
+    started: float = field(default_factory=time.monotonic)
 
 
 def read_rows(estimator: BaseEstimator, X: Any, image_shape: Any, *, reset: bool) -> tuple[RowSource, Layout]:

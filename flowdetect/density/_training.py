@@ -10,8 +10,8 @@ import copy
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,13 @@ from torch.optim import Optimizer
 
 from flowdetect import _persistence
 from flowdetect.density._checkpoint import Checkpoint
-from flowdetect.density._devices import new_fabric, resolve_precision
+from flowdetect.density._devices import mean_over_processes, new_fabric, resolve_precision
 from flowdetect.density._interruption import Interruption
 from flowdetect.density._leaps import Leaps
 from flowdetect.density._memory import freed_memory_kept
-from flowdetect.density.model import DensityModel
+from flowdetect.density._progress import Place, Progress, show_progress
+from flowdetect.density._time_plan import TimePlan
+from flowdetect.density.model import DensityModel, first_non_finite
 from flowdetect.density.settings import TrainingResult, TrainingSettings
 from flowdetect.density.spec import TensorSource
 from flowdetect.density.streams import DROPOUT, INITIAL, NOISE, ORDER, SCORING, stream
@@ -73,11 +75,8 @@ def train(
     else:
         failure = _train_elsewhere(fabric, training, checkpoint)
     training.leaps.warn(settings, training.step)
-    if failure is not None:
-        reason = "interrupted" if isinstance(failure, KeyboardInterrupt) else "failed"
-    else:
-        reason = "max_epochs" if training.epoch >= settings.max_epochs else "early stopping"
-    return TrainingResult(training.best_model(), training.history, training.epoch, reason, failure)
+    reason, seconds = training.reason(failure), training.plan.seconds
+    return TrainingResult(training.best_model(), training.history, training.epoch, reason, seconds, failure)
 
 
 def _train_elsewhere(fabric: Fabric, training: Training, checkpoint: Checkpoint | None) -> BaseException | None:
@@ -98,15 +97,6 @@ def _train_one(fabric: Fabric, training: Training, checkpoint: Checkpoint | None
     fabric.barrier()  # nobody leaves while another still speaks to it
     torch.distributed.destroy_process_group()
     return failure
-
-
-def _mean_over_processes(fabric: Fabric, value: Tensor) -> float:
-    """Give the mean of a scalar over the processes of a training."""
-    if fabric.world_size > 1:
-        mean = fabric.all_reduce(value, reduce_op="mean")
-        assert isinstance(mean, Tensor)
-        value = mean
-    return value.item()
 
 
 class Training:
@@ -133,6 +123,9 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
+        self.plan = TimePlan(settings.time_limit or math.inf, settings.started)
+        if held_out is not None and self.plan.is_limited:
+            self.plan.time_validation(self._held_out_bits, len(held_out), settings.chunk_length)
         self.best: dict[str, Tensor] | None = None
         self.best_bits = math.inf
         if held_out is not None and settings.start_counts:
@@ -178,16 +171,16 @@ class Training:
         checkpoint = checkpoint if rank == 0 else None
         model, optimizer = fabric.setup(self.model, self.optimizer)
         written = time.monotonic()
-        with freed_memory_kept(), Interruption() as interruption, self._progress(rank) as bar:
+        with freed_memory_kept(), Interruption() as interruption, self._progress(rank) as progress:
             while not self.finished:
                 shuffling = np.random.default_rng(stream(self.settings.seed, ORDER, self.epoch))
                 order = shuffling.permutation(len(self.source))
                 started = time.monotonic()
-                while self.batch < self.n_batches:
+                while self.batch < self.n_batches and not self._is_over:
+                    self.plan.begin_step()
                     failure = self._step(fabric, model, optimizer, self._batch(order, rank, world_size))
-                    if bar is not None:
-                        bar.update()
-                        bar.set_postfix_str(f"{self.bits_sum / self.batch:.4f} bits/dim", refresh=False)
+                    self._keep_time(fabric, checkpoint)
+                    progress.step(self._place(self.epoch + 1, self.bits_sum / self.batch))
                     # several processes stop together, at an epoch's end
                     if failure is not None or (interruption.pending and world_size == 1):
                         self._write(checkpoint)
@@ -196,6 +189,8 @@ class Training:
                         self._write(checkpoint)
                         written = time.monotonic()
                 self._end_epoch(time.monotonic() - started)
+                held_out_bits = self.history["validation_bits_per_dim"][-1:]
+                progress.epoch(self._place(self.epoch, self.history["bits_per_dim"][-1], *held_out_bits))
                 self._write(checkpoint)
                 written = time.monotonic()
                 self.finished, interrupted = fabric.broadcast((self.finished, interruption.pending))
@@ -203,16 +198,46 @@ class Training:
                     return KeyboardInterrupt()
         return None
 
-    @contextmanager
-    def _progress(self, rank: int) -> Iterator[Any]:
-        """Give a bar, None where none is shown: one that is hidden would still fix the process's start method."""
+    def _progress(self, rank: int) -> AbstractContextManager[Progress]:
+        """Build no bar where none is shown: a hidden one would still fix the process's start method."""
         if rank > 0 or not self.settings.verbose:
-            yield None
-            return
-        from tqdm.auto import tqdm
+            return nullcontext(Progress())
+        return show_progress(self.settings.progress_name or self.settings.name, self.step, self.n_steps)
 
-        with tqdm(total=self.n_steps, initial=self.step, desc=self.settings.name, unit="batch") as bar:
-            yield bar
+    def _place(self, epoch: int, bits: float, held_out_bits: float | None = None) -> Place:
+        return Place(self.step, self.n_steps, epoch, math.ceil(self.n_steps / self.n_batches), bits, held_out_bits)
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether all steps are done, or the time limit is far exceeded."""
+        return self.step >= self.n_steps or self.plan.exceeded
+
+    def _keep_time(self, fabric: Fabric, checkpoint: Checkpoint | None) -> None:
+        """Plan the number of steps once their speed is known; the first process decides for all."""
+        if not self.plan.is_limited:
+            return
+        can_plan = self.plan.end_step()
+        if can_plan and fabric.is_global_zero:
+            started = time.monotonic()
+            self._write(checkpoint)
+            self.plan.fix(self.step, self.n_batches, time.monotonic() - started)
+        planned = self.plan.n_steps
+        self.plan.n_steps, self.plan.exceeded = fabric.broadcast((planned, self.plan.exceeded))
+        self._follow_plan()
+        if can_plan:
+            self._write(checkpoint)
+
+    def _follow_plan(self) -> None:
+        if self.plan.n_steps is not None:
+            self.n_steps = min(self.n_steps, self.plan.n_steps)
+
+    def reason(self, failure: BaseException | None) -> str:
+        """Say why training ended."""
+        if failure is not None:
+            return "interrupted" if isinstance(failure, KeyboardInterrupt) else "failed"
+        if self.step >= self.settings.max_epochs * self.n_batches:
+            return "max_epochs"
+        return "time_limit" if self._is_over else "early stopping"
 
     def _learning_rate(self) -> float:
         """Linear warm-up, then half a cosine to 0 at the last step; halved at each recovery."""
@@ -231,7 +256,7 @@ class Training:
         fabric.backward(loss)
         norm = fabric.clip_gradients(model, optimizer, max_norm=GRADIENT_CLIP, error_if_nonfinite=False)
         assert norm is not None  # as it would be if single values were clipped
-        value = _mean_over_processes(fabric, loss.detach())
+        value = mean_over_processes(fabric, loss.detach())
         self.step += 1
         self.batch += 1
         finite = math.isfinite(value) and bool(torch.isfinite(norm))
@@ -270,7 +295,7 @@ class Training:
     def _not_finite(self, batch: Batch) -> BaseException:
         return FloatingPointError(
             f"{self.settings.name}: {MAX_SKIPPED} steps in a row were not finite, first in layer "
-            f"{first_non_finite(self.model, batch)!r}; the best weights so far are kept. Lower learning_rate (now "
+            f"{first_non_finite(self.model, *batch)!r}; the best weights so far are kept. Lower learning_rate (now "
             f"{self.settings.learning_rate:g}) or check the scale of X."
         )
 
@@ -288,7 +313,7 @@ class Training:
             there.copy_(here)
 
     def _end_epoch(self, seconds: float) -> None:
-        self.history["bits_per_dim"].append(self.bits_sum / self.n_batches)
+        self.history["bits_per_dim"].append(self.bits_sum / self.batch)  # the last epoch may be partial
         self.history["skipped_steps"].append(self.skipped)
         self.history["seconds"].append(seconds)
         self.epoch += 1
@@ -299,16 +324,19 @@ class Training:
             gained = bits < self.best_bits - self.settings.tol or self.step < self.model.warm_up * self.n_steps
             self.stale = 0 if gained else self.stale + 1
             self._keep_if_best(bits)
-        self.finished = self.epoch >= self.settings.max_epochs or self.stale >= self.settings.n_iter_no_change
+        self.plan.check()
+        self.finished = self._is_over or self.stale >= self.settings.n_iter_no_change
 
     @torch.no_grad()
-    def _held_out_bits(self) -> float:
-        """Bits/dim of the held-out rows under the averaged weights, always with the same noise."""
+    def _held_out_bits(self, n_rows: int | None = None) -> float:
+        """Bits/dim of held-out rows, evenly spaced, under the averaged weights, always with the same noise."""
         assert self.held_out is not None
         self._copy_buffers()
-        total, n_rows, length = 0.0, len(self.held_out), self.settings.chunk_length
+        n_rows = n_rows or self.plan.n_held_out or len(self.held_out)
+        rows = np.arange(n_rows) * len(self.held_out) // n_rows
+        total, length = 0.0, self.settings.chunk_length
         for start in range(0, n_rows, length):
-            index = np.arange(start, min(start + length, n_rows))
+            index = rows[start : start + length]
             batch = self._with_noise(self.held_out, index, stream(self.settings.seed, SCORING, 1 + start))
             total -= self.average(*batch).double().sum().item()
         return total / (n_rows * self.model.n_values * math.log(2))
@@ -337,8 +365,8 @@ class Training:
         arrays = {
             f"{group}/{name}": value.cpu().numpy() for group, values in groups.items() for name, value in values.items()
         }
-        counters = {name: getattr(self, name) for name in COUNTERS}
-        return {"seed": self.settings.seed, "leaps": asdict(self.leaps), **counters}, arrays
+        header = {"seed": self.settings.seed, "leaps": asdict(self.leaps), "time_plan": self.plan.state()}
+        return {**header, **{name: getattr(self, name) for name in COUNTERS}}, arrays
 
     def _write(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is not None:
@@ -363,28 +391,8 @@ class Training:
         for name in COUNTERS:
             setattr(self, name, header[name])
         self.leaps = Leaps(**header["leaps"])
+        if "time_plan" in header:  # older files have none
+            self.plan.restore(header["time_plan"])
+        self._follow_plan()
         if self.stale < self.settings.n_iter_no_change:
-            self.finished = self.epoch >= self.settings.max_epochs
-
-
-def first_non_finite(model: DensityModel, batch: Batch) -> str:
-    """Name of the first layer whose weights or outputs are not finite."""
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            return name
-    found: list[str] = []
-
-    def note(name: str) -> Callable[[nn.Module, object, object], None]:
-        def hook(module: nn.Module, inputs: object, output: object) -> None:
-            outputs = output if isinstance(output, tuple) else (output,)
-            if not all(torch.isfinite(value).all() for value in outputs if isinstance(value, Tensor)):
-                found.append(name)
-
-        return hook
-
-    hooks = [module.register_forward_hook(note(name)) for name, module in model.named_modules() if name]
-    with torch.no_grad():
-        model(*batch)
-    for handle in hooks:
-        handle.remove()
-    return found[0] if found else "the gradient"
+            self.finished = self.epoch >= self.settings.max_epochs or (self._is_over and self.batch == 0)

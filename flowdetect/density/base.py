@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -85,6 +86,7 @@ class BaseDensity(FittedDensity):
         """
         self._validate_params()
         check_n_bins(self.n_bins)
+        _inputs.check_time_limit(self.time_limit)
         before = dict(self.__dict__)
         try:
             failure = self._fit(X, y)
@@ -97,7 +99,7 @@ class BaseDensity(FittedDensity):
         return self
 
     def _fit(self, X: ArrayLike, y: ArrayLike | None) -> BaseException | None:
-        name = type(self).__name__
+        name, started = type(self).__name__, time.monotonic()
         source, layout = read_rows(self, X, self.image_shape, reset=True)
         classes, labels = _inputs.encode_labels(y, len(source), name) if self.conditional else (None, None)
         goes_on = self.warm_start and self.__sklearn_is_fitted__()
@@ -107,6 +109,7 @@ class BaseDensity(FittedDensity):
         seed = found[0]["seed"] if found else self.seed_ if goes_on else draw_seed(self.random_state)
         fraction = self.validation_fraction if self.early_stopping else 0.0
         data = split_rows(source, labels, fraction, seed, device, checkpoints, goes_on)
+        data = replace(data, started=started)
         spec = learn_spec(source, data.training, layout, self.n_features_in_, self.n_bins, name)
         if classes is not None and labels is not None:
             prior = np.log(np.bincount(labels) / len(labels))
@@ -123,7 +126,9 @@ class BaseDensity(FittedDensity):
         self._fitted_params = self._model_params()
         return result.failure
 
-    def _train_once(self, spec: DataSpec, data: TrainingRows, max_epochs: int, stage: str = "") -> TrainingResult:
+    def _train_once(
+        self, spec: DataSpec, data: TrainingRows, max_epochs: int, stage: str = "", time_share: float = 1.0
+    ) -> TrainingResult:
         """Build a model, draw its parameters or take over the present ones, and train it."""
         model = self._build(spec).to(torch.float32)
         if data.goes_on:
@@ -146,6 +151,9 @@ class BaseDensity(FittedDensity):
             chunk_length=chunk_length(spec.n_values, self.chunk_values),
             start_counts=spec.is_table,  # of a table, the start may be the best there is
             initialize=not data.goes_on,
+            progress_name=self.progress_prefix + type(self).__name__ + stage.replace(".", " "),
+            time_limit=None if self.time_limit is None else time_share * float(self.time_limit),
+            started=data.started,
         )
         training = TensorSource(data.training, spec, data.labels, data.device)
         held_out = None

@@ -65,9 +65,9 @@ class GlowDensity(FlowDensity):
         values are standardised. "auto": "gaussianize" in bins, but "linear" where rows are too few for it and for the
         constant-volume flow.
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, batch_size,
-    learning_rate, weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose,
-    random_state; device, precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
+    batch_size, learning_rate, weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start,
+    verbose, random_state; device, precision, n_devices, checkpoint.
 
     Attributes
     ----------

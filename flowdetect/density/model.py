@@ -7,7 +7,7 @@ networks that take a context map it linearly, so that a label, an encoded image 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 import torch
@@ -153,3 +153,26 @@ def reset_torch_layer(layer: nn.Module, generator: Generator) -> None:
     for parameter in layer.parameters(recurse=False):
         u = torch.rand(parameter.shape, generator=generator, dtype=torch.float32)
         parameter.copy_(bound * (2 * u - 1))
+
+
+def first_non_finite(model: DensityModel, x: Tensor, context: Tensor | None, noise: Tensor | None) -> str:
+    """Name of the first layer whose weights or outputs are not finite."""
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            return name
+    found: list[str] = []
+
+    def note(name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            outputs = output if isinstance(output, tuple) else (output,)
+            if not all(torch.isfinite(value).all() for value in outputs if isinstance(value, Tensor)):
+                found.append(name)
+
+        return hook
+
+    hooks = [module.register_forward_hook(note(name)) for name, module in model.named_modules() if name]
+    with torch.no_grad():
+        model(x, context, noise)
+    for handle in hooks:
+        handle.remove()
+    return found[0] if found else "the gradient"

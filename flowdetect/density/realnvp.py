@@ -8,6 +8,7 @@ https://arxiv.org/abs/1908.01686
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
@@ -90,7 +91,8 @@ class RealNVPDensity(FlowDensity):
         the rows given to fit of the log-scales of a dimension's couplings so far, in a flow that factors nothing out
         and has no normalisation, which could undo what couplings do to one colour of the checkerboard.
     pretraining : float in (0, 1), default 0.25
-        Share of max_epochs that the flow which measures the contributions is trained for; the rest is the density's.
+        Share of max_epochs and of time_limit that the flow which measures the contributions is trained for; the rest is
+        the density's.
     n_draws : int, default 1
         Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
@@ -104,9 +106,9 @@ class RealNVPDensity(FlowDensity):
     learning_rate : float, default 2e-3
     n_iter_no_change : int, default 30
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, weight_decay,
-    early_stopping, validation_fraction, tol, warm_start, verbose, random_state; device, precision, n_devices,
-    checkpoint. A pre-training has a checkpoint of its own, whose name ends in ".pretraining".
+    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
+    weight_decay, early_stopping, validation_fraction, tol, warm_start, verbose, random_state; device, precision,
+    n_devices, checkpoint. A pre-training has a checkpoint of its own, whose name ends in ".pretraining".
 
     Attributes
     ----------
@@ -214,7 +216,8 @@ class RealNVPDensity(FlowDensity):
             factored = factorization.factor(shape, n_levels, factorization.random_half(rng))
         else:
             unfactored = spec.with_learned(factored_dims=np.full(shape, n_levels))
-            first = self._train_once(unfactored, data, epochs, PRETRAINING)
+            first = self._train_once(unfactored, data, epochs, PRETRAINING, self.pretraining)
+            data = replace(data, started=time.monotonic() - first.seconds)
             if first.failure is not None:  # the estimator keeps the partly trained flow
                 return unfactored, first
             choice = factorization.largest_contributions(

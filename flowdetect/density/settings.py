@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from flowdetect.density.model import DensityModel
 
@@ -13,7 +14,7 @@ class TrainingSettings:
 
     Attributes
     ----------
-    name : str, in messages and the progress bar
+    name : str, in messages
     seed, max_epochs, batch_size, learning_rate, weight_decay, n_iter_no_change, tol
         As the estimator's parameters of these names, all of them numbers.
     device, precision, n_devices, verbose
@@ -24,6 +25,11 @@ class TrainingSettings:
         Whether the weights at the start are among those of which the best are kept.
     initialize : bool
         Whether data-dependent parameters are set from a first batch; not when training goes on from given weights.
+    progress_name : str, before what progress shows
+    time_limit : float or None
+        Seconds; None: as long as max_epochs take.
+    started : float
+        The time.monotonic() from which these seconds count.
     """
 
     name: str
@@ -41,6 +47,9 @@ class TrainingSettings:
     chunk_length: int = 64
     start_counts: bool = False
     initialize: bool = True
+    progress_name: str = ""
+    time_limit: float | None = None
+    started: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -51,9 +60,11 @@ class TrainingResult:
     ----------
     model : DensityModel
         With the averaged weights; of the best epoch where rows are held out.
-    history : dict of lists, one value an epoch
+    history : dict of lists, one value an epoch; the last one may be partial
     n_epochs : int
-    reason : "max_epochs", "early stopping", "interrupted" or "failed"
+    reason : "max_epochs", "time_limit", "early stopping", "interrupted" or "failed"
+    seconds : float
+        Used by the training, including those of earlier runs that it went on from.
     failure : KeyboardInterrupt, FloatingPointError or None
         What ended it early, to be raised once all is kept.
     """
@@ -62,4 +73,5 @@ class TrainingResult:
     history: dict[str, list[float]]
     n_epochs: int
     reason: str
+    seconds: float
     failure: BaseException | None

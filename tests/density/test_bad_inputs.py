@@ -119,6 +119,7 @@ OPTIONS = {
     "n_bins": (1, "whole number >= 2", "1"),
     "conditional": ("yes", "bool", "'yes'"),
     "max_epochs": ("long", "'auto'", "'long'"),
+    "time_limit": (True, "seconds > 0", "True", "time_limit=600"),
     "batch_size": (2.5, "range [1, inf)", "2.5"),
     "learning_rate": (0.0, "range (0.0, inf)", "0.0"),
     "weight_decay": (-1, "range [0.0, inf)", "-1"),

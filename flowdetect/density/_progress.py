@@ -1,0 +1,95 @@
+"""Progress of a training on stderr: a bar in terminals and notebooks, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+LINE_SECONDS = 10.0  # between two lines within an epoch
+
+
+class Place(NamedTuple):
+    """Where a training stands: steps and epochs count from 1, and are those planned for now where totals."""
+
+    step: int
+    n_steps: int
+    epoch: int
+    n_epochs: int
+    bits: float  # per dim, mean of the epoch so far
+    held_out_bits: float | None  # at the end of an epoch
+
+
+class Progress:
+    """Shows nothing; the other kinds override what they show."""
+
+    def step(self, place: Place) -> None:
+        """Show that a step is done."""
+
+    def epoch(self, place: Place) -> None:
+        """Show that an epoch is done."""
+
+
+class Bar(Progress):
+    """A bar of tqdm, whose total follows the plan."""
+
+    def __init__(self, bar: Any) -> None:
+        self.bar = bar
+
+    def step(self, place: Place) -> None:
+        if self.bar.total != place.n_steps:
+            self.bar.reset(total=place.n_steps)  # a notebook's bar takes a new total in no other way
+            self.bar.n = self.bar.initial = self.bar.last_print_n = place.step - 1
+        self.bar.update()
+        self.bar.set_postfix_str(f"{place.bits:.4f} bits/dim", refresh=False)
+
+
+class Lines(Progress):
+    """A line an epoch, and within a long epoch one every LINE_SECONDS."""
+
+    def __init__(self, name: str, first_step: int) -> None:
+        self.name, self.first_step = name, first_step
+        self.started = self.written = time.monotonic()
+
+    def step(self, place: Place) -> None:
+        if time.monotonic() - self.written >= LINE_SECONDS:
+            self._write(place)
+
+    def epoch(self, place: Place) -> None:
+        self._write(place)
+
+    def _write(self, place: Place) -> None:
+        from tqdm.std import tqdm
+
+        self.written = time.monotonic()
+        elapsed = self.written - self.started
+        left = elapsed * (place.n_steps - place.step) / max(1, place.step - self.first_step)
+        held_out = "" if place.held_out_bits is None else f", held out {place.held_out_bits:.4f}"
+        sys.stderr.write(
+            f"{self.name}: epoch {place.epoch}/{place.n_epochs}, step {place.step}/{place.n_steps}, "
+            f"{place.bits:.4f} bits/dim{held_out} [{tqdm.format_interval(elapsed)}<{tqdm.format_interval(left)}]\n"
+        )
+        sys.stderr.flush()
+
+
+def redraws() -> bool:
+    """Whether what stderr shows can be drawn anew: it is a terminal, or belongs to a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return sys.stderr.isatty() or (shell is not None and "IPKernelApp" in shell.config)
+
+
+@contextmanager
+def show_progress(name: str, step: int, n_steps: int) -> Iterator[Progress]:
+    """Show the progress of a training that starts at a step."""
+    if sys.stderr is None:  # a program without a console
+        yield Progress()
+    elif not redraws():
+        yield Lines(name, step)
+    else:
+        from tqdm.auto import tqdm
+
+        with tqdm(total=n_steps, initial=step, desc=name, unit="batch") as bar:
+            yield Bar(bar)
