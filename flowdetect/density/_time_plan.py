@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 WARM_UP_STEPS = 2  # slower than those after them, and not measured
-FEWEST_MEASURED = 3  # steps, and at least the following share of the seconds that are left ...
-MEASURED_SHARE = 0.02
-MOST_MEASURED_SHARE = 0.1  # ... but no more than this share, however few steps it holds
+FEWEST_MEASURED = 3
+# A first plan, for the warm-up of the learning rate, and the one that stays: each is made once so large a share of the
+# seconds left is used and FEWEST_MEASURED steps are measured, or the larger share is used, however few steps it holds.
+MEASURED_SHARES = ((0.02, 0.1), (0.1, 0.25))
 PLANNED_SHARE = 0.95  # of the limit; the rest is for steps that take longer than those measured
 VALIDATION_SHARE = 0.05  # of the limit: the most that one pass over the held-out rows may take
 HARD_STOP = 1.1  # times the limit: training ends there even if steps of the plan are left
-STORED = ("limit", "n_steps", "n_held_out", "exceeded")
+STORED = ("limit", "n_steps", "n_plans", "n_held_out", "exceeded")
 
 
 @dataclass
@@ -31,6 +31,8 @@ class TimePlan:
         The time.monotonic() that seconds count from; earlier than the run if an earlier run used some.
     n_steps : int or None
         Steps that fit, counted from the first of all; None: not known yet.
+    n_plans : int
+        How many of the plans of MEASURED_SHARES are made; after the last, n_steps stays.
     n_held_out : int or None
         Held-out rows in a validation pass; None: all of them.
     exceeded : bool
@@ -40,11 +42,15 @@ class TimePlan:
     limit: float
     started: float
     n_steps: int | None = None
+    n_plans: int = 0
     n_held_out: int | None = None
     exceeded: bool = False
     validation_seconds: float = 0.0
     left: float = math.inf  # seconds at the first step of this run
-    durations: list[float] = field(default_factory=list)  # seconds of this run's steps until the number is known
+    n_noted: int = 0  # steps of this run until the last plan, and the seconds of all, of the warm-up and of the last
+    noted_seconds: float = 0.0
+    warm_up_seconds: float = 0.0
+    last_seconds: float = 0.0
     step_started: float = 0.0
 
     @property
@@ -71,18 +77,22 @@ class TimePlan:
 
     def begin_step(self) -> None:
         self.step_started = time.monotonic()
-        if not self.durations:
+        if not self.n_noted:
             self.left = self.limit - self.seconds
 
     def end_step(self) -> bool:
-        """Note a step; return whether the number of steps can now be planned."""
+        """Note a step; return whether the next plan can now be made."""
         self.check()
-        if self.n_steps is not None or not self.is_limited:
+        if self.n_plans == len(MEASURED_SHARES):
             return False
-        self.durations.append(time.monotonic() - self.step_started)
-        spent = sum(self.durations)
-        measured = len(self.durations) - WARM_UP_STEPS >= FEWEST_MEASURED and spent >= MEASURED_SHARE * self.left
-        return measured or spent >= MOST_MEASURED_SHARE * self.left
+        self.last_seconds = time.monotonic() - self.step_started
+        self.n_noted += 1
+        self.noted_seconds += self.last_seconds
+        if self.n_noted == WARM_UP_STEPS:
+            self.warm_up_seconds = self.noted_seconds
+        share, largest_share = MEASURED_SHARES[self.n_plans]
+        are_enough = self.n_noted >= WARM_UP_STEPS + FEWEST_MEASURED
+        return self.noted_seconds >= self.left * (share if are_enough else largest_share)
 
     def check(self) -> None:
         """Notice that the limit is far exceeded."""
@@ -90,11 +100,14 @@ class TimePlan:
 
     # ---- planning
 
-    def fix(self, step: int, n_batches: int, checkpoint_seconds: float) -> None:
+    def plan_steps(self, step: int, n_batches: int, checkpoint_seconds: float) -> None:
         """Plan the number of steps; validation and a checkpoint follow each epoch of n_batches and the last step."""
-        step_seconds = statistics.fmean(self.durations[WARM_UP_STEPS:] or self.durations[-1:])
+        n_measured = self.n_noted - WARM_UP_STEPS
+        measured_seconds = self.noted_seconds - self.warm_up_seconds
+        step_seconds = measured_seconds / n_measured if n_measured > 0 else self.last_seconds
         epoch_end = self.validation_seconds + checkpoint_seconds
         left = PLANNED_SHARE * self.limit - self.seconds - epoch_end
+        self.n_plans += 1
         self.n_steps = step + max(0, int(left / max(step_seconds + epoch_end / n_batches, 1e-9)))
 
     # ---- checkpoints

@@ -220,16 +220,16 @@ class Training:
         if can_plan and fabric.is_global_zero:
             started = time.monotonic()
             self._write(checkpoint)
-            self.plan.fix(self.step, self.n_batches, time.monotonic() - started)
-        planned = self.plan.n_steps
-        self.plan.n_steps, self.plan.exceeded = fabric.broadcast((planned, self.plan.exceeded))
+            self.plan.plan_steps(self.step, self.n_batches, time.monotonic() - started)
+        plan = self.plan
+        plan.n_steps, plan.n_plans, plan.exceeded = fabric.broadcast((plan.n_steps, plan.n_plans, plan.exceeded))
         self._follow_plan()
         if can_plan:
             self._write(checkpoint)
 
     def _follow_plan(self) -> None:
         if self.plan.n_steps is not None:
-            self.n_steps = min(self.n_steps, self.plan.n_steps)
+            self.n_steps = min(self.settings.max_epochs * self.n_batches, self.plan.n_steps)
 
     def reason(self, failure: BaseException | None) -> str:
         """Say why training ended."""
