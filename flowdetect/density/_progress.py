@@ -1,14 +1,17 @@
-"""Progress of a training on stderr: a bar in terminals and notebooks, plain lines elsewhere."""
+"""Progress of a training or of sampling on stderr: a bar in terminals and notebooks, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-LINE_SECONDS = 10.0  # between two lines within an epoch
+LINE_SECONDS = 10.0  # between two lines within an epoch, or of sampling
+BAR_AFTER = 2.0  # seconds of sampling
+
+T = TypeVar("T")
 
 
 class Place(NamedTuple):
@@ -61,17 +64,24 @@ class Lines(Progress):
         self._write(place)
 
     def _write(self, place: Place) -> None:
-        from tqdm.std import tqdm
-
         self.written = time.monotonic()
         elapsed = self.written - self.started
         left = elapsed * (place.n_steps - place.step) / max(1, place.step - self.first_step)
         held_out = "" if place.held_out_bits is None else f", held out {place.held_out_bits:.4f}"
-        sys.stderr.write(
+        _write_line(
             f"{self.name}: epoch {place.epoch}/{place.n_epochs}, step {place.step}/{place.n_steps}, "
-            f"{place.bits:.4f} bits/dim{held_out} [{tqdm.format_interval(elapsed)}<{tqdm.format_interval(left)}]\n"
+            f"{place.bits:.4f} bits/dim{held_out}",
+            elapsed,
+            left,
         )
-        sys.stderr.flush()
+
+
+def _write_line(text: str, elapsed: float, left: float) -> None:
+    """Write a line that ends as tqdm's do: [seconds elapsed<seconds left]."""
+    from tqdm.std import tqdm
+
+    sys.stderr.write(f"{text} [{tqdm.format_interval(elapsed)}<{tqdm.format_interval(left)}]\n")
+    sys.stderr.flush()
 
 
 def redraws() -> bool:
@@ -93,3 +103,26 @@ def show_progress(name: str, step: int, n_steps: int) -> Iterator[Progress]:
 
         with tqdm(total=n_steps, initial=step, desc=name, unit="batch") as bar:
             yield Bar(bar)
+
+
+def show_sampling(pixels: Iterator[T], n_pixels: int) -> Iterable[T]:
+    """Hand the pixels of a sample on, and show how many are drawn where that takes long."""
+    if sys.stderr is None:
+        return pixels
+    if not redraws():
+        return _with_lines(pixels, n_pixels)
+    from tqdm.auto import tqdm
+
+    bar: Iterable[T] = tqdm(pixels, desc="sampling", total=n_pixels, unit="pixel", delay=BAR_AFTER)
+    return bar
+
+
+def _with_lines(pixels: Iterator[T], n_pixels: int) -> Iterator[T]:
+    started = written = time.monotonic()
+    for n_drawn, pixel in enumerate(pixels):
+        yield pixel
+        now = time.monotonic()
+        if now - written >= LINE_SECONDS:
+            written, elapsed = now, now - started
+            left = elapsed * (n_pixels - n_drawn - 1) / (n_drawn + 1)
+            _write_line(f"sampling: pixel {n_drawn + 1}/{n_pixels}", elapsed, left)

@@ -22,14 +22,13 @@ from flowdetect._protocols import RandomState
 from flowdetect.density._devices import in_torch_state
 from flowdetect.density._fitted import DRAWN_AT_ONCE
 from flowdetect.density._inputs import check_finite, check_temperature
+from flowdetect.density._progress import show_sampling
 from flowdetect.density.base import BaseDensity
 from flowdetect.density.model import DensityModel
 from flowdetect.density.spec import DataSpec
 from flowdetect.nets.causal import CausalNet
 from flowdetect.nets.heads import CategoricalHead, LogisticMixtureHead
 from flowdetect.nets.masked import Dropout, MaskedMLP
-
-PROGRESS_AFTER = 2.0  # seconds of sampling
 
 Step = tuple[int, int, Tensor]  # a pixel (i, j) and its features
 
@@ -118,12 +117,7 @@ class AutoregressiveModel(DensityModel):
         return values if self.n_bins is None else values.round()
 
     def _progress(self, steps: Iterator[Step], n_steps: int) -> Iterable[Step]:
-        if not self.shows_progress:
-            return steps
-        from tqdm.auto import tqdm
-
-        bar: Iterable[Step] = tqdm(steps, desc="sampling", total=n_steps, unit="pixel", delay=PROGRESS_AFTER)
-        return bar
+        return show_sampling(steps, n_steps) if self.shows_progress else steps
 
     def _to_net(self, x: Tensor) -> Tensor:
         """Lay a table's row (n, D, 1, 1) out as a strip of D pixels, (n, 1, D, 1), for network and head."""

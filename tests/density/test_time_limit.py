@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowdetect import GlowDensity, MAFDensity, RealNVPDensity, _persistence, load_images
+from flowdetect import GlowDensity, MAFDensity, PixelCNNDensity, RealNVPDensity, _persistence, load_images
 from flowdetect.density import _progress, _time_plan, _training, base
 from flowdetect.density._time_plan import TimePlan
 from flowdetect.density._training import Training
@@ -307,6 +307,17 @@ def test_silence_builds_no_bar(capsys, monkeypatch):
     GlowDensity(max_epochs=1, **SMALL).fit(X)
     GlowDensity(max_epochs=1, verbose=1, **SMALL).fit(X)  # lines
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_sampling_that_takes_long_writes_lines(capsys, monkeypatch):
+    density = PixelCNNDensity(n_bins=17, n_filters=4, n_blocks=1, max_epochs=1, random_state=0).fit(X[:40])
+    density.set_params(verbose=1).sample(2, random_state=0)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(_progress, "LINE_SECONDS", 0.0)
+    density.sample(2, random_state=0)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 64
+    assert lines[-1].startswith("sampling: pixel 64/64 [")
 
 
 def test_the_prefix_is_no_parameter_and_survives_a_file(tmp_path):
