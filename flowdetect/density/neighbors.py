@@ -1,0 +1,248 @@
+"""The distance to the nearest neighbours as a density: what tables are scored by where nobody chooses a density.
+
+A flow trained on a table fits its ties, its rounding and its gaps; what tells an outlier is how far away the nearest
+training rows are. The number of neighbours is the scale of smoothing, and several scales are joined.
+
+Loftsgaarden and Quesenberry, "A Nonparametric Estimate of a Multivariate Density Function" (1965).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
+from scipy.special import gammaln
+from sklearn.base import BaseEstimator
+from sklearn.neighbors import NearestNeighbors
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from flowdetect._protocols import RandomState
+
+MOST_REFERENCES = 2000  # rows to measure distances to where many neighbours are asked for
+AT_ONCE = 512  # rows whose distances to all references are held at a time
+BEYOND = 4.0  # how much wider than the range without its ends a range may be before it is cut
+END = 1e-3  # share of the rows at each end that this narrower range leaves out, at least one row
+CLOSEST = 1e-9  # in ranges; rows that occur twice have no smaller distance than this
+CONSTANT = 0.01  # of a constant column's value: what a whole range is there
+
+
+class NeighborsDensity(BaseEstimator):
+    r"""The k-nearest-neighbour density at several scales, on columns scaled to their ranges.
+
+    log p_k(x) = log k - log n - log V_D - D log r_k(x),  and  log p(x) = mean over k of log p_k(x),
+
+    with r_k(x) the mean distance from x to its k nearest training rows and V_D the volume of the unit ball. Few
+    neighbours follow fine structure, many smooth it away; the mean of the logarithms joins them.
+
+    Rows that may contain outliers are smoothed more: with ``contamination`` c, r(x) is the distance to the
+    (ceil(1.1 c n) + 5)-th neighbour, so that outliers, scattered or in one tight group, cannot vouch for each other.
+
+    Parameters
+    ----------
+    n_neighbors : sequence of int, default=(1, 5)
+        The scales; each is cut to the number of rows there are.
+    contamination : float in [0, 0.5], default=0.0
+        Share of the training rows that may be outliers. Above 0 it takes the place of `n_neighbors`.
+    random_state : int, RandomState instance or None, default=None
+        Draws the 2,000 rows that distances are measured to where ``contamination`` is above 0 and there are more.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+    feature_names_in_ : (n_features_in_,) array of str
+        Where a frame was given to `fit`.
+    scale_ : (n_features_in_,) array
+        What each column is divided by: its range. A range that is more than four times as wide as the range without
+        the outermost 0.1 % (at least one row) at each end is cut to that, so that one gross value does not shrink its
+        column to nothing. A constant column has 1 % of its value (at least 0.01): if it varies later, it counts.
+    leave_one_out_scores_ : (n,) array, nats
+        log p of each training row by the other ones: what scores of new rows compare with.
+
+    Notes
+    -----
+    Duplicates have distance 0; it is taken as 1e-9 ranges, so that scores stay finite. The estimate of a fixed k does
+    not integrate to 1, since its tails fall as |x|^-D; it ranks rows and says how dense they lie.
+
+    The scaling and the scales were chosen by AUROC on 16 tables of ADBench (docs/tables).
+
+    References
+    ----------
+    "A Nonparametric Estimate of a Multivariate Density Function" (Loftsgaarden and Quesenberry, 1965). The mean
+    distance: "Fast Outlier Detection in High Dimensional Spaces" (Angiulli and Pizzuti, 2002).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowdetect import NeighborsDensity
+    >>> X = np.random.default_rng(0).normal(size=(500, 2))
+    >>> density = NeighborsDensity().fit(X)
+    >>> bool(density.score_samples([[0.0, 0.0]])[0] > density.score_samples([[6.0, 6.0]])[0])
+    True
+    """
+
+    def __init__(
+        self,
+        n_neighbors: Sequence[int] = (1, 5),
+        *,
+        contamination: float = 0.0,
+        random_state: RandomState = None,
+    ) -> None:
+        self.n_neighbors = n_neighbors
+        self.contamination = contamination
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Keep the rows, scaled.
+
+        Parameters
+        ----------
+        X : (n, D) array or frame, at least two rows
+        y : ignored
+
+        Returns
+        -------
+        self : NeighborsDensity
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range or X is not finite.
+        """
+        self._check_parameters()
+        rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        n = len(rows)
+        self.shift_ = np.median(rows, axis=0)
+        self.scale_ = self._ranges(rows)
+        self._references = (rows - self.shift_) / self.scale_
+        if self.contamination > 0:
+            self._sample = np.arange(n)
+            if n > MOST_REFERENCES:
+                drawn = check_random_state(self.random_state).permutation(n)[:MOST_REFERENCES]
+                self._sample = np.sort(drawn)
+            few = len(self._sample)
+            self._scales: tuple[int, ...] = (min(few - 1, math.ceil(1.1 * self.contamination * few) + 5),)
+        else:
+            self._scales = tuple(min(int(k), n - 1) for k in self.n_neighbors)
+            self._neighbors = NearestNeighbors(n_neighbors=max(self._scales)).fit(self._references)
+        self.leave_one_out_scores_ = self._log_densities(self._radii(None)).mean(axis=1)
+        return self
+
+    def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Estimate log p of each row.
+
+        Parameters
+        ----------
+        X : (n, D) array or frame
+
+        Returns
+        -------
+        log_p : (n,) array of float64, nats, in the columns' own units
+        """
+        return self.member_scores(X).mean(axis=1)
+
+    def member_scores(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Estimate log p of each row at each scale: (n, n_scales), nats."""
+        return self._log_densities(self._radii(self._scaled(X)))
+
+    def score(self, X: ArrayLike, y: Any = None) -> float:
+        """Give the mean of `score_samples`, nats."""
+        return float(np.mean(self.score_samples(X)))
+
+    def sample(self, n_samples: int = 1, *, random_state: RandomState = None) -> NDArray[np.float64]:
+        """Draw rows: training rows, each moved by Gaussian noise about as wide as the distance to its neighbour.
+
+        Parameters
+        ----------
+        n_samples : int
+        random_state : int, RandomState instance or None
+
+        Returns
+        -------
+        X : (n_samples, D) array
+        """
+        check_is_fitted(self)
+        random = check_random_state(random_state)
+        chosen = random.randint(len(self._references), size=n_samples)
+        rows = self._references[chosen]
+        radii = NearestNeighbors(n_neighbors=2).fit(self._references).kneighbors(rows)[0][:, 1]
+        noise = random.normal(size=rows.shape) * (radii / math.sqrt(rows.shape[1]))[:, None]
+        return (rows + noise) * self.scale_ + self.shift_
+
+    def _check_parameters(self) -> None:
+        scales = self.n_neighbors
+        is_sequence = isinstance(scales, Sequence | np.ndarray) and not isinstance(scales, str) and len(scales) > 0
+        if not is_sequence or not all(_is_count(k) for k in scales):
+            raise ValueError(
+                f"NeighborsDensity needs n_neighbors, a sequence of numbers of neighbours >= 1, got {scales!r}; the "
+                "usual value is (1, 5)."
+            )
+        share = self.contamination
+        if isinstance(share, bool) or not isinstance(share, Real) or not 0 <= share <= 0.5:
+            raise ValueError(
+                f"NeighborsDensity needs contamination, the share of rows that may be outliers, from 0 to 0.5, "
+                f"got {share!r}; 0 stands for rows that are all normal."
+            )
+
+    def _ranges(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        n = len(rows)
+        end = min((n - 1) // 2, max(1, math.ceil(max(END, self.contamination) * n)))
+        ordered = np.sort(rows, axis=0)
+        whole, inner = ordered[-1] - ordered[0], ordered[n - 1 - end] - ordered[end]
+        cut = np.where(inner > 0, np.minimum(whole, BEYOND * inner), whole)
+        gross = np.flatnonzero(whole > 1000 * np.where(inner > 0, inner, np.inf))
+        if len(gross):
+            names = getattr(self, "feature_names_in_", None)
+            name = repr(str(names[gross[0]])) if names is not None else str(gross[0])
+            warnings.warn(
+                f"Column {name} has values up to {np.abs(rows[:, gross[0]]).max():g}, though all but {2 * end} of its "
+                f"rows span {inner[gross[0]]:g}; its scale leaves them out. Are they codes for missing values?",
+                stacklevel=3,
+            )
+        size = np.maximum(np.abs(ordered[0]), 1.0)
+        return np.where(whole > 1e-12 * size, cut, CONSTANT * size)
+
+    def _scaled(self, X: ArrayLike) -> NDArray[np.float64]:
+        check_is_fitted(self)
+        rows = validate_data(self, X, dtype=np.float64, reset=False)
+        return (rows - self.shift_) / self.scale_
+
+    def _radii(self, rows: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """Give r_k of rows, in ranges: (n, n_scales); None stands for the training rows, each left out."""
+        if self.contamination > 0:
+            return self._radii_of_sample(rows)
+        distances = self._neighbors.kneighbors(rows)[0]
+        return np.stack([distances[:, :k].mean(axis=1) for k in self._scales], axis=1)
+
+    def _radii_of_sample(self, rows: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        references, (k,) = self._references[self._sample], self._scales
+        place = np.full(len(self._references), -1)
+        place[self._sample] = np.arange(len(self._sample))
+        asked = self._references if rows is None else rows
+        found = np.empty((len(asked), 1))
+        for start in range(0, len(asked), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            distances = cdist(asked[part], references)
+            if rows is None:
+                own = np.flatnonzero(place[part] >= 0)
+                distances[own, place[part][own]] = np.inf
+            found[part, 0] = np.partition(distances, k - 1, axis=1)[:, k - 1]
+        return found
+
+    def _log_densities(self, radii: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give log p_k, nats, of rows whose r_k is known: (n, n_scales)."""
+        n_columns = len(self.scale_)
+        log_volume = n_columns / 2 * math.log(math.pi) - gammaln(n_columns / 2 + 1)
+        n = len(self._references if self.contamination == 0 else self._sample)
+        constant = np.log(self._scales) - math.log(n) - log_volume - np.log(self.scale_).sum()
+        return constant - n_columns * np.log(radii + CLOSEST)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1

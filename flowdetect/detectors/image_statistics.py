@@ -1,0 +1,203 @@
+"""Statistics of whole images in which sets of images differ: their spectrum, their texture and their shape.
+
+A likelihood adds up what is local, pixel after pixel. These statistics see what it does not weigh: how strong each
+spatial frequency is, how rough an image is at each scale, and how well it is made of what training images are made of.
+They cost no training worth the name, and a shift or unnoticeable noise hardly moves them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import rfft2
+from sklearn.base import BaseEstimator
+from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
+
+Images = NDArray[np.float32]  # (n, H, W, C), values in [0, 1]
+
+N_COMPONENTS = 60  # principal components kept
+N_NEIGHBORS = 3
+N_MIXTURE = 5  # components of the mixture over textures
+MOST_REFERENCES = 10_000  # training images to look for neighbours among
+LEVELS = 3  # of the pyramid, each half the size of the one before
+FLOOR = 1e-3  # a tenth of the smallest step between grey levels, roughly: what counts as no contrast at all
+AMPLITUDE_FLOOR = 0.1  # added to spectral amplitudes before the logarithm
+AT_ONCE = 256  # images
+
+
+class PrincipalNeighbors(BaseEstimator):
+    """Distances of vectors to training ones, within the training vectors' principal components and away from them.
+
+    Parameters
+    ----------
+    random_state : int, default=0
+    """
+
+    def __init__(self, random_state: int = 0) -> None:
+        self.random_state = random_state
+
+    def fit(self, vectors: NDArray[Any]) -> Self:
+        """Learn the components and keep the training vectors' coordinates."""
+        n_components = max(1, min(N_COMPONENTS, len(vectors) // 2, vectors.shape[1]))
+        self.pca_ = PCA(n_components, svd_solver="randomized", random_state=self.random_state)
+        self.pca_.set_output(transform="default").fit(vectors)
+        self.neighbors_ = NearestNeighbors(n_neighbors=min(N_NEIGHBORS, len(vectors)), algorithm="brute")
+        self.neighbors_.fit(self.pca_.transform(vectors))
+        return self
+
+    def log_distances(self, vectors: NDArray[Any]) -> NDArray[np.float64]:
+        """Logarithm of the mean distance to the nearest training vectors, within the components: (n,)."""
+        distances = self.neighbors_.kneighbors(self.pca_.transform(vectors))[0]
+        return np.log(distances.mean(axis=1) + 1e-9)
+
+    def log_residuals(self, vectors: NDArray[Any]) -> NDArray[np.float64]:
+        """Logarithm of the squared distance from the plane of the components: (n,)."""
+        plane = self.pca_.inverse_transform(self.pca_.transform(vectors))
+        return np.log(((vectors - plane) ** 2).sum(axis=1) + 1e-9)
+
+
+class ImageStatistics(BaseEstimator):
+    """How far an image is from training images in its spectrum, texture and shape.
+
+    - ``"spectrum"``: distance to the nearest training images by the square roots of the amplitudes of the Fourier
+      transform. It does not change when an object moves on a black ground.
+    - ``"log_spectrum"``: the same by their logarithms, which weigh faint and strong frequencies alike.
+    - ``"texture"``: negative log-density, nats, under a mixture of Gaussians of the logarithms of mean contrasts: of
+      five linear filters (differences along x, y and both diagonals, and the Laplacian) on three levels of a pyramid.
+    - ``"shape"``: distance of the centred image from the plane of the principal components of the training images.
+      Outliers lie on both sides: too far, and, where they are simpler than any training image, too near.
+
+    Parameters
+    ----------
+    random_state : int, default=0
+
+    References
+    ----------
+    Statistics of filters' responses as a model of texture: "A Parametric Texture Model Based on Joint Statistics of
+    Complex Wavelet Coefficients" (Portilla and Simoncelli, 2000). Amplitudes that do not depend on the position:
+    "Statistics of natural image categories" (Torralba and Oliva, 2003).
+    """
+
+    names = ("spectrum", "log_spectrum", "texture", "shape")
+    two_sided = (False, False, False, True)
+
+    def __init__(self, random_state: int = 0) -> None:
+        self.random_state = random_state
+
+    def fit(self, images: Images) -> Self:
+        """Learn what training images are like.
+
+        Parameters
+        ----------
+        images : (n, H, W, C) array, values in [0, 1]
+            Of more than 10,000 a random part is taken.
+        """
+        if len(images) > MOST_REFERENCES:
+            chosen = np.random.default_rng(self.random_state).choice(len(images), MOST_REFERENCES, replace=False)
+            images = images[np.sort(chosen)]
+        self.spectrum_ = self._neighbors(spectra(images))
+        self.log_spectrum_ = self._neighbors(log_spectra(images))
+        self.shape_ = self._neighbors(centred(images))
+        textures = contrasts(images)
+        self.scaler_ = StandardScaler().set_output(transform="default").fit(textures)
+        self.texture_ = GaussianMixture(
+            max(1, min(N_MIXTURE, len(images) // 50)),
+            reg_covar=0.03,
+            init_params="random_from_data",  # k-means refuses scikit-learn's array API dispatch
+            n_init=3,
+            random_state=self.random_state,
+        ).fit(self.scaler_.transform(textures))
+        return self
+
+    def _neighbors(self, vectors: NDArray[Any]) -> PrincipalNeighbors:
+        return PrincipalNeighbors(self.random_state).fit(vectors)
+
+    def measure(self, images: Images) -> NDArray[np.float64]:
+        """Give the statistics of images: (n, 4), in the order of `names`; higher is rarer, "shape" on both sides."""
+        found = np.empty((len(images), len(self.names)))
+        for start in range(0, len(images), AT_ONCE):
+            part = images[start : start + AT_ONCE]
+            found[start : start + AT_ONCE] = np.stack(
+                [
+                    self.spectrum_.log_distances(spectra(part)),
+                    self.log_spectrum_.log_distances(log_spectra(part)),
+                    -self.texture_.score_samples(self.scaler_.transform(contrasts(part))),
+                    self.shape_.log_residuals(centred(part)),
+                ],
+                axis=1,
+            )
+        return found
+
+
+def spectra(images: Images) -> NDArray[np.float32]:
+    """Square roots of the spectral amplitudes of the mean over channels, zeros around the image: (n, K)."""
+    gray = images.mean(axis=3)
+    n, height, width = gray.shape
+    amplitudes = np.abs(rfft2(gray, s=(2 * height, 2 * width)))  # twice the size: no wrapping around
+    return np.sqrt(amplitudes).reshape(n, -1).astype(np.float32)
+
+
+def log_spectra(images: Images) -> NDArray[np.float32]:
+    """Logarithms of the spectral amplitudes of the mean over channels: (n, K)."""
+    gray = images.mean(axis=3)
+    return np.log(np.abs(rfft2(gray)) + AMPLITUDE_FLOOR).reshape(len(gray), -1).astype(np.float32)
+
+
+def centred(images: Images) -> NDArray[np.float32]:
+    """Mean over channels, moved by whole pixels so that its centre of mass is in the middle: (n, H * W)."""
+    gray = images.mean(axis=3)
+    n, height, width = gray.shape
+    mass = gray.sum(axis=(1, 2)) + 1e-6
+    rows = (gray.sum(axis=2) * np.arange(height)).sum(axis=1) / mass - (height - 1) / 2
+    columns = (gray.sum(axis=1) * np.arange(width)).sum(axis=1) / mass - (width - 1) / 2
+    padded = np.pad(gray, [(0, 0), (height, height), (width, width)])
+    y = height + np.rint(rows).astype(int)[:, None] + np.arange(height)  # (n, H)
+    x = width + np.rint(columns).astype(int)[:, None] + np.arange(width)  # (n, W)
+    return padded[np.arange(n)[:, None, None], y[:, :, None], x[:, None, :]].reshape(n, -1)
+
+
+def contrasts(images: Images) -> NDArray[np.float32]:
+    """Logarithms of the contrast that linear filters find at each scale, in brightness and colour: (n, K)."""
+    brightness = images.mean(axis=3)
+    planes = [brightness, *(images[..., c] - brightness for c in range(images.shape[3] - 1))]
+    return np.stack([value for plane in planes for value in _of_pyramid(plane)], axis=1)
+
+
+def _of_pyramid(plane: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    found = []
+    for _ in range(LEVELS):
+        n, height, width = plane.shape
+        if min(height, width) >= 3:
+            for response in _responses(plane):
+                found += _spread(np.abs(response))
+        found += [plane.mean(axis=(1, 2)), np.log(plane.std(axis=(1, 2)) + FLOOR)]
+        if min(height, width) < 2:
+            break
+        even = plane[:, : height // 2 * 2, : width // 2 * 2]
+        plane = even.reshape(n, height // 2, 2, width // 2, 2).mean(axis=(2, 4))
+    return found
+
+
+def _responses(plane: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Give differences along x, y and the diagonals, and the Laplacian."""
+    inner = plane[:, 1:-1, 1:-1]
+    return [
+        plane[:, :-1, 1:] - plane[:, :-1, :-1],
+        plane[:, 1:, :-1] - plane[:, :-1, :-1],
+        plane[:, 1:, 1:] - plane[:, :-1, :-1],
+        plane[:, 1:, :-1] - plane[:, :-1, 1:],
+        4 * inner - plane[:, :-2, 1:-1] - plane[:, 2:, 1:-1] - plane[:, 1:-1, :-2] - plane[:, 1:-1, 2:],
+    ]
+
+
+def _spread(magnitudes: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Give the log of the mean magnitude, and how far the means of squares and of roots are from it."""
+    mean = np.log(magnitudes.mean(axis=(1, 2)) + FLOOR)
+    square = np.log(np.sqrt((magnitudes**2).mean(axis=(1, 2))) + FLOOR)
+    root = 2 * np.log(np.sqrt(magnitudes + 1e-4).mean(axis=(1, 2)))
+    return [mean, square - mean, root - mean]
