@@ -178,10 +178,11 @@ class ComplexityDetector(BaseDetector):
 
         Returns
         -------
-        lengths : (n,) array of float64, bits
+        lengths : (n,) array of float64, bits; with `cv` the members' mean
         """
         check_is_fitted(self, "offset_")
-        return self._code_lengths(self._check_X(X, reset=False))
+        checked = self._check_X(X, reset=False)
+        return np.mean([single._code_lengths(checked) for single in self._singles()], axis=0)
 
     def _score(self, X: Any) -> NDArray[np.float64]:
         if self._kept["kind"] == "mixture":
