@@ -20,10 +20,12 @@ from flowdetect import _persistence
 from flowdetect._fitting import KeepsParameters, all_or_nothing
 from flowdetect._images import to_rows
 from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
+from flowdetect._reach import OutOfReachError
 from flowdetect.detectors.checks import check_folds, check_methods, check_shares, name_of
 from flowdetect.detectors.clones import seeded_clone, tell_image_shape
 from flowdetect.detectors.cross_conformal import CrossConformal
 from flowdetect.detectors.prefit import UsesPrefit
+from flowdetect.detectors.reach import lowest_beyond_reach
 from flowdetect.detectors.rows import hold_out, is_frame, take
 from flowdetect.detectors.verdicts import Verdicts
 
@@ -254,15 +256,21 @@ class BaseDetector(KeepsParameters, Verdicts, CrossConformal, UsesPrefit, Outlie
         Returns
         -------
         scores : (n,) array of float64; higher is more normal; unit and meaning are the detector's
+            Rows that lie too far from the training data to be scored have -1e250, the lowest score.
 
         Raises
         ------
         ValueError
-            If X does not fit the data given to `fit`, or a row has no finite score.
+            If X does not fit the data given to `fit`, or has NaN, or the density's answer for a row is NaN or inf.
+
+        Warns
+        -----
+        UserWarning
+            If more than half of the rows, of 10 and more, lie too far out.
         """
         check_is_fitted(self, "offset_")
         checked = self._check_X(X, reset=False)
-        scores = [single._finite_scores(checked) for single in self._singles()]
+        scores = [single._scores(checked) for single in self._singles()]
         return scores[0] if len(scores) == 1 else np.mean(scores, axis=0)
 
     def save(self, path: PathName) -> None:
@@ -291,6 +299,10 @@ class BaseDetector(KeepsParameters, Verdicts, CrossConformal, UsesPrefit, Outlie
         """Ask the density for log p(x): (n,), nats."""
         return self._finite(np.asarray(self.density_.score_samples(X), dtype=np.float64))
 
+    def _scores(self, X: Any) -> NDArray[np.float64]:
+        """Score checked rows once fitted: those that lie too far out have the lowest score."""
+        return lowest_beyond_reach(self._finite_scores, self._log_likelihood, X)
+
     def _finite_scores(self, X: Any) -> NDArray[np.float64]:
         scores = np.asarray(self._score(X), dtype=np.float64)
         if scores.shape != (len(X),):
@@ -303,10 +315,13 @@ class BaseDetector(KeepsParameters, Verdicts, CrossConformal, UsesPrefit, Outlie
     def _finite(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         lost = np.flatnonzero(~np.isfinite(scores))
         if len(lost):
-            raise ValueError(
+            message = (
                 f"{type(self).__name__} needs finite scores, but {name_of(self.density_)} led to {scores[lost[0]]} in "
                 f"row {lost[0]} ({len(lost)} such of {len(scores)} asked); look there, or at how it was trained."
             )
+            if (scores[lost] == -np.inf).all():
+                raise OutOfReachError(message, lost)
+            raise ValueError(message)
         return scores
 
     def _check_parameters(self) -> None:

@@ -76,7 +76,7 @@ class Verdicts:
         checked = self._check_X(X, reset=False)
         at_most = np.zeros(len(checked), dtype=np.int64)
         for single in self._singles():
-            at_most += np.searchsorted(single.calibration_scores_, single._finite_scores(checked), side="right")
+            at_most += np.searchsorted(single.calibration_scores_, single._scores(checked), side="right")
         return (1 + at_most) / (1 + len(self.calibration_scores_))
 
     def select(self: Any, X: ArrayLike, fdr: float = 0.1) -> NDArray[np.int_]:
@@ -201,7 +201,7 @@ class Verdicts:
         singles, scores = list(self._singles()), np.empty(len(checked))
         for i, single in enumerate(singles[: len(checked)]):
             part = np.arange(i, len(checked), len(singles))
-            scores[part] = single._finite_scores(take(checked, part))
+            scores[part] = single._scores(take(checked, part))
         random = np.random.default_rng(draw_seed(random_state))
         statistic, p_value = two_sample_p_value(scores, self.calibration_scores_, int(n_bootstrap), random)
         return Bunch(statistic=statistic, p_value=p_value, drifted=p_value <= alpha, n_rows=len(scores))
