@@ -21,6 +21,7 @@ from flowdetect._fitting import KeepsParameters, all_or_nothing
 from flowdetect._images import to_rows
 from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
 from flowdetect._reach import OutOfReachError
+from flowdetect.detectors import explanations
 from flowdetect.detectors.checks import check_folds, check_methods, check_shares, name_of
 from flowdetect.detectors.clones import seeded_clone, tell_image_shape
 from flowdetect.detectors.cross_conformal import CrossConformal
@@ -28,6 +29,7 @@ from flowdetect.detectors.prefit import UsesPrefit
 from flowdetect.detectors.reach import lowest_beyond_reach
 from flowdetect.detectors.rows import hold_out, is_frame, take
 from flowdetect.detectors.verdicts import Verdicts
+from flowdetect.explanation import Explanation
 
 FLOATS = [np.float64, np.float32]
 FEWEST_REFERENCE = 10  # rows
@@ -215,6 +217,8 @@ class BaseDetector(KeepsParameters, Verdicts, CrossConformal, UsesPrefit, Outlie
         scores = self._finite_scores(checked)
         self.calibration_scores_ = np.sort(scores[calibration])
         self.offset_ = float(np.quantile(scores, self.contamination))
+        is_image = self.image_shape_ is not None
+        self._usual_rows = explanations.usual_rows(checked, scores, self.offset_, is_image=is_image)
         return self
 
     def _learn(self, X: Any, y: Any, train: Any, reference: Any, random: np.random.RandomState) -> None:
@@ -272,6 +276,29 @@ class BaseDetector(KeepsParameters, Verdicts, CrossConformal, UsesPrefit, Outlie
         checked = self._check_X(X, reset=False)
         scores = [single._scores(checked) for single in self._singles()]
         return scores[0] if len(scores) == 1 else np.mean(scores, axis=0)
+
+    def explain(self, X: ArrayLike) -> Explanation:
+        """Say what makes each row unusual: which of its columns, or which region of an image.
+
+        Parameters
+        ----------
+        X : (n, D) array or frame, or images
+
+        Returns
+        -------
+        explanation : TableExplanation or ImageExplanation
+            Of a table, by how much each column alone would have to change to make the row usual, and to what value; of
+            images, a map of pixels. With `to_frame()` and `plot(row)`.
+        """
+        check_is_fitted(self, "offset_")
+        return explanations.explain(
+            self._score,
+            self._check_X(X, reset=False),
+            self._usual_rows,
+            threshold=self.offset_,
+            image_shape=self.image_shape_,
+            names=getattr(self, "feature_names_in_", None),
+        )
 
     def save(self, path: PathName) -> None:
         """Write the detector, with its density, to a file that `flowdetect.load` reads.

@@ -1,0 +1,214 @@
+"""Explanations by replacement: which columns of a row, or regions of an image, make a detector call it unusual.
+
+They need the detector's score and some usual training rows, and nothing of what is inside the detector. Every row is
+explained by itself: changed in one column at a time to values that occur in training, or with one patch of the image
+replaced, and scored again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import _safe_indexing
+
+from flowdetect._images import to_rows
+from flowdetect.detectors.occlusion import occlusion_maps
+from flowdetect.explanation import Explanation, ImageExplanation, TableExplanation
+
+Score = Callable[[NDArray[Any]], NDArray[np.float64]]  # of rows (n, D)
+
+MOST_REMEMBERED = 2048  # rows
+MOST_REMEMBERED_IMAGES = 256
+MOST_VALUES_REMEMBERED = 2**19  # 4 MiB of float64
+N_QUANTILES = 16  # values tried that are spread over a column
+N_NEAREST = 16  # values tried that are the nearest neighbours'
+N_NEIGHBORS = 64
+SCORED_AT_ONCE = 65_536  # rows
+VALUES_AT_ONCE = 2**24
+ROUNDING = 1e-9  # relative; a smaller gain is another order of summation
+
+
+def usual_rows(X: Any, scores: NDArray[np.float64], threshold: float, *, is_image: bool) -> NDArray[Any]:
+    """Choose the training rows that explanations compare with: a sample of those that are no outliers.
+
+    Parameters
+    ----------
+    X : the checked rows or images given to `fit`
+    scores : (n,) array
+    threshold : float
+        Rows that score below it are left out.
+    is_image : bool
+
+    Returns
+    -------
+    rows : (n_remembered, D) array, a function of X and scores alone
+    """
+    usual = np.flatnonzero(scores >= threshold)
+    n_features = max(int(np.prod(X.shape[1:])), 1)
+    most = min(MOST_REMEMBERED_IMAGES if is_image else MOST_REMEMBERED, max(MOST_VALUES_REMEMBERED // n_features, 1))
+    if len(usual) > most:
+        usual = np.sort(np.random.default_rng(0).choice(usual, most, replace=False))
+    chosen = _safe_indexing(X, usual) if hasattr(X, "columns") else X[usual]
+    return np.array(to_rows(chosen)[0])
+
+
+def explain(
+    score: Callable[[Any], NDArray[np.float64]],
+    X: Any,
+    usual: NDArray[Any],
+    *,
+    threshold: float,
+    image_shape: tuple[int, int, int] | None,
+    names: Sequence[str] | None,
+) -> Explanation:
+    """Explain rows or images.
+
+    Parameters
+    ----------
+    score : callable from rows or images, in the form of X, to scores (n,)
+    X : checked rows or images
+    usual : (n_remembered, D) array
+        From `usual_rows`.
+    threshold : float
+        What a usual row scores at least.
+    image_shape : (H, W, C), or None for a table
+    names : sequence of D str or None
+        Names of the columns; None: those of scikit-learn's, x0, x1, ...
+
+    Returns
+    -------
+    explanation : TableExplanation or ImageExplanation
+    """
+    rows, as_given = _rows_of(X, image_shape)
+    rows = rows.astype(np.result_type(rows, usual), copy=False)
+
+    def score_rows(changed: NDArray[Any]) -> NDArray[np.float64]:
+        scores = np.asarray(score(as_given(changed)), dtype=np.float64)
+        return np.where(np.isnan(scores), -np.inf, scores)
+
+    own = np.concatenate([score_rows(rows[part]) for part in _parts(len(rows), rows.shape[1])])
+    if image_shape is not None:
+        maps = occlusion_maps(score_rows, rows, own, usual, image_shape)
+        return ImageExplanation(own, threshold, maps, rows.reshape(-1, *image_shape))
+    columns = [f"x{i}" for i in range(rows.shape[1])] if names is None else [str(name) for name in names]
+    return _explain_table(score_rows, rows, own, usual, threshold, columns)
+
+
+def _rows_of(X: Any, image_shape: Any) -> tuple[NDArray[Any], Callable[[NDArray[Any]], Any]]:
+    """Give X as rows (n, D), and how to bring such rows into the form of X."""
+    if hasattr(X, "columns"):
+        kind, names = type(X), list(X.columns)
+        return np.asarray(X), lambda rows: kind({name: rows[:, i] for i, name in enumerate(names)})
+    rows, layout = to_rows(X, image_shape)
+    return np.asarray(rows), layout.as_numpy().restore
+
+
+def _parts(n_rows: int, n_features: int) -> Iterator[slice]:
+    at_once = min(SCORED_AT_ONCE, max(VALUES_AT_ONCE // n_features, 1))
+    return (slice(start, start + at_once) for start in range(0, n_rows, at_once))
+
+
+# ---- tables
+
+
+def _explain_table(
+    score: Score,
+    rows: NDArray[Any],
+    own: NDArray[np.float64],
+    usual: NDArray[Any],
+    threshold: float,
+    columns: Sequence[str],
+) -> TableExplanation:
+    n_rows, n_columns = rows.shape
+    spread = np.stack([_spread(column) for column in usual.T])  # (D, N_QUANTILES)
+    candidates = np.empty((n_rows, n_columns, N_QUANTILES + N_NEAREST), dtype=rows.dtype)
+    p_values = np.empty((n_rows, n_columns))
+    scale = np.std(usual, axis=0, dtype=np.float64)
+    reference = usual / np.where(scale > 0, scale, 1)
+    for i, row in enumerate(rows):
+        nearest = _neighbors(reference, row / np.where(scale > 0, scale, 1))
+        neighbors = np.take_along_axis(usual, nearest, axis=0)  # (n_neighbors, D)
+        p_values[i] = _cell_p_values(neighbors, row)
+        closest = neighbors[np.arange(N_NEAREST) % len(neighbors)]
+        candidates[i] = np.concatenate([spread, closest.T], axis=1)
+    changed_scores = _changed_scores(score, rows, own, candidates)
+    best_values, gains, usual_values, suffices = _choose(rows, own, candidates, changed_scores, threshold)
+    importance = gains / p_values
+    total = importance.sum(axis=1, keepdims=True)
+    importance = importance / np.where(total > 0, total, 1)
+    return TableExplanation(
+        own, threshold, importance, columns, rows, usual_values, best_values, suffices, gains, p_values
+    )
+
+
+def _spread(column: NDArray[Any]) -> NDArray[Any]:
+    """Give N_QUANTILES values that occur in a column: all if they are few, else quantiles."""
+    distinct = np.unique(column)
+    if len(distinct) <= N_QUANTILES:
+        return np.resize(distinct, N_QUANTILES)
+    return np.quantile(column, np.linspace(0, 1, N_QUANTILES), method="nearest")
+
+
+def _neighbors(reference: NDArray[np.float64], row: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Find, for each column, the reference rows nearest in the other columns: (n_neighbors, D), the closest 16 first.
+
+    Both are in standard deviations. A value outside the reference's range counts as its end, so that a gross value
+    does not choose the neighbours alone.
+    """
+    squares = (reference - np.clip(row, reference.min(axis=0), reference.max(axis=0))) ** 2
+    elsewhere = squares.sum(axis=1, keepdims=True) - squares
+    n_neighbors = min(N_NEIGHBORS, len(reference))
+    ends = sorted({min(N_NEAREST, n_neighbors) - 1, n_neighbors - 1})
+    return np.argpartition(elsewhere, ends, axis=0)[:n_neighbors]
+
+
+def _cell_p_values(neighbors: NDArray[Any], row: NDArray[Any]) -> NDArray[np.float64]:
+    """Two-sided rank of each value among its neighbours' values, ties counted half: (D,)."""
+    below, equal = (neighbors < row).sum(axis=0), (neighbors == row).sum(axis=0)
+    rank = below + equal / 2
+    return np.minimum((2 * np.minimum(rank, len(neighbors) - rank) + 1) / len(neighbors), 1)
+
+
+def _changed_scores(
+    score: Score, rows: NDArray[Any], own: NDArray[np.float64], candidates: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Score each row with each candidate in its column: (n, D, n_candidates)."""
+    scores = np.repeat(own, candidates[0].size).reshape(candidates.shape)
+    row_of, column_of, candidate_of = np.nonzero(candidates != rows[:, :, None])
+    for part in _parts(len(row_of), rows.shape[1]):
+        row, column, candidate = row_of[part], column_of[part], candidate_of[part]
+        changed = rows[row]
+        changed[np.arange(len(changed)), column] = candidates[row, column, candidate]
+        scores[row, column, candidate] = score(changed)
+    return scores
+
+
+def _choose(
+    rows: NDArray[Any],
+    own: NDArray[np.float64],
+    candidates: NDArray[Any],
+    scores: NDArray[np.float64],
+    threshold: float,
+) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[Any], NDArray[np.bool_]]:
+    """Give the best values, their gains, the usual values and whether these suffice: (n, D) each."""
+
+    def chosen(of: NDArray[Any], index: NDArray[np.intp]) -> NDArray[Any]:
+        return np.take_along_axis(of, index[..., None], axis=2)[..., 0]
+
+    best = scores.argmax(axis=2)
+    lowest = np.where(np.isfinite(scores), scores, np.inf).min(axis=(1, 2))
+    base = np.where(np.isfinite(own), own, lowest)[:, None]
+    best_scores = chosen(scores, best)
+    gains = np.maximum(np.where(np.isfinite(best_scores), best_scores - base, 0), 0)
+    gains[gains <= ROUNDING * np.abs(np.where(np.isfinite(base), base, 0))] = 0
+    best_values = np.where(gains > 0, chosen(candidates, best), rows)
+    distances = np.abs(candidates.astype(np.float64) - rows[:, :, None])
+    distances[scores < threshold] = np.inf
+    nearest = distances.argmin(axis=2)
+    is_usual = (own >= threshold)[:, None]
+    suffices = np.isfinite(chosen(distances, nearest)) | is_usual
+    usual_values = np.where(suffices, chosen(candidates, nearest), best_values)
+    return best_values, gains, np.where(is_usual, rows, usual_values), suffices

@@ -1,0 +1,96 @@
+"""Occlusion: what an image's score gains when a patch is replaced by what one would expect there.
+
+Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks" (2014), https://arxiv.org/abs/1311.2901,
+section 4.2, with a score in the place of a class probability and fills that are no grey square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowdetect._images import is_whole
+
+Patch = tuple[slice, slice]
+
+PATCHES_A_SIDE = (3, 5, 8)  # of three sizes; neighbours overlap by half
+N_NEIGHBORS = 8  # usual images whose mean fills a patch
+IMAGES_AT_ONCE = 64  # explained
+
+
+def occlusion_maps(
+    score: Callable[[NDArray[Any]], NDArray[np.float64]],
+    rows: NDArray[Any],
+    own: NDArray[np.float64],
+    usual: NDArray[Any],
+    image_shape: tuple[int, int, int],
+) -> NDArray[np.float64]:
+    """Map the pixels that make images unusual: (n, H, W), score per pixel.
+
+    Every patch is filled twice: smoothly from the pixels around it, and by the mean of the usual images that are
+    nearest outside the patch; the better fill counts. A pixel gets the mean gain of the patches that hold it, each
+    divided by its number of pixels.
+    """
+    height, width, _ = image_shape
+    images, usual_images = rows.reshape(-1, *image_shape), usual.reshape(-1, *image_shape).astype(np.float64)
+    rounds = is_whole(usual)
+    patches = list(_patches(height, width))
+    covered = np.zeros((height, width))
+    for patch in patches:
+        covered[patch] += 1
+    maps = np.zeros((len(rows), height, width))
+    for i, image in enumerate(images):
+        filled = np.stack([each for patch in patches for each in _filled(image, patch, usual_images, rounds)])
+        scores = score(filled.reshape(len(filled), -1)).reshape(len(patches), -1).max(axis=1)
+        gains = np.where(np.isfinite(scores), scores, own[i]) - own[i]
+        gains = np.nan_to_num(gains, posinf=0.0, neginf=0.0)
+        for patch, gain in zip(patches, gains, strict=True):
+            maps[i][patch] += gain / maps[i][patch].size
+    return maps / covered
+
+
+def _patches(height: int, width: int) -> Iterator[Patch]:
+    """Lay overlapping patches of each size over the image, up to its borders."""
+    for n in PATCHES_A_SIDE:
+        sides = [_places(length, n) for length in (height, width)]
+        yield from ((y, x) for y in sides[0] for x in sides[1])
+
+
+def _places(length: int, n: int) -> list[slice]:
+    """Place n slices over a length, each twice as long as the step, or fewer where they would be of one place."""
+    size = max(round(2 * length / (n + 1)), 1)
+    starts = np.unique(np.round(np.linspace(0, length - size, n)).astype(int))
+    return [slice(int(start), int(start) + size) for start in starts]
+
+
+def _filled(image: NDArray[Any], patch: Patch, usual: NDArray[np.float64], rounds: bool) -> Iterator[NDArray[Any]]:
+    """Give the image (H, W, C) with the patch filled in each way, on the grid of whole numbers if it `rounds`."""
+    for fill in (_smooth_fill(image, patch), _usual_fill(image, patch, usual)):
+        changed = image.copy()
+        changed[patch] = np.rint(fill) if rounds else fill
+        yield changed
+
+
+def _smooth_fill(image: NDArray[Any], patch: Patch) -> NDArray[np.float64]:
+    """Average the pixels around the patch, weighted by the inverse square of their distance: (h, w, C)."""
+    (top, bottom), (left, right) = ((side.start, side.stop) for side in patch)
+    height, width, _ = image.shape
+    y, x = np.mgrid[max(top - 1, 0) : min(bottom + 1, height), max(left - 1, 0) : min(right + 1, width)]
+    around = (y < top) | (y >= bottom) | (x < left) | (x >= right)
+    y, x = y[around], x[around]
+    if not len(y):  # the patch is the whole image
+        return np.broadcast_to(image.mean(axis=(0, 1)), image.shape)
+    inside_y, inside_x = np.mgrid[top:bottom, left:right]
+    weights = 1 / ((inside_y[..., None] - y) ** 2 + (inside_x[..., None] - x) ** 2)  # (h, w, n_around)
+    return (weights / weights.sum(axis=2, keepdims=True)) @ image[y, x].astype(np.float64)
+
+
+def _usual_fill(image: NDArray[Any], patch: Patch, usual: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Average the patch of the usual images that are nearest outside it: (h, w, C)."""
+    squares = ((usual - image) ** 2).sum(axis=3)
+    outside = squares.sum(axis=(1, 2)) - squares[(slice(None), *patch)].sum(axis=(1, 2))
+    nearest = np.argsort(outside, kind="stable")[:N_NEIGHBORS]
+    return usual[(nearest, *patch)].mean(axis=0)

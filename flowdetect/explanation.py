@@ -1,0 +1,292 @@
+"""Explanations of a detector's scores: arrays, a frame and a picture.
+
+`explain` of a detector gives a `TableExplanation` or an `ImageExplanation`; both are an `Explanation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+MOST_BARS = 12
+CHANGED = "\N{RIGHTWARDS ARROW}"
+QUANTILE_SHOWN = 0.995  # of a map's pixels; the rest is drawn as bright
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What makes each of n rows unusual to a detector.
+
+    Attributes
+    ----------
+    scores : (n,) array
+        The detector's scores of the rows; higher is more normal.
+    threshold : float
+        The detector's `offset_`; rows that score below it are outliers.
+    importance : (n, n_columns) array, or (n, H, W) for images
+    """
+
+    scores: NDArray[np.float64]
+    threshold: float
+    importance: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def to_frame(self) -> DataFrame:
+        """Give one line per row and column, or per row and pixel, the most important first.
+
+        Returns
+        -------
+        frame : pandas DataFrame
+        """
+        raise NotImplementedError
+
+    def plot(self, row: int = 0, *, ax: Axes | None = None) -> Axes:
+        """Draw the explanation of one row.
+
+        Parameters
+        ----------
+        row : int, default=0
+        ax : matplotlib Axes, default=None
+            None: in a figure of its own.
+
+        Returns
+        -------
+        ax : matplotlib Axes
+
+        Raises
+        ------
+        IndexError
+            If there is no such row.
+        """
+        raise NotImplementedError
+
+    def _check_row(self, row: int) -> int:
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"plot needs the index of one of the {len(self)} rows explained, got row={row}.")
+        return range(len(self))[row]
+
+    def _title(self, row: int) -> str:
+        verdict = "outlier" if self.scores[row] < self.threshold else "normal"
+        return f"row {row}: score {_number(self.scores[row])}, threshold {_number(self.threshold)} ({verdict})"
+
+
+@dataclass(frozen=True, eq=False)
+class TableExplanation(Explanation):
+    """By how much each column alone would have to change to make a row usual, and to what value.
+
+    Attributes
+    ----------
+    scores : (n,) array
+        The detector's scores of the rows; higher is more normal.
+    threshold : float
+        The detector's `offset_`; rows that score below it are outliers.
+    importance : (n, D) array in [0, 1]
+        `gains` divided by `cell_p_values`, as a share of the row's sum; all 0 where no change raises the score.
+    columns : sequence of D str
+    values : (n, D) array
+        The rows as they were given.
+    usual_values : (n, D) array
+        The value nearest to the row's own with which the row, changed in this column alone, scores at least
+        `threshold`; the row's own where it does so unchanged. Where no value tried is enough (`suffices` is False) it
+        is `best_values`.
+    best_values : (n, D) array
+        The value with which the row, changed in this column alone, scores highest; the row's own if none scores higher.
+    suffices : (n, D) array of bool
+        Whether the row with `usual_values` in this column scores at least `threshold`.
+    gains : (n, D) array
+        Score with `best_values` less the row's score, at least 0. Where the row's score is -inf, the gain is over the
+        lowest finite score of the row changed in one column.
+    cell_p_values : (n, D) array in (0, 1]
+        How rare a value as low or as high is in this column among the usual training rows that are nearest in the other
+        columns.
+    """
+
+    columns: Sequence[str]
+    values: NDArray[np.float64]
+    usual_values: NDArray[np.float64]
+    best_values: NDArray[np.float64]
+    suffices: NDArray[np.bool_]
+    gains: NDArray[np.float64]
+    cell_p_values: NDArray[np.float64]
+
+    def to_frame(self) -> DataFrame:
+        """Give one line per row and column, in the order of the rows and within a row the most important first.
+
+        Returns
+        -------
+        frame : pandas DataFrame
+            Columns row, column, value, importance, usual_value, change (usual_value - value), suffices, best_value,
+            gain, cell_p_value, score.
+        """
+        from pandas import DataFrame
+
+        n_rows, n_columns = self.values.shape
+        order = np.argsort(-self.importance, axis=1, kind="stable")
+
+        def sorted_cells(cells: NDArray[np.generic]) -> NDArray[np.generic]:
+            return np.take_along_axis(cells, order, axis=1).ravel()
+
+        return DataFrame(
+            {
+                "row": np.repeat(np.arange(n_rows), n_columns),
+                "column": np.asarray(self.columns, dtype=object)[order].ravel(),
+                "value": sorted_cells(self.values),
+                "importance": sorted_cells(self.importance),
+                "usual_value": sorted_cells(self.usual_values),
+                "change": sorted_cells(self.usual_values - self.values),
+                "suffices": sorted_cells(self.suffices),
+                "best_value": sorted_cells(self.best_values),
+                "gain": sorted_cells(self.gains),
+                "cell_p_value": sorted_cells(self.cell_p_values),
+                "score": np.repeat(self.scores, n_columns),
+            }
+        )
+
+    def plot(self, row: int = 0, *, ax: Axes | None = None) -> Axes:
+        """Draw the importance of a row's columns as bars, and beside each its value and the usual one.
+
+        Parameters
+        ----------
+        row : int, default=0
+        ax : matplotlib Axes, default=None
+            None: in a figure of its own.
+
+        Returns
+        -------
+        ax : matplotlib Axes
+
+        Raises
+        ------
+        IndexError
+            If there is no such row.
+        """
+        from flowdetect.evaluation._style import COLORS, GREY, LABEL_SIZE, own_axes, tidy
+
+        row = self._check_row(row)
+        shown = np.argsort(-self.importance[row], kind="stable")[:MOST_BARS]
+        heights = self.importance[row, shown]
+        ax = own_axes(ax, (6.5, 1.2 + 0.3 * len(shown)))
+        suffices = self.suffices[row, shown]
+        colors = [COLORS[0] if enough else "#9DB8C9" for enough in suffices]
+        ax.barh(range(len(shown)), heights, color=colors, height=0.65)
+        for place, column in enumerate(shown):
+            ax.annotate(
+                self._change(row, int(column)),
+                (heights[place], place),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                color=GREY,
+                fontsize=LABEL_SIZE,
+            )
+        ax.set_yticks(range(len(shown)), [str(self.columns[column]) for column in shown])
+        ax.set_ylim(len(shown) - 0.4, -0.6)
+        ax.set_xlim(0, max(float(heights.max(initial=0)), 1e-9) * 1.45)  # room for the text beside the longest bar
+        ax.set_xlabel(f"importance; value {CHANGED} usual value (pale: this change alone is not enough)")
+        ax.set_title(self._title(row), loc="left", fontsize=LABEL_SIZE + 2)
+        ax.locator_params(axis="x", nbins=5)
+        ax.tick_params(axis="y", length=0)
+        tidy(ax, hidden=("left", "right", "top"))
+        return ax
+
+    def _change(self, row: int, column: int) -> str:
+        value, usual = self.values[row, column], self.usual_values[row, column]
+        return _number(value) if value == usual else f"{_number(value)} {CHANGED} {_number(usual)}"
+
+
+@dataclass(frozen=True, eq=False)
+class ImageExplanation(Explanation):
+    """Which regions of an image make it unusual.
+
+    Attributes
+    ----------
+    scores : (n,) array
+        The detector's scores of the images; higher is more normal.
+    threshold : float
+        The detector's `offset_`; images that score below it are outliers.
+    importance : (n, H, W) array, score per pixel
+        By how much the score rises, per pixel replaced, where patches that hold the pixel are replaced; negative where
+        the image is more usual as it is.
+    images : (n, H, W, C) array
+        The images as they were given.
+    """
+
+    images: NDArray[np.generic]
+
+    def to_frame(self) -> DataFrame:
+        """Give one line per image and pixel, in the order of the images and within one the most important first.
+
+        Returns
+        -------
+        frame : pandas DataFrame
+            Columns row, y (from the top), x (from the left), value (mean over channels), importance, score.
+        """
+        from pandas import DataFrame
+
+        n_images, height, width = self.importance.shape
+        flat = self.importance.reshape(n_images, height * width)
+        order = np.argsort(-flat, axis=1, kind="stable")
+        values = self.images.astype(np.float64).mean(axis=3).reshape(n_images, height * width)
+        return DataFrame(
+            {
+                "row": np.repeat(np.arange(n_images), height * width),
+                "y": (order // width).ravel(),
+                "x": (order % width).ravel(),
+                "value": np.take_along_axis(values, order, axis=1).ravel(),
+                "importance": np.take_along_axis(flat, order, axis=1).ravel(),
+                "score": np.repeat(self.scores, height * width),
+            }
+        )
+
+    def plot(self, row: int = 0, *, ax: Axes | None = None) -> Axes:
+        """Draw an image, and beside it the map of its pixels; what makes it unusual is bright.
+
+        Parameters
+        ----------
+        row : int, default=0
+        ax : matplotlib Axes, default=None
+            None: in a figure of its own.
+
+        Returns
+        -------
+        ax : matplotlib Axes
+
+        Raises
+        ------
+        IndexError
+            If there is no such row.
+        """
+        from flowdetect.evaluation._style import LABEL_SIZE, own_axes
+
+        row = self._check_row(row)
+        image = self.images[row].astype(np.float64)
+        height, width, n_channels = image.shape
+        low, high = (0.0, 255.0) if self.images.dtype == np.uint8 else (float(image.min()), float(image.max()))
+        image = np.clip((image - low) / max(high - low, np.finfo(float).tiny), 0, 1)
+        heat = np.maximum(self.importance[row], 0)
+        ax = own_axes(ax, (6.2, 0.6 + 2.6 * height / width))
+        left = image if n_channels == 3 else image.mean(axis=2)
+        ax.imshow(left, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
+        brightest = max(float(np.quantile(heat, QUANTILE_SHOWN)), np.finfo(float).tiny)
+        drawn = ax.imshow(heat, cmap="magma", vmin=0, vmax=brightest, extent=(1.06 * width, 2.06 * width, height, 0))
+        ax.set(xlim=(0, 2.06 * width), ylim=(height, 0))
+        ax.set_axis_off()
+        ax.set_title(self._title(row), loc="left", fontsize=LABEL_SIZE + 2)
+        bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.8, pad=0.02)
+        bar.set_label("score gained per pixel replaced", size=LABEL_SIZE)
+        bar.ax.tick_params(labelsize=LABEL_SIZE)
+        return ax
+
+
+def _number(value: float) -> str:
+    return f"{float(value):.4g}".replace("-", "\N{MINUS SIGN}")
