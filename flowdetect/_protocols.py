@@ -46,6 +46,16 @@ class Density(Scorer, Protocol):
         """First and second directional derivatives of log p at x0, along each row of `directions`, (n,) each."""
 
 
+class VariationalDensity(Scorer, Protocol):
+    """A scorer with an encoder and a decoder, such as a VAE."""
+
+    def likelihood_regret(self, X: Any, *, n_steps: int, learning_rate: float) -> NDArray[np.float64]:
+        """How much the bound of each row rises if its q(z | x) is fitted to it alone, (n,), nats."""
+
+    def likelihood_path(self, X: Any) -> Any:
+        """Give a Bunch of reconstruction_error, latent_norm and latent_scale, (n,) each."""
+
+
 class Ensemble(Scorer, Protocol):
     """A scorer that consists of several."""
 

@@ -64,3 +64,11 @@ def categorical_quantile(logits: Tensor, u: Tensor, dim: int = 1) -> Tensor:
     """Index whose cumulative probability first exceeds a uniform draw; u has the shape of logits without `dim`."""
     cumulative = logits.softmax(dim).cumsum(dim)
     return (cumulative < u.unsqueeze(dim) * cumulative.narrow(dim, -1, 1)).sum(dim).clamp_max(logits.shape[dim] - 1)
+
+
+def systematic_draws(log_w: Tensor, n_drawn: int, generator: torch.Generator | None) -> Tensor:
+    """Draw indices with probability w, (n, K) -> (n, n_drawn), evenly spread: one uniform number a row decides all."""
+    u = torch.rand(len(log_w), 1, generator=generator, dtype=torch.float64).to(log_w.device)
+    at = (torch.arange(n_drawn, dtype=torch.float64, device=log_w.device) + u) / n_drawn
+    cumulative = log_w.double().softmax(1).cumsum(1)
+    return torch.searchsorted(cumulative / cumulative[:, -1:], at).clamp_max(log_w.shape[1] - 1)

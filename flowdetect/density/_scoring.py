@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -27,6 +27,7 @@ from flowdetect.density.spec import DataSpec
 # rows scored at once: a multiple of the first number, and at most the second; of large images fewer
 CHUNK, MAX_CHUNK, MOST_VALUES = 16, 1024, 2**18
 SHORT_CHUNK = 16  # tried where at most so many rows are scored; shorter ones were seen to give other bits
+SLOW_CHUNK = 64  # of what takes long for each row, so that little is spent on padding
 Floats = NDArray[np.float64]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -124,6 +125,23 @@ class Scoring:
             return {"z": chunk.numpy(function(x, context))}
 
         return self._each(source, labels, False, one)["z"]
+
+    def apply(
+        self,
+        source: RowSource,
+        labels: NDArray[np.int64] | None,
+        function: Callable[[Tensor, Tensor | None, list[Tensor | None]], Tensor],
+        n_draws: int,
+    ) -> Floats:
+        """Apply a slow function to x, context and n_draws draws of the noise; without labels, as `encode`."""
+
+        def one(chunk: Chunk) -> dict[str, Floats]:
+            x = self.spec.to_tensor(chunk.rows, self.device)
+            likeliest = self._likeliest(replace(chunk, noises=chunk.noises[: self.n_draws]))
+            return {"values": chunk.numpy(function(x, self.spec.to_context(likeliest, self.device), chunk.noises))}
+
+        length = min(self.length, SLOW_CHUNK)
+        return replace(self, n_draws=n_draws)._each(source, labels, True, one, length)["values"]
 
     def decode(
         self, latents: Floats, labels: NDArray[np.int64] | None, function: Callable[[Tensor, Tensor | None], Tensor]

@@ -93,9 +93,7 @@ class LatentModel(DensityModel):
     def log_prob(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         mean, log_s = self.posterior(x, context)
         if self.training:
-            z = self._draw(mean, log_s, noise)[0]
-            kl = 0.5 * (mean.square() + (2 * log_s).exp() - 1) - log_s
-            return self._log_px(x, z, context) - self.beta * kl.sum(1)
+            return self._elbo(x, mean, log_s, context, noise, self.beta)
         return self._bound(x, mean, log_s, context, noise).sum(0)
 
     def log_prob_draws(self, x: Tensor, context: Tensor | None, noises: Sequence[Tensor | None]) -> Tensor:
@@ -114,6 +112,20 @@ class LatentModel(DensityModel):
         minus_kl = log_s + 0.5 * (epsilon.square() - z.square())  # both normal constants cancel
         return torch.stack([self._log_px(x, z, context), minus_kl.sum(1)])
 
+    def _elbo(
+        self,
+        x: Tensor,
+        mean: Tensor,
+        log_s: Tensor,
+        context: Tensor | None,
+        noise: Tensor | None,
+        beta: float = 1.0,
+    ) -> Tensor:
+        """log p(x | z) - beta KL(q || p) at one draw of z, the divergence by its formula: (n,)."""
+        z = self._draw(mean, log_s, noise)[0]
+        kl = 0.5 * (mean.square() + (2 * log_s).exp() - 1) - log_s
+        return self._log_px(x, z, context) - beta * kl.sum(1)
+
     @staticmethod
     def _draw(mean: Tensor, log_s: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         """z and the standard normal values that it is made from; without noise z is the mean."""
@@ -124,6 +136,42 @@ class LatentModel(DensityModel):
 
     def _log_px(self, x: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
         return sum_except_batch(self.likelihood.log_prob(self.decoder(z, context), self._to_net(x)))
+
+    # ---- what an encoder misses, and what it computes on the way
+
+    def regret(
+        self, x: Tensor, context: Tensor | None, noises: Sequence[Tensor | None], n_steps: int, learning_rate: float
+    ) -> Tensor:
+        """How much a q(z | x) fitted to each x alone raises the bound: (n,) nats.
+
+        Mean and log-scale of q start at the encoder's answer and take a step of Adam for each of the first n_steps
+        noises, at a rate that falls linearly to 0. Both bounds are then means over the remaining noises.
+        """
+        encoded = self.posterior(x, context)
+        mean, log_s = fitted = tuple(start.detach().clone().requires_grad_() for start in encoded)
+        adam = torch.optim.Adam(fitted, lr=learning_rate)
+        for step, noise in enumerate(noises[:n_steps]):
+            adam.param_groups[0]["lr"] = learning_rate * (1 - step / n_steps)
+            with torch.enable_grad():
+                loss = -self._elbo(x, mean, log_s, context, noise).sum()
+            gradients = torch.autograd.grad(loss, fitted)
+            for parameter, gradient in zip(fitted, gradients, strict=True):
+                parameter.grad = gradient
+            adam.step()
+        differences = [
+            self._elbo(x, mean, log_s, context, noise) - self._elbo(x, *encoded, context, noise)
+            for noise in noises[n_steps:]
+        ]
+        return torch.stack(differences).mean(0).detach()
+
+    def path(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Norms of the reconstruction's error, as the networks see values, and of mean and scale of q(z | x): (n, 3).
+
+        Huang et al. 2024, https://arxiv.org/abs/2401.04933: what the likelihoods of encoder and decoder depend on.
+        """
+        mean, log_s = self.posterior(x, context)
+        error = self._to_net(x) - self.likelihood.mean(self.decoder(mean, context))
+        return torch.stack([each.flatten(1).square().sum(1).sqrt() for each in (error, mean, log_s.exp())], 1)
 
     # ---- latents and samples
 

@@ -86,12 +86,17 @@ class PixelCNNDensity(AutoregressiveDensity):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from flowdetect import PixelCNNDensity, load_images
     >>> X, _ = load_images("digits")
     >>> density = PixelCNNDensity(n_bins=17, n_filters=8, n_blocks=1, max_epochs=1, random_state=0).fit(X[:200])
     >>> density.likelihood_terms(X[:3]).log_px.shape
     (3, 8, 8)
     >>> density.complete(X[:2], known=4, random_state=0).shape
+    (2, 8, 8)
+    >>> mask = np.ones((8, 8), dtype=bool)
+    >>> mask[2:4, 2:4] = False  # a hole
+    >>> density.complete(X[:2], mask=mask, n_candidates=8, random_state=0).shape
     (2, 8, 8)
     """
 

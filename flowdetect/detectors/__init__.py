@@ -8,8 +8,10 @@ from flowdetect.detectors.complexity import ComplexityDetector
 from flowdetect.detectors.fisher import FisherDetector
 from flowdetect.detectors.gradients import GradientNormDetector
 from flowdetect.detectors.likelihood import LikelihoodDetector
+from flowdetect.detectors.lpath import LPathDetector
 from flowdetect.detectors.ratio import LikelihoodRatioDetector
 from flowdetect.detectors.recommended import OODDetector
+from flowdetect.detectors.regret import LikelihoodRegretDetector
 from flowdetect.detectors.terms import DoSEDetector, ScaleDetector
 from flowdetect.detectors.transform import TransformDetector
 from flowdetect.detectors.typicality import TypicalityDetector
@@ -21,8 +23,10 @@ __all__ = [
     "DoSEDetector",
     "FisherDetector",
     "GradientNormDetector",
+    "LPathDetector",
     "LikelihoodDetector",
     "LikelihoodRatioDetector",
+    "LikelihoodRegretDetector",
     "OODDetector",
     "ScaleDetector",
     "TransformDetector",

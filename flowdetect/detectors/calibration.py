@@ -86,3 +86,17 @@ def two_sample_p_value(
         permuted = random.permuted(np.broadcast_to(in_batch, rows), axis=1)
         n_larger += int((statistics(permuted) >= found * (1 - ROUNDING)).sum())
     return found, (1 + n_larger) / (1 + n_permutations)
+
+
+def log_copula_tail(statistics: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
+    """COPOD's score of (n, J) statistics by known rows (Li et al. 2020, algorithm 1), times -1: (n,).
+
+    The least of three sums over the columns: of the logarithms of the left tails' probabilities, of the right ones',
+    and of that tail's on whose side the known values are skewed.
+    """
+    columns = [np.sort(column) for column in known.T]
+    left = np.stack([log_p_value(each, column) for each, column in zip(statistics.T, columns, strict=True)])
+    right = np.stack([log_p_value(-each, -column[::-1]) for each, column in zip(statistics.T, columns, strict=True)])
+    is_right = np.array([((column - column.mean()) ** 3).mean() > 0 for column in columns])
+    skewed = np.where(is_right[:, None], right, left)
+    return np.min([left.sum(axis=0), right.sum(axis=0), skewed.sum(axis=0)], axis=0)

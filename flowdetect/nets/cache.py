@@ -82,6 +82,13 @@ class Cache(Whole):
         if self.half is not None:
             self.half.move(i // 2, j // 2)
 
+    def reorder(self, index: Tensor) -> None:
+        """Let row i of the batch go on from what was kept of row index[i]; the image is the caller's to reorder."""
+        self.inputs = {layer: inputs[index] for layer, inputs in self.inputs.items()}
+        self.kept = {owner: value[index] for owner, value in self.kept.items()}
+        if self.half is not None:
+            self.half.reorder(index)
+
     def __call__(self, layer: CausalConv, x: Tensor) -> Tensor:
         x = layer.activate(x)
         if layer.kernel == (1, 1):

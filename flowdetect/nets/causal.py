@@ -7,7 +7,7 @@ blind spot of a single stream is gone (van den Oord et al. 2016, "Conditional Im
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
@@ -186,6 +186,12 @@ class Messages:
     below: Messages | None = None
     last: Features = None  # the vertical stream itself, at the end of the stage
 
+    def __getitem__(self, index: Tensor) -> Messages:
+        """Give the messages of some rows of the batch."""
+        first, second = ([None if m is None else m[index] for m in each] for each in (self.first, self.second))
+        below = None if self.below is None else self.below[index]
+        return Messages(first, second, below, None if self.last is None else self.last[index])
+
 
 class Stage(nn.Module):
     """Blocks at one resolution, around those at half of it: down, below, up, with shortcuts from down to up."""
@@ -274,10 +280,13 @@ class CausalNet(MixedPrecision):
             h.add_(part)
         return self.stage.horizontal(h, messages, context, evaluate)
 
-    def in_order(self, image: Tensor, context: Tensor | None = None) -> Iterator[tuple[int, int, Tensor]]:
+    def in_order(
+        self, image: Tensor, context: Tensor | None = None
+    ) -> Generator[tuple[int, int, Tensor], Tensor | None, None]:
         """Features (n, channels, 1, 1) of one pixel (i, j) after the other, in raster order.
 
-        Whoever takes a pixel's features writes its value into `image` before asking for the next.
+        Whoever takes a pixel's features writes its value into `image` before asking for the next. Whoever reorders the
+        rows of `image`, as resampling does, sends their indices (n,); the context is then reordered here.
         """
         rows, pixels = Cache(image, by_row=True), Cache(image, by_row=False)
         for i in range(image.shape[2]):
@@ -285,4 +294,8 @@ class CausalNet(MixedPrecision):
             messages = self.vertical(image, rows)
             for j in range(image.shape[3]):
                 pixels.move(i, j)
-                yield i, j, self.horizontal(image, messages, context, pixels)
+                index = yield i, j, self.horizontal(image, messages, context, pixels)
+                if index is not None:
+                    rows.reorder(index)
+                    pixels.reorder(index)
+                    messages, context = messages[index], None if context is None else context[index]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -249,7 +249,11 @@ class MaskedMLP(nn.Module):
         out = out if of_out is None else out + of_out
         return torch.unflatten(out[..., 0], 1, (x.shape[2], -1)).transpose(1, 2)
 
-    def in_order(self, x: Tensor, context: Tensor | None = None) -> Iterator[tuple[int, int, Tensor]]:
+    def in_order(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> Generator[tuple[int, int, Tensor], Tensor | None, None]:
         """Features (n, features, 1, 1) of one column after the other; see `CausalNet.in_order`."""
         for d in range(x.shape[2]):
-            yield d, 0, self(x, context)[:, :, d : d + 1]
+            index = yield d, 0, self(x, context)[:, :, d : d + 1]
+            if index is not None and context is not None:
+                context = context[index]

@@ -296,3 +296,64 @@ def test_normal_quantiles_are_the_same_bits_in_any_batch():
 def test_likelihoods_that_do_not_fit_the_data(likelihood, n_bins, match):
     with pytest.raises(ValueError, match=match):
         small(likelihood=likelihood, n_bins=n_bins).fit(DIGITS[:50].reshape(50, -1)[:, 10:14])
+
+
+# ---- regret and path
+
+
+def test_regret_of_a_linear_gaussian_model():
+    """A wrong encoder's regret is the divergence that the best q of independent dimensions saves."""
+    density, _ = linear_gaussian(1)
+    assert abs(density.likelihood_regret(LINEAR[:100]).mean()) < 0.05  # its encoder is the best there is
+    with torch.no_grad():
+        density.model_.encoder.out.bias[0] += 0.7
+    expected = 0.5 * PRECISION[0, 0] * 0.7**2
+    regret = density.likelihood_regret(LINEAR[:100], n_steps=100)
+    assert regret.mean() == pytest.approx(expected, rel=0.1)
+
+
+def test_regret_grows_with_the_steps_and_on_strange_images():
+    density = small(n_bins=17, max_epochs=10).fit(DIGITS[:300])
+    few, many = (density.likelihood_regret(DIGITS[300:340], n_steps=n).mean() for n in (2, 40))
+    assert 0 < few < many
+    assert (
+        density.likelihood_regret(16 - DIGITS[300:340]).mean() > 3 * density.likelihood_regret(DIGITS[300:340]).mean()
+    )
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_regret_and_path_are_the_same_in_any_batch(conditional):
+    density = small(n_bins=17, conditional=conditional, hidden_channels=16).fit(DIGITS[:100], LABELS[:100])
+    X, state = DIGITS[:200], torch.get_rng_state()
+    regret, path = density.likelihood_regret(X, n_steps=2), density.likelihood_path(X)
+    assert torch.equal(torch.get_rng_state(), state)
+    for part in (slice(0, 1), slice(7, 8), slice(100, 165), slice(190, 200)):
+        np.testing.assert_array_equal(density.likelihood_regret(X[part], n_steps=2), regret[part])
+        for name, values in density.likelihood_path(X[part]).items():
+            np.testing.assert_array_equal(values, path[name][part])
+    assert all(parameter.grad is None for parameter in density.model_.parameters())
+
+
+def test_path():
+    density = small(n_bins=17).fit(DIGITS[:100])
+    X = DIGITS[:20].reshape(20, -1)
+    path, Z = density.likelihood_path(X), density.transform(X)
+    np.testing.assert_allclose(path.latent_norm, np.linalg.norm(Z, axis=1))
+    error = np.linalg.norm(X - density.inverse_transform(Z), axis=1) / 8
+    np.testing.assert_allclose(path.reconstruction_error, error, rtol=1e-6)
+    with torch.no_grad():
+        scale = density.model_.posterior(density.spec_.to_tensor(X, "cpu"))[1].exp()
+    np.testing.assert_allclose(path.latent_scale, scale.norm(dim=1), rtol=1e-5)
+
+
+def test_path_of_a_table_in_standardised_units():
+    density = small().fit(LINEAR * [1, 100, 0.01])
+    path = density.likelihood_path(LINEAR * [1, 100, 0.01])
+    plain = small().fit(LINEAR).likelihood_path(LINEAR)
+    np.testing.assert_allclose(path.reconstruction_error, plain.reconstruction_error, rtol=1e-2)
+
+
+@pytest.mark.parametrize(("n_steps", "learning_rate"), [(0, 0.1), (2.5, 0.1), (5, 0.0), (5, np.nan), (5, "fast")])
+def test_settings_of_the_regret_are_checked(n_steps, learning_rate):
+    with pytest.raises(ValueError, match="n_steps must be|learning_rate must be"):
+        small().fit(LINEAR).likelihood_regret(LINEAR[:2], n_steps=n_steps, learning_rate=learning_rate)

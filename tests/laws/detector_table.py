@@ -12,6 +12,8 @@ from flowdetect.detectors import (
     GradientNormDetector,
     LikelihoodDetector,
     LikelihoodRatioDetector,
+    LikelihoodRegretDetector,
+    LPathDetector,
     OODDetector,
     ScaleDetector,
     TransformDetector,
@@ -38,6 +40,9 @@ DETECTORS = {
 # those that ask the density for more than a likelihood; their laws are looked at beside their own tests
 ASK_FOR_MORE = {
     "GradientNormDetector": GradientNormDetector,
+    "LPathDetector": LPathDetector,
+    "LPathDetector, kde": partial(LPathDetector, kind="kde"),
+    "LikelihoodRegretDetector": LikelihoodRegretDetector,
     "ScaleDetector": ScaleDetector,
     "WAICDetector": WAICDetector,
 }

@@ -37,6 +37,13 @@ class Asked(GaussianMixture):
     def layer_gradient_norms(self, X):
         return np.exp(np.asarray(X, dtype=float))
 
+    def likelihood_regret(self, X, *, n_steps, learning_rate):
+        return np.asarray(X, dtype=float)[:, 0] * learning_rate * n_steps
+
+    def likelihood_path(self, X):
+        error, norm, scale, _ = np.asarray(X, dtype=float).T
+        return Bunch(reconstruction_error=error, latent_norm=norm, latent_scale=scale)
+
 
 def detectors():
     made = {name: make(GaussianMixture(reg_covar=1e-3)) for name, make in DETECTORS.items()}
@@ -171,11 +178,13 @@ OTHERS = {
     "density": GlowDensity(max_epochs=1),  # it knows images, a mixture does not
     "detectors": [LikelihoodDetector(None)],
     "image_shape": (4, 1),
-    "kind": {"difference": "mixture", "mixture": "difference", "kde": "svm", "svm": "kde"},
+    "kind": {"difference": "mixture", "mixture": "difference", "kde": "svm", "svm": "kde", "copod": "kde"},
+    "learning_rate": 0.5,
     "model": HBOS(n_bins=5),
     "mutation_rate": 0.4,
     "n_members": 2,
     "prefit": True,
+    "n_steps": 3,
     "random_state": 7,
     "transforms": "shaking",
 }
