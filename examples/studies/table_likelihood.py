@@ -113,8 +113,12 @@ def report(found: dict[str, dict[str, Any]]) -> str:
         gains = "".join("  {:28}".format("{:+.3f} [{:+.3f}, {:+.3f}]".format(*row["gain"][flow])) for flow in FLOWS)
         lines.append(f"{table:12} {shape:>10} " + "".join(f"{value:17.3f}" for value in row["log_p"].values()) + gains)
     for flow in FLOWS:
-        kept = sum(row["gain"][flow][2] >= 0 for row in found.values())
-        lines += ["", f"{flow} is at least equal, by the interval's upper end, on {kept} of {len(found)}"]
+        gains = [row["gain"][flow] for row in found.values()]
+        ahead, behind = sum(low > 0 for _, low, _ in gains), sum(high < 0 for *_, high in gains)
+        lines += [
+            "",
+            f"{flow}: ahead on {ahead}, behind on {behind}, the interval holds 0 on {len(gains) - ahead - behind}",
+        ]
     return "\n".join([*lines, ""])
 
 
