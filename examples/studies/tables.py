@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from table_detectors import TRIMMED, Make, by_default, detectors, measure
-from table_protocols import PROTOCOLS, Results, Split, data_folder, interval_text, load_table
+from table_protocols import PROTOCOLS, Results, Split, data_folder, interval_text, load_table, standardised
 
 REFERENCE = "KNN mean"
 BEHIND = 0.02  # AUROC
@@ -41,8 +41,9 @@ SHORT = 7  # letters of a table's name
 def compile_first(makers: dict[str, Make]) -> None:
     """Fit all detectors to a few rows, so that numba's compilation is in no detector's seconds."""
     X = np.random.default_rng(0).normal(size=(150, 4))
+    split = Split(*standardised(X[:100], X[100:]), np.repeat([0, 1], 25), None)  # the memory layout that tables have
     for name, make in makers.items():
-        measure(name, make, Split(X[:100], X[100:], np.repeat([0, 1], 25), None), 0)
+        measure(name, make, split, 0)
 
 
 def run(results: Results, makers: dict[str, Make], tables: list[str], args: argparse.Namespace) -> None:
