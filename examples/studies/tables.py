@@ -1,161 +1,198 @@
-"""RealNVP on tables: densities beside kernels and Gaussian mixtures, detection beside pyod's detectors.
+"""Detection on tables: OODDetector beside pyod and scikit-learn, trained on inliers alone and on mixed rows.
 
-    FLOWDETECT_DATA=folder python examples/studies/tables.py [--quick] [--tables wine thyroid ...] [--results DIR]
+    FLOWDETECT_DATA=folder python examples/studies/tables.py [--quick] [--only NAME ...] [--tables wine thyroid ...]
+        [--skip NAME ...] [--splits 5] [--results DIR] [--report] [--likelihood]
 
-Reads ADBench tables from FLOWDETECT_DATA/adbench (X and y of each .npz; y is 1 for outliers). Of each table, 70 % of
-the inliers are trained on (20,000 at most), the others tested (10,000 at most). Columns constant in training are
-dropped; every value gets uniform noise as wide as the smallest gap between distinct values of its column, since a
-density of tied values is unbounded; columns are standardised. All models get these same arrays. `KernelDensity` has the
-best of 15 bandwidths in [0.02, 2], `GaussianMixture` the best of 1 to 20 full components (reg_covar=1e-3), both by a
-fifth of the training rows held out, and are fitted again to all; `RealNVPDensity` has its defaults. Detection: held-out
-inliers against the outliers (10,000 at most). Each table is stored as it is done, and a second start goes on.
+Reads ADBench's tables from FLOWDETECT_DATA/adbench (X and y of each .npz; y is 1 for outliers). Five splits (seeds 0
+to 4), each in two protocols. "one-class": 70 % of the inliers train, the other inliers and all outliers test.
+"contaminated": half of all rows train, their outliers among them and unlabelled, the other half tests; both halves
+have the table's share of outliers. At most 20,000 rows train (in the contaminated protocol with their share of
+outliers) and at most 10,000 of each kind test. Columns constant in training are dropped, the others standardised by
+the training rows; all detectors get these arrays. In the contaminated protocol every detector with a parameter
+`contamination` is given the true share in the training rows, 0.5 at most, ours too; of the peers only "KNN mean,
+trimmed" uses it for more than a threshold. DeepSVDD, LUNAR, `OneClassSVM` and `KernelDensity` are trained on 5,000
+rows at most. Seconds are CPU time of the process, of one thread if OMP_NUM_THREADS=1; pyod's detectors score their
+training rows in `fit`, scikit-learn's do not.
+
+AUROC and average precision (AUPR) are averaged over the tables. Intervals are t-intervals over the splits: they say
+how much another split changes, not how much other tables would. A detector that raises counts as ranking at random.
+Each number is stored as it comes, in DIR/tables/NAME.json, so that a second start goes on; `--only` measures single
+detectors and reports all that are stored, with `--again` anew. `--likelihood` compares densities instead
+(table_likelihood.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from shared import SEED, interval
-from sklearn.frozen import FrozenEstimator
-from sklearn.metrics import roc_auc_score
-from sklearn.mixture import GaussianMixture
-from sklearn.neighbors import KernelDensity
+from table_detectors import TRIMMED, Make, by_default, detectors, measure
+from table_protocols import PROTOCOLS, Results, Split, data_folder, interval_text, load_table, standardised
 
-from flowdetect import LikelihoodDetector, RealNVPDensity
-
-BANDWIDTHS = np.geomspace(0.02, 2, 15)
-N_COMPONENTS = range(1, 21)
-N_CHOOSE = 1000  # rows by which bandwidth and components are chosen, at most
+REFERENCE = "KNN mean"
+BEHIND = 0.02  # AUROC
+SHORT = 7  # letters of a table's name
 
 
-def arrays(path: Path, n_train: int, n_test: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give training inliers, test inliers and outliers."""
-    with np.load(path) as file:
-        X, y = file["X"].astype(np.float64), file["y"]
-    rng = np.random.default_rng(SEED)
-    inliers, outliers = (rng.permutation(np.flatnonzero(y == label)) for label in (0, 1))
-    n = int(0.7 * len(inliers))
-    train, test = inliers[:n][:n_train], inliers[n:][:n_test]
-    X = X[:, np.ptp(X[train], axis=0) > 0]
-    X += rng.random(X.shape) * [np.diff(np.unique(column)).min() for column in X[train].T]
-    X = (X - X[train].mean(0)) / X[train].std(0)
-    return X[train], X[test], X[outliers[:n_test]]
+def compile_first(makers: dict[str, Make]) -> None:
+    """Fit all detectors to a few rows, so that numba's compilation is in no detector's seconds."""
+    X = np.random.default_rng(0).normal(size=(150, 4))
+    split = Split(*standardised(X[:100], X[100:]), np.repeat([0, 1], 25), None)  # the memory layout that tables have
+    for name, make in makers.items():
+        measure(name, make, split, 0)
 
 
-def best_of(makers: list[Callable[[], Any]], X: np.ndarray) -> Any:
-    """Fit the model that is best on a fifth of the rows to all of them."""
-    order = np.random.default_rng(SEED).permutation(len(X))
-    held_out, rest = X[order[: len(X) // 5][:N_CHOOSE]], X[order[len(X) // 5 :]]
-    scores = [make().fit(rest).score(held_out) for make in makers]
-    return makers[int(np.argmax(scores))]().fit(X)
+def run(results: Results, makers: dict[str, Make], tables: list[str], args: argparse.Namespace) -> None:
+    """Measure what is missing, split by split."""
+    sizes = (500, 200) if args.quick else ()
+    compile_first(makers)
+    for seed in range(args.splits):
+        for table in tables:
+            X, y = load_table(table)
+            for protocol, split_rows in PROTOCOLS.items():
+                key = f"{protocol}/{table}/{seed}"
+                wanted = [name for name in makers if name in args.only and args.again or not results.get(name, key)]
+                if protocol == "one-class":  # nothing to trim
+                    wanted = [name for name in wanted if name != TRIMMED]
+                split = split_rows(X, y, seed, *sizes) if wanted else None
+                for name in wanted:
+                    results.put(name, key, measure(name, makers[name], split, seed))
+            print(seed, table, flush=True)
 
 
-def densities(n_train: int) -> dict[str, Callable[[np.ndarray], Any]]:
-    """How each density is fitted."""
-    kernels = [lambda h=h: KernelDensity(bandwidth=h, rtol=1e-4) for h in BANDWIDTHS]
-    mixtures = [
-        lambda k=k: GaussianMixture(k, reg_covar=1e-3, random_state=SEED) for k in N_COMPONENTS if 2 * k < n_train
-    ]
-    return {
-        "KernelDensity": lambda X: best_of(kernels, X),
-        "GaussianMixture": lambda X: best_of(mixtures, X),
-        "RealNVPDensity": lambda X: RealNVPDensity(random_state=SEED).fit(X),
-    }
+def values(found: dict[str, Any], protocol: str, tables: list[str], seeds: Iterable[int], what: str) -> np.ndarray:
+    """Numbers of one detector, (tables, splits); NaN where there are none."""
+    rows = [[found.get(f"{protocol}/{table}/{seed}", {}).get(what, np.nan) for seed in seeds] for table in tables]
+    return np.array(rows, float)
 
 
-def outlier_detectors(n_columns: int) -> dict[str, Any]:
-    """pyod's detectors with their defaults."""
-    from pyod.models.deep_svdd import DeepSVDD
-    from pyod.models.ecod import ECOD
-    from pyod.models.gmm import GMM
-    from pyod.models.iforest import IForest
-    from pyod.models.knn import KNN
+class Measured(NamedTuple):
+    """One detector on all tables, with the splits that it has of all of them."""
 
-    return {
-        "KNN": KNN(),
-        "ECOD": ECOD(),
-        "GMM": GMM(random_state=SEED),
-        "IForest": IForest(random_state=SEED),
-        "DeepSVDD": DeepSVDD(n_features=n_columns, random_state=SEED, verbose=0),
-    }
+    seeds: list[int]
+    auroc: np.ndarray  # (tables, splits)
+    aupr: np.ndarray
+    seconds: tuple[float, float]  # to fit and to score all tables, mean over splits
 
 
-def one_table(path: Path, n_train: int, n_test: int) -> dict[str, Any]:
-    """Measure all models on one table."""
-    train, test, outliers = arrays(path, n_train, n_test)
-    fitted, log_p, auroc, seconds = {}, {}, {}, {}
-    labels = np.repeat([0, 1], [len(test), len(outliers)])
-    for name, fit in densities(len(train)).items():
-        started = time.perf_counter()
-        fitted[name] = fit(train)
-        log_p[name] = fitted[name].score_samples(test)
-        seconds[name] = time.perf_counter() - started
-    detector = LikelihoodDetector(FrozenEstimator(fitted["RealNVPDensity"])).fit(train)  # not trained again
-    auroc["LikelihoodDetector"] = roc_auc_score(labels, -detector.score_samples(np.concatenate([test, outliers])))
-    for name, model in outlier_detectors(train.shape[1]).items():
-        started = time.perf_counter()
-        model.fit(train)
-        auroc[name] = roc_auc_score(labels, model.decision_function(np.concatenate([test, outliers])))
-        seconds[name] = time.perf_counter() - started
-    best = max(("KernelDensity", "GaussianMixture"), key=lambda name: log_p[name].mean())
-    return {
-        "shape": train.shape,
-        "n_test": len(test),
-        "n_outliers": len(outliers),
-        "log_p": {name: float(values.mean()) for name, values in log_p.items()},
-        "better": best,
-        "gain": interval(log_p["RealNVPDensity"] - log_p[best]),
-        "auroc": auroc,
-        "seconds": seconds,
-    }
+def measured(results: Results, protocol: str, tables: list[str], n_splits: int) -> dict[str, Measured]:
+    """Detectors that have at least one split of all tables, best first."""
+    kept = {}
+    for name, found in results.found.items():
+        has = ~np.isnan(values(found, protocol, tables, range(n_splits), "auroc")).any(0)
+        if has.any():
+            seeds = np.flatnonzero(has).tolist()
+            fit, score, auroc, aupr = (
+                values(found, protocol, tables, seeds, what)
+                for what in ("fit_seconds", "score_seconds", "auroc", "aupr")
+            )
+            kept[name] = Measured(seeds, auroc, aupr, (fit.sum(0).mean(), score.sum(0).mean()))
+    return dict(sorted(kept.items(), key=lambda item: -item[1].auroc.mean()))
 
 
-def table(found: dict[str, dict[str, Any]]) -> str:
-    """Lay both comparisons out as text."""
-    lines = ["mean test log-likelihood, nats; gain over the better of the first two, paired bootstrap interval", ""]
-    for name, row in found.items():
-        mean, low, high = row["gain"]
-        values = " ".join(f"{value:9.3f}" for value in row["log_p"].values())
-        gain = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" + ("" if high >= 0 else "  behind")
-        lines.append(f"{name:12} {row['shape'][0]:6}x{row['shape'][1]:<4} {values}  {gain}")
-    kept = sum(row["gain"][2] >= 0 for row in found.values())
-    names = list(next(iter(found.values()))["auroc"])
-    lines += ["", f"at least equal on {kept} of {len(found)}", "", "AUROC, held-out inliers against outliers", ""]
-    lines.append(" " * 12 + " ".join(f"{name:>18}" for name in names))
-    for name, row in found.items():
-        lines.append(f"{name:12}" + " ".join(f"{row['auroc'][model]:18.3f}" for model in names))
-    means = [np.mean([row["auroc"][model] for row in found.values()]) for model in names]
-    lines.append(f"{'mean':12}" + " ".join(f"{value:18.3f}" for value in means))
-    return "\n".join(lines) + "\n"
+def gain(one: Measured, other: Measured) -> str:
+    """Difference of mean AUROC, with an interval over the splits that both have."""
+    shared = sorted(set(one.seeds) & set(other.seeds))
+    means = [np.mean(each.auroc[:, [each.seeds.index(seed) for seed in shared]], axis=0) for each in (one, other)]
+    return interval_text(means[0] - means[1], "+") if shared else ""
+
+
+def summary(found: dict[str, Measured]) -> list[str]:
+    """Means over tables, one line for each detector."""
+    lines = [f"{'':25}{'AUROC':26}{'AUPR':26}{'minus ' + REFERENCE:28}{'fit s':>8}{'score s':>9}  splits"]
+    for name, one in found.items():
+        means = "".join(f"{interval_text(numbers.mean(0)):26}" for numbers in (one.auroc, one.aupr))
+        difference = gain(one, found[REFERENCE]) if REFERENCE in found and name != REFERENCE else ""
+        seconds = "{:8.1f}{:9.1f}".format(*one.seconds)
+        lines.append(f"{name:25}{means}{difference:28}{seconds}  {len(one.seeds)}")
+    return [*lines, ""]
+
+
+def by_table(found: dict[str, Measured], tables: list[str], what: str) -> list[str]:
+    """Means over splits, a line for each detector and a column for each table."""
+    lines = [f"{'':25}" + "".join(f"{table[:SHORT]:>{SHORT + 1}}" for table in tables)]
+    for name, one in found.items():
+        lines.append(f"{name:25}" + "".join(f"{mean:{SHORT + 1}.3f}" for mean in getattr(one, what).mean(1)))
+    return [*lines, ""]
+
+
+def behind(found: dict[str, Measured], tables: list[str]) -> list[str]:
+    """Tables on which a detector is more than 0.02 behind KNN by mean distance."""
+    lines = []
+    for name, one in found.items():
+        if name != REFERENCE and REFERENCE in found:
+            gaps = found[REFERENCE].auroc.mean(1) - one.auroc.mean(1)
+            far = [f"{table} ({gap:.3f})" for table, gap in zip(tables, gaps, strict=True) if gap > BEHIND]
+            lines.append(f"{name:25}{', '.join(far) or 'none'}")
+    return [*lines, ""]
+
+
+def report(results: Results, tables: list[str], n_splits: int) -> str:
+    """Lay everything out as text."""
+    lines = []
+    for protocol in PROTOCOLS:
+        found = measured(results, protocol, tables, n_splits)
+        lines += [f"{protocol}: mean of {len(tables)} tables, 95 % t-interval over splits; seconds of all tables", ""]
+        lines += [
+            *summary(found),
+            f"{protocol}: AUROC by table, mean over splits",
+            "",
+            *by_table(found, tables, "auroc"),
+        ]
+        lines += [f"{protocol}: AUPR by table, mean over splits", "", *by_table(found, tables, "aupr")]
+        lines += [f"{protocol}: AUROC more than {BEHIND} behind {REFERENCE} on", "", *behind(found, tables)]
+    failed = {f"{name} on {key}" for name, found in results.found.items() for key in found if "error" in found[key]}
+    return "\n".join([*lines, "raised, and counted as ranking at random: " + ("; ".join(sorted(failed)) or "none"), ""])
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two tables, one split, at most 500 and 200 rows")
+    parser.add_argument("--tables", nargs="*")
+    parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=[], help="measure these alone")
+    parser.add_argument("--skip", nargs="*", default=[], help="all but these detectors")
+    parser.add_argument("--defaults", action="store_true", help="only detectors with their defaults")
+    parser.add_argument("--again", action="store_true", help="measure the detectors of --only anew")
+    parser.add_argument("--report", action="store_true", help="measure nothing, lay out what is stored")
+    parser.add_argument("--likelihood", action="store_true", help="compare densities by test log-likelihood instead")
+    parser.add_argument("--results", default="results")
+    args = parser.parse_args()
+    if args.quick:
+        args.splits = 1
+    unknown = set(args.only + args.skip) - set(detectors())
+    if unknown:
+        parser.error(f"unknown detectors {sorted(unknown)}; there are {list(detectors())}")
+    return args
 
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="500 training rows, 200 test rows, two tables")
-    parser.add_argument("--tables", nargs="*")
-    parser.add_argument("--results", default="results")
-    args = parser.parse_args()
-    data = Path(os.environ["FLOWDETECT_DATA"]) / "adbench"
-    names = args.tables or (["wine", "thyroid"] if args.quick else sorted(path.stem for path in data.glob("*.npz")))
-    folder = Path(args.results)
-    folder.mkdir(parents=True, exist_ok=True)
-    stored = folder / ("tables_quick.json" if args.quick else "tables.json")
-    found = json.loads(stored.read_text()) if stored.exists() else {}
-    for name in names:
-        if name not in found:
-            found[name] = one_table(data / f"{name}.npz", *((500, 200) if args.quick else (20_000, 10_000)))
-            stored.write_text(json.dumps(found, indent=1) + "\n")
-            print(name, found[name]["log_p"], flush=True)
-    text = table({name: found[name] for name in names})
-    (folder / "tables.txt").write_text(text)
+    args = arguments()
+    everything = sorted(path.stem for path in data_folder().glob("*.npz"))
+    tables = args.tables or (["wine", "thyroid"] if args.quick else everything)
+    folder, stem = Path(args.results), "tables_quick" if args.quick else "tables"
+    if args.likelihood:
+        from table_likelihood import compare  # torch is needed by it alone
+
+        compare(tables, folder, quick=args.quick)
+        return
+    results = Results(folder / stem)
+    makers = by_default() if args.defaults else detectors()
+    makers = {name: make for name, make in makers.items() if name not in args.skip}
+    if args.only:
+        makers = {name: detectors()[name] for name in args.only}
+    if not args.report:
+        run(results, makers, tables, args)
+    results = Results(folder / stem)  # what other processes have added too
+    text = report(results, tables, args.splits)
+    (folder / f"{stem}.txt").write_text(text)
+    (folder / f"{stem}.json").write_text(json.dumps(results.found, indent=1) + "\n")
     print(text)
 
 
