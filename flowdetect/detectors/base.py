@@ -98,7 +98,7 @@ class BaseDetector(KeepsParameters, Verdicts, CrossConformal, UsesPrefit, Outlie
     are exchangeable, whatever the density: Vovk et al., "Algorithmic Learning in a Random World" (2005), section 2.2.
     With `cv` they are approximately so: "Cross-conformal predictors" (Vovk, 2015), https://arxiv.org/abs/1208.0806. At
     worst a share of about 2 alpha of normal rows has p-values of at most alpha, as for intervals by CV+: "Predictive
-    inference with the jackknife+" (Barber et al., 2021), https://arxiv.org/abs/1905.02928, theorem 4.
+    inference with the jackknife+" (Barber et al., 2021), https://arxiv.org/abs/1905.02928
 
     Examples
     --------

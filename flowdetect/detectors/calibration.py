@@ -65,7 +65,7 @@ def two_sample_p_value(
 ) -> tuple[float, float]:
     """Anderson and Darling's two-sample statistic, and the share of random regroupings in which it is as large.
 
-    Pettitt, "A two-sample Anderson-Darling rank statistic" (1976), with ties as in Scholz and Stephens (1987), eq. (6).
+    Pettitt, "A two-sample Anderson-Darling rank statistic" (1976), with ties as in Scholz and Stephens (1987).
     """
     pooled = np.concatenate([known, batch])
     order, n_rows = np.argsort(pooled, kind="stable"), len(pooled)

@@ -106,7 +106,7 @@ class Verdicts:
         Notes
         -----
         The rate is held where p-values are valid and calibration rows are shared by all rows of the batch (Bates et
-        al., 2023, theorem 2). With `cv` there is no proof; p-values are then close to valid.
+        al., 2023). With `cv` there is no proof; p-values are then close to valid.
 
         References
         ----------
@@ -181,7 +181,7 @@ class Verdicts:
         References
         ----------
         "A two-sample Anderson-Darling rank statistic" (Pettitt, 1976)
-        "K-sample Anderson-Darling tests" (Scholz and Stephens, 1987), eq. (6), for ties
+        "K-sample Anderson-Darling tests" (Scholz and Stephens, 1987), for ties
 
         Examples
         --------
