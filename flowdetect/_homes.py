@@ -17,6 +17,7 @@ HOMES = {
     "LikelihoodRatioDetector": "detectors",
     "LikelihoodRegretDetector": "detectors",
     "MAFDensity": "density",
+    "NeighborsDensity": "density",
     "OODDetector": "detectors",
     "PixelCNNDensity": "density",
     "PyODDetector": "detectors.pyod",
@@ -45,6 +46,8 @@ NOT_IN_FILES = {"FlowOD", "PyODDetector"}
 
 # class -> module: whatever may stand in a file by name
 IN_FILES = {
+    "ImageStatistics": "flowdetect.detectors.image_statistics",
     "Members": "flowdetect._members",
+    "PrincipalNeighbors": "flowdetect.detectors.image_statistics",
     **{name: f"flowdetect.{home}" for name, home in HOMES.items() if name[0].isupper() and name not in NOT_IN_FILES},
 }

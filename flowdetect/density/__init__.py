@@ -7,6 +7,7 @@ from flowdetect.density.flow import FlowDensity, FlowModel
 from flowdetect.density.glow import GlowDensity
 from flowdetect.density.maf import MAFDensity
 from flowdetect.density.model import DensityModel
+from flowdetect.density.neighbors import NeighborsDensity
 from flowdetect.density.pixelcnn import PixelCNNDensity
 from flowdetect.density.realnvp import RealNVPDensity
 from flowdetect.density.vae import VAEDensity
@@ -19,6 +20,7 @@ __all__ = [
     "FlowModel",
     "GlowDensity",
     "MAFDensity",
+    "NeighborsDensity",
     "PixelCNNDensity",
     "RealNVPDensity",
     "VAEDensity",

@@ -23,13 +23,15 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from flowdetect._protocols import RandomState
+from flowdetect import _persistence
+from flowdetect._protocols import PathName, RandomState
 
 MOST_REFERENCES = 2000  # rows to measure distances to where many neighbours are asked for
 AT_ONCE = 512  # rows whose distances to all references are held at a time
 BEYOND = 4.0  # how much wider than the range without its ends a range may be before it is cut
 END = 1e-3  # share of the rows at each end that this narrower range leaves out, at least one row
 CLOSEST = 1e-9  # in ranges; rows that occur twice have no smaller distance than this
+FEWEST_IN_GROUP = 10  # rows
 CONSTANT = 0.01  # of a constant column's value: what a whole range is there
 
 
@@ -121,6 +123,7 @@ class NeighborsDensity(BaseEstimator):
         self.shift_ = np.median(rows, axis=0)
         self.scale_ = self._ranges(rows)
         self._references = (rows - self.shift_) / self.scale_
+        self._sample: NDArray[np.int_] | None = None
         if self.contamination > 0:
             self._sample = np.arange(n)
             if n > MOST_REFERENCES:
@@ -130,7 +133,7 @@ class NeighborsDensity(BaseEstimator):
             self._scales: tuple[int, ...] = (min(few - 1, math.ceil(1.1 * self.contamination * few) + 5),)
         else:
             self._scales = tuple(min(int(k), n - 1) for k in self.n_neighbors)
-            self._neighbors = NearestNeighbors(n_neighbors=max(self._scales)).fit(self._references)
+            self._index_rows()
         self.leave_one_out_scores_ = self._log_densities(self._radii(None)).mean(axis=1)
         return self
 
@@ -145,11 +148,35 @@ class NeighborsDensity(BaseEstimator):
         -------
         log_p : (n,) array of float64, nats, in the columns' own units
         """
-        return self.member_scores(X).mean(axis=1)
+        return np.asarray(self.member_scores(X).mean(axis=1))
 
     def member_scores(self, X: ArrayLike) -> NDArray[np.float64]:
         """Estimate log p of each row at each scale: (n, n_scales), nats."""
         return self._log_densities(self._radii(self._scaled(X)))
+
+    def tight_group(self, share: float = 0.1) -> NDArray[np.int_]:
+        """Find training rows that lie close together and far from all others: a share of at most `share` of them.
+
+        Their 5-th neighbour is four times as near as that of the median row, whereas the first neighbour that cannot
+        be one of them, the (ceil(1.1 share n) + 5)-th, is twice as far away. A density cannot know whether such rows
+        are a mode of the data or outliers that are alike.
+
+        Parameters
+        ----------
+        share : float in (0, 0.5]
+
+        Returns
+        -------
+        rows : array of int
+            Indices of training rows; empty if they are fewer than ten.
+        """
+        check_is_fitted(self)
+        far = NeighborsDensity(contamination=share, random_state=0).fit(self._references)
+        radii = far._radii(None)[:, 0]
+        near = NearestNeighbors(n_neighbors=min(5, len(radii) - 1)).fit(self._references).kneighbors()[0][:, -1]
+        is_tight = (near < np.median(near) / 4) & (radii > 2 * np.median(radii))
+        found = np.flatnonzero(is_tight)
+        return found if len(found) >= FEWEST_IN_GROUP else found[:0]
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         """Give the mean of `score_samples`, nats."""
@@ -173,7 +200,23 @@ class NeighborsDensity(BaseEstimator):
         rows = self._references[chosen]
         radii = NearestNeighbors(n_neighbors=2).fit(self._references).kneighbors(rows)[0][:, 1]
         noise = random.normal(size=rows.shape) * (radii / math.sqrt(rows.shape[1]))[:, None]
-        return (rows + noise) * self.scale_ + self.shift_
+        return np.asarray((rows + noise) * self.scale_ + self.shift_)
+
+    def save(self, path: PathName) -> None:
+        """Write the density to a file that `flowdetect.load` reads.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        ValueError
+            If a parameter is something that a file does not keep, such as a RandomState.
+        """
+        _persistence.save(self, path)
 
     def _check_parameters(self) -> None:
         scales = self.n_neighbors
@@ -206,24 +249,37 @@ class NeighborsDensity(BaseEstimator):
                 stacklevel=3,
             )
         size = np.maximum(np.abs(ordered[0]), 1.0)
-        return np.where(whole > 1e-12 * size, cut, CONSTANT * size)
+        return np.asarray(np.where(whole > 1e-12 * size, cut, CONSTANT * size))
+
+    def _index_rows(self) -> None:
+        self._neighbors = NearestNeighbors(n_neighbors=max(self._scales)).fit(self._references)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        state.pop("_neighbors", None)  # a tree, which is quickly built anew
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_scales" in state and self._sample is None:
+            self._index_rows()
 
     def _scaled(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=np.float64, reset=False)
-        return (rows - self.shift_) / self.scale_
+        return np.asarray((rows - self.shift_) / self.scale_)
 
     def _radii(self, rows: NDArray[np.float64] | None) -> NDArray[np.float64]:
         """Give r_k of rows, in ranges: (n, n_scales); None stands for the training rows, each left out."""
-        if self.contamination > 0:
-            return self._radii_of_sample(rows)
+        if self._sample is not None:
+            return self._radii_of_sample(rows, self._sample)
         distances = self._neighbors.kneighbors(rows)[0]
         return np.stack([distances[:, :k].mean(axis=1) for k in self._scales], axis=1)
 
-    def _radii_of_sample(self, rows: NDArray[np.float64] | None) -> NDArray[np.float64]:
-        references, (k,) = self._references[self._sample], self._scales
-        place = np.full(len(self._references), -1)
-        place[self._sample] = np.arange(len(self._sample))
+    def _radii_of_sample(self, rows: NDArray[np.float64] | None, sample: NDArray[np.int_]) -> NDArray[np.float64]:
+        references, (k,) = self._references[sample], self._scales
+        place = np.full(len(self._references), -1)  # of each row in the sample
+        place[sample] = np.arange(len(sample))
         asked = self._references if rows is None else rows
         found = np.empty((len(asked), 1))
         for start in range(0, len(asked), AT_ONCE):
@@ -239,10 +295,10 @@ class NeighborsDensity(BaseEstimator):
         """Give log p_k, nats, of rows whose r_k is known: (n, n_scales)."""
         n_columns = len(self.scale_)
         log_volume = n_columns / 2 * math.log(math.pi) - gammaln(n_columns / 2 + 1)
-        n = len(self._references if self.contamination == 0 else self._sample)
+        n = len(self._references if self._sample is None else self._sample)
         constant = np.log(self._scales) - math.log(n) - log_volume - np.log(self.scale_).sum()
-        return constant - n_columns * np.log(radii + CLOSEST)
+        return np.asarray(constant - n_columns * np.log(radii + CLOSEST))
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1

@@ -172,9 +172,11 @@ class BaseDetector(KeepsParameters, Verdicts, CrossConformal, UsesPrefit, Outlie
         compare with. Fewer than 20 such rows serve both purposes.
         """
 
-    @all_or_nothing
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> BaseDetector:
         """Fit the density, unless it is used as it is, and the threshold; a fit that fails leaves the old one.
+
+        Ctrl-C while a density of ours trains ends the training, which keeps its best weights; the detector is
+        calibrated with them, and KeyboardInterrupt goes on. A second Ctrl-C leaves the old fit.
 
         Parameters
         ----------
@@ -201,25 +203,35 @@ class BaseDetector(KeepsParameters, Verdicts, CrossConformal, UsesPrefit, Outlie
         UserWarning
             If a fitted density is trained anew.
         """
+        interrupt = self._fit(X, y)
+        if interrupt is not None:
+            raise interrupt
+        return self
+
+    @all_or_nothing
+    def _fit(self, X: ArrayLike, y: ArrayLike | None) -> KeyboardInterrupt | None:
+        """Do what `fit` promises; give back the interrupt that ended the density's training early."""
         self._check_parameters()
         self._warn_of_retraining()
         self._keep_parameters()
-        random = check_random_state(secrets.randbits(32) if self.random_state is None else self.random_state)
+        random = check_random_state(self._seed())
         checked = self._check_X(X, reset=True)
         self._check_data(checked)
         check_consistent_length(checked, y)
         if self.cv is not None:
             self._fit_members(checked, y, random)
-            return self
+            return None
         self.__dict__.pop("members_", None)
         train, reference, calibration = self._split(len(checked), random)
         self._learn(checked, y, train, reference, random)
-        scores = self._finite_scores(checked)
-        self.calibration_scores_ = np.sort(scores[calibration])
-        self.offset_ = float(np.quantile(scores, self.contamination))
+        rows = self._threshold_rows(len(checked), np.union1d(reference, calibration))
+        judged = take(checked, rows)
+        scores = self._training_scores(judged)
+        self._settle(scores, np.isin(rows, calibration))
         is_image = self.image_shape_ is not None
-        self._usual_rows = explanations.usual_rows(checked, scores, self.offset_, is_image=is_image)
-        return self
+        self._usual_rows = explanations.usual_rows(judged, scores, self.offset_, is_image=is_image)
+        interrupt: KeyboardInterrupt | None = self.__dict__.pop("_interrupt", None)
+        return interrupt
 
     def _learn(self, X: Any, y: Any, train: Any, reference: Any, random: np.random.RandomState) -> None:
         """Fit the density on the rows `train` of checked X, and what the score needs besides."""
@@ -227,9 +239,41 @@ class BaseDetector(KeepsParameters, Verdicts, CrossConformal, UsesPrefit, Outlie
         self.density_ = seeded_clone(self._as_used(self._template()), random)
         if self.image_shape is not None:
             tell_image_shape(self.density_, self.image_shape_)
-        self.density_.fit(X_train, y_train)
+        try:
+            self.density_.fit(self._density_rows(X_train), y_train)
+        except KeyboardInterrupt as interrupt:
+            if not self._is_fitted(self.density_):
+                raise
+            self._interrupt = interrupt
         self._settle_image_shape()
         self._calibrate(X_train, take(X, reference))
+
+    # ---- what a detector may say differently
+
+    def _seed(self) -> RandomState:
+        return secrets.randbits(32) if self.random_state is None else self.random_state
+
+    @property
+    def _share(self) -> float:
+        """The share of the rows given to `fit` that are to be called outliers."""
+        return self.contamination
+
+    def _density_rows(self, X: Any) -> Any:
+        """Give checked rows as the density is to see them."""
+        return X
+
+    def _threshold_rows(self, n_rows: int, held_out: NDArray[np.int_]) -> NDArray[np.int_]:
+        """Give the indices of the rows whose scores make the threshold."""
+        return np.arange(n_rows)
+
+    def _training_scores(self, X: Any) -> NDArray[np.float64]:
+        """Score rows given to `fit`, which the density may have seen."""
+        return self._finite_scores(X)
+
+    def _settle(self, scores: NDArray[np.float64], is_calibration: NDArray[np.bool_]) -> None:
+        """Set the threshold, and the scores that p-values compare with."""
+        self.calibration_scores_ = np.sort(scores[is_calibration])
+        self.offset_ = float(np.quantile(scores, self._share))
 
     def _template(self) -> Any:
         """Give the density to clone and fit; `image_shape_` is known by then."""
@@ -292,7 +336,7 @@ class BaseDetector(KeepsParameters, Verdicts, CrossConformal, UsesPrefit, Outlie
         """
         check_is_fitted(self, "offset_")
         return explanations.explain(
-            self._score,
+            self.score_samples,
             self._check_X(X, reset=False),
             self._usual_rows,
             threshold=self.offset_,
@@ -324,7 +368,7 @@ class BaseDetector(KeepsParameters, Verdicts, CrossConformal, UsesPrefit, Outlie
 
     def _log_likelihood(self, X: Any) -> NDArray[np.float64]:
         """Ask the density for log p(x): (n,), nats."""
-        return self._finite(np.asarray(self.density_.score_samples(X), dtype=np.float64))
+        return self._finite(np.asarray(self.density_.score_samples(self._density_rows(X)), dtype=np.float64))
 
     def _scores(self, X: Any) -> NDArray[np.float64]:
         """Score checked rows once fitted: those that lie too far out have the lowest score."""
@@ -355,7 +399,7 @@ class BaseDetector(KeepsParameters, Verdicts, CrossConformal, UsesPrefit, Outlie
         """Refuse parameters that cannot work, before anything is computed."""
         name, density = type(self).__name__, self.density
         check_methods(name, density, self.needs)
-        check_shares(name, self.contamination, self.calibration_fraction)
+        check_shares(name, self._share, self.calibration_fraction)
         self._check_prefit()
         check_folds(name, self.cv, self.is_frozen)
 

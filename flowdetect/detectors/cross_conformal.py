@@ -24,7 +24,7 @@ class CrossConformal:
 
     members_: list[Any]
     cv: int | None
-    contamination: float
+    _share: Any
     calibration_fraction: float
     random_state: Any
     calibration_scores_: NDArray[np.float64]
@@ -61,7 +61,7 @@ class CrossConformal:
                 delattr(self, name)  # of an earlier fit without cv
         self.members_, self.image_shape_ = members, members[0].image_shape_
         self.calibration_scores_ = np.sort(scores)
-        self.offset_ = float(np.quantile(scores, self.contamination))
+        self.offset_ = float(np.quantile(scores, self._share))
 
     def _member(self, number: int, seed: int) -> Any:
         """Give an unfitted detector as this one, with a seed, and files of its own, that knows the images' shape."""
@@ -84,7 +84,9 @@ class CrossConformal:
         if self.learns and self.calibration_fraction > 0:
             train, reference = hold_out(len(checked), self.calibration_fraction, random)
         self._learn(checked, y, train, reference, random)
+        if "_interrupt" in vars(self):
+            raise self._interrupt  # one member without the others is of no use
         scores: NDArray[np.float64] = self._finite_scores(self._check_X(X_fold, reset=False))
         self.calibration_scores_ = np.sort(scores)
-        self.offset_ = float(np.quantile(scores, self.contamination))
+        self.offset_ = float(np.quantile(scores, self._share))
         return scores

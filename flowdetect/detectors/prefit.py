@@ -67,5 +67,5 @@ class UsesPrefit:
                 f"{name} got a fitted {kind}, and trains a clone of it anew on the rows given to fit. To use it as it "
                 f"is, pass prefit=True; to train anew without this warning, pass sklearn.base.clone of it.",
                 UserWarning,
-                stacklevel=4,  # fit, and its decorator
+                stacklevel=5,  # fit, the fit within and its decorator
             )
