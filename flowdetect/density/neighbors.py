@@ -129,8 +129,7 @@ class NeighborsDensity(BaseEstimator):
             if n > MOST_REFERENCES:
                 drawn = check_random_state(self.random_state).permutation(n)[:MOST_REFERENCES]
                 self._sample = np.sort(drawn)
-            few = len(self._sample)
-            self._scales: tuple[int, ...] = (min(few - 1, math.ceil(1.1 * self.contamination * few) + 5),)
+            self._scales: tuple[int, ...] = (_beyond(self.contamination, len(self._sample)),)
         else:
             self._scales = tuple(min(int(k), n - 1) for k in self.n_neighbors)
             self._index_rows()
@@ -171,9 +170,10 @@ class NeighborsDensity(BaseEstimator):
             Indices of training rows; empty if they are fewer than ten.
         """
         check_is_fitted(self)
-        far = NeighborsDensity(contamination=share, random_state=0).fit(self._references)
-        radii = far._radii(None)[:, 0]
-        near = NearestNeighbors(n_neighbors=min(5, len(radii) - 1)).fit(self._references).kneighbors()[0][:, -1]
+        n = len(self._references)
+        sample = np.sort(check_random_state(0).permutation(n)[:MOST_REFERENCES])
+        radii = self._radii_of_sample(None, sample, _beyond(share, len(sample)))[:, 0]
+        near = NearestNeighbors(n_neighbors=min(5, n - 1)).fit(self._references).kneighbors()[0][:, -1]
         is_tight = (near < np.median(near) / 4) & (radii > 2 * np.median(radii))
         found = np.flatnonzero(is_tight)
         return found if len(found) >= FEWEST_IN_GROUP else found[:0]
@@ -272,12 +272,14 @@ class NeighborsDensity(BaseEstimator):
     def _radii(self, rows: NDArray[np.float64] | None) -> NDArray[np.float64]:
         """Give r_k of rows, in ranges: (n, n_scales); None stands for the training rows, each left out."""
         if self._sample is not None:
-            return self._radii_of_sample(rows, self._sample)
+            return self._radii_of_sample(rows, self._sample, *self._scales)
         distances = self._neighbors.kneighbors(rows)[0]
         return np.stack([distances[:, :k].mean(axis=1) for k in self._scales], axis=1)
 
-    def _radii_of_sample(self, rows: NDArray[np.float64] | None, sample: NDArray[np.int_]) -> NDArray[np.float64]:
-        references, (k,) = self._references[sample], self._scales
+    def _radii_of_sample(
+        self, rows: NDArray[np.float64] | None, sample: NDArray[np.int_], k: int
+    ) -> NDArray[np.float64]:
+        references = self._references[sample]
         place = np.full(len(self._references), -1)  # of each row in the sample
         place[sample] = np.arange(len(sample))
         asked = self._references if rows is None else rows
@@ -298,6 +300,11 @@ class NeighborsDensity(BaseEstimator):
         n = len(self._references if self._sample is None else self._sample)
         constant = np.log(self._scales) - math.log(n) - log_volume - np.log(self.scale_).sum()
         return np.asarray(constant - n_columns * np.log(radii + CLOSEST))
+
+
+def _beyond(share: float, n: int) -> int:
+    """Give the number of the neighbour that cannot be an outlier, if that share of n rows are outliers at most."""
+    return min(n - 1, math.ceil(1.1 * share * n) + 5)
 
 
 def _is_count(value: Any) -> bool:

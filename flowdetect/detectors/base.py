@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_consistent_length, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
-from flowdetect import _persistence
 from flowdetect._fitting import KeepsParameters, all_or_nothing
 from flowdetect._images import to_rows
-from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
+from flowdetect._protocols import ImageShape, RandomState, Scorer
 from flowdetect._reach import OutOfReachError
 from flowdetect.detectors import explanations
 from flowdetect.detectors.checks import check_folds, check_methods, check_shares, name_of
@@ -29,7 +28,6 @@ from flowdetect.detectors.prefit import UsesPrefit
 from flowdetect.detectors.reach import lowest_beyond_reach
 from flowdetect.detectors.rows import hold_out, is_frame, take
 from flowdetect.detectors.verdicts import Verdicts
-from flowdetect.explanation import Explanation
 
 FLOATS = [np.float64, np.float32]
 FEWEST_REFERENCE = 10  # rows
@@ -293,73 +291,6 @@ class BaseDetector(KeepsParameters, Verdicts, CrossConformal, UsesPrefit, Outlie
         labels : (n,) array of int; +1 normal, -1 outlier
         """
         return self.fit(X, y).predict(X)
-
-    def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Say how normal each row is.
-
-        Parameters
-        ----------
-        X : (n, D) array or frame, or images
-
-        Returns
-        -------
-        scores : (n,) array of float64; higher is more normal; unit and meaning are the detector's
-            Rows that lie too far from the training data to be scored have -1e250, the lowest score.
-
-        Raises
-        ------
-        ValueError
-            If X does not fit the data given to `fit`, or has NaN, or the density's answer for a row is NaN or inf.
-
-        Warns
-        -----
-        UserWarning
-            If more than half of the rows, of 10 and more, lie too far out.
-        """
-        check_is_fitted(self, "offset_")
-        checked = self._check_X(X, reset=False)
-        scores = [single._scores(checked) for single in self._singles()]
-        return scores[0] if len(scores) == 1 else np.mean(scores, axis=0)
-
-    def explain(self, X: ArrayLike) -> Explanation:
-        """Say what makes each row unusual: which of its columns, or which region of an image.
-
-        Parameters
-        ----------
-        X : (n, D) array or frame, or images
-
-        Returns
-        -------
-        explanation : TableExplanation or ImageExplanation
-            Of a table, by how much each column alone would have to change to make the row usual, and to what value; of
-            images, a map of pixels. With `to_frame()` and `plot(row)`.
-        """
-        check_is_fitted(self, "offset_")
-        return explanations.explain(
-            self.score_samples,
-            self._check_X(X, reset=False),
-            self._usual_rows,
-            threshold=self.offset_,
-            image_shape=self.image_shape_,
-            names=getattr(self, "feature_names_in_", None),
-        )
-
-    def save(self, path: PathName) -> None:
-        """Write the detector, with its density, to a file that `flowdetect.load` reads.
-
-        Parameters
-        ----------
-        path : str or path
-            An older file of that name is replaced only when the new one is whole.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be written.
-        ValueError
-            If a parameter is something that a file does not keep, such as a RandomState.
-        """
-        _persistence.save(self, path)
 
     @staticmethod
     def _reference(X_train: Any, X_calibration: Any) -> Any:

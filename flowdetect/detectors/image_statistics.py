@@ -46,8 +46,9 @@ class PrincipalNeighbors(BaseEstimator):
         n_components = max(1, min(N_COMPONENTS, len(vectors) // 2, vectors.shape[1]))
         self.pca_ = PCA(n_components, svd_solver="randomized", random_state=self.random_state)
         self.pca_.set_output(transform="default").fit(vectors)
+        self.pca_.components_ = np.ascontiguousarray(self.pca_.components_)  # as they come back from a file
         self.neighbors_ = NearestNeighbors(n_neighbors=min(N_NEIGHBORS, len(vectors)), algorithm="brute")
-        self.neighbors_.fit(self.pca_.transform(vectors))
+        self.neighbors_.fit(np.ascontiguousarray(self.pca_.transform(vectors)))
         return self
 
     def log_distances(self, vectors: NDArray[Any]) -> NDArray[np.float64]:
@@ -134,23 +135,23 @@ class ImageStatistics(BaseEstimator):
         return found
 
 
-def spectra(images: Images) -> NDArray[np.float32]:
+def spectra(images: Images) -> NDArray[np.float64]:
     """Square roots of the spectral amplitudes of the mean over channels, zeros around the image: (n, K)."""
-    gray = images.mean(axis=3)
+    gray = images.mean(axis=3, dtype=np.float64)
     n, height, width = gray.shape
     amplitudes = np.abs(rfft2(gray, s=(2 * height, 2 * width)))  # twice the size: no wrapping around
-    return np.sqrt(amplitudes).reshape(n, -1).astype(np.float32)
+    return np.sqrt(amplitudes).reshape(n, -1)
 
 
-def log_spectra(images: Images) -> NDArray[np.float32]:
+def log_spectra(images: Images) -> NDArray[np.float64]:
     """Logarithms of the spectral amplitudes of the mean over channels: (n, K)."""
-    gray = images.mean(axis=3)
-    return np.log(np.abs(rfft2(gray)) + AMPLITUDE_FLOOR).reshape(len(gray), -1).astype(np.float32)
+    gray = images.mean(axis=3, dtype=np.float64)
+    return np.log(np.abs(rfft2(gray)) + AMPLITUDE_FLOOR).reshape(len(gray), -1)
 
 
-def centred(images: Images) -> NDArray[np.float32]:
+def centred(images: Images) -> NDArray[np.float64]:
     """Mean over channels, moved by whole pixels so that its centre of mass is in the middle: (n, H * W)."""
-    gray = images.mean(axis=3)
+    gray = images.mean(axis=3, dtype=np.float64)
     n, height, width = gray.shape
     mass = gray.sum(axis=(1, 2)) + 1e-6
     rows = (gray.sum(axis=2) * np.arange(height)).sum(axis=1) / mass - (height - 1) / 2

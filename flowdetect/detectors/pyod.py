@@ -5,8 +5,11 @@ The one module that imports pyod; it is loaded when one of its names is first us
 
 from __future__ import annotations
 
+import inspect
 import json
+import numbers
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from flowdetect._fitting import all_or_nothing
-from flowdetect._protocols import PathName, RandomState, Scorer
+from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.recommended import OODDetector
 
@@ -28,15 +31,15 @@ __all__ = ["FlowOD", "PyODAdapter", "PyODDetector", "to_pyod", "write_knowledge"
 KNOWLEDGE = {
     "FlowOD": {
         "class_path": "flowdetect.detectors.pyod.FlowOD",
-        "full_name": "Likelihood of a normalizing flow",
+        "full_name": "Nearest neighbours at two scales, or the likelihood of any density",
         "status": "shipped",
         "data_types": ["tabular"],
         "category": "probabilistic",
-        "complexity": {"time": "O(n * d) an epoch", "space": "O(n * d)"},
-        "strengths": ["A density: scores are log-likelihoods", "Follows curved and correlated clusters"],
-        "weaknesses": ["Training takes seconds to minutes", "Columns of few distinct values mislead it"],
-        "best_for": "Continuous tables of hundreds of rows and more, whose columns depend on each other",
-        "avoid_when": "There are fewer than a hundred rows, or an answer is needed at once",
+        "complexity": {"time": "O(n^2 * d)", "space": "O(n * d)"},
+        "strengths": ["Fast on thousands of rows", "p-values, explanations, control of false discoveries"],
+        "weaknesses": ["Scoring takes time in proportion to the training rows", "Many columns without meaning"],
+        "best_for": "Tables of a hundred to some ten thousand rows",
+        "avoid_when": "There are millions of rows",
         "benchmark_refs": [],
         "benchmark_rank": {},
         "paper": {"id": "realnvp", "short": "Dinh et al., ICLR 2017"},
@@ -110,11 +113,14 @@ class PyODAdapter(PyODBase):
 
 
 class FlowOD(PyODAdapter):
-    """`OODDetector` as a pyod model, with constructor arguments that pyod's engine can give.
+    """`OODDetector` as a pyod model, with the constructor's arguments.
 
     Parameters
     ----------
     contamination : float in (0, 0.5], default=0.1
+        As always in pyod, the share of outliers in the rows given to `fit`; `OODDetector` makes use of it on tables.
+    density, image_shape, codecs, calibration_fraction, prefit, cv, verbose, device, checkpoint, time_limit
+        As those of `OODDetector`.
     random_state : int, RandomState instance or None, default=None
 
     Attributes
@@ -134,12 +140,44 @@ class FlowOD(PyODAdapter):
     array([0, 1])
     """
 
-    def __init__(self, contamination: float = 0.1, random_state: RandomState = None):
+    def __init__(
+        self,
+        contamination: float = 0.1,
+        density: Scorer | None = None,
+        *,
+        image_shape: ImageShape = None,
+        codecs: Sequence[str] = ("png", "webp", "jpeg2000"),
+        calibration_fraction: float = 0.1,
+        prefit: bool = False,
+        cv: int | None = None,
+        verbose: int = 0,
+        device: str | None = None,
+        checkpoint: PathName | None = None,
+        time_limit: float | None = None,
+        random_state: RandomState = None,
+    ):
+        if not isinstance(contamination, numbers.Number):
+            raise TypeError(
+                f"The first argument of FlowOD is contamination, as in pyod, got a {type(contamination).__name__}; "
+                f"give a density as FlowOD(density=...)."
+            )
         PyODBase.__init__(self, contamination=contamination)
+        self.density = density
+        self.image_shape = image_shape
+        self.codecs = codecs
+        self.calibration_fraction = calibration_fraction
+        self.prefit = prefit
+        self.cv = cv
+        self.verbose = verbose
+        self.device = device
+        self.checkpoint = checkpoint
+        self.time_limit = time_limit
         self.random_state = random_state
 
     def _made(self) -> BaseDetector:
-        return OODDetector(contamination=self.contamination, random_state=self.random_state)
+        names = inspect.signature(OODDetector).parameters
+        made: BaseDetector = clone(OODDetector(**{name: getattr(self, name) for name in names}))
+        return made
 
 
 def to_pyod(detector: BaseDetector) -> PyODAdapter:

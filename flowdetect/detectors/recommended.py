@@ -337,9 +337,9 @@ class OODDetector(ComplexityDetector):
         return min(N_LEVELS, self.n_bins_ or N_LEVELS)
 
     def _levels(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
-        """Round pixel values, (n, D), to at most 32 grey levels, 0 and up."""
-        values = super()._to_bytes(rows)
-        return values // max(1, (self.n_bins_ or N_BINS_8_BIT) // self._n_levels())
+        """Round pixel values, (n, D), to at most 32 grey levels, 0 and up; the darkest and the brightest stay such."""
+        values, highest = super()._to_bytes(rows), (self.n_bins_ or N_BINS_8_BIT) - 1
+        return np.rint(values * ((self._n_levels() - 1) / highest)).astype(np.uint8)
 
     def _to_bytes(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
         return self._levels(rows) if self._chooses else super()._to_bytes(rows)

@@ -1,4 +1,4 @@
-"""Verdicts by calibration scores: p-values, selection, probabilities, and whether a whole batch has drifted."""
+"""What a fitted detector answers: scores, labels, p-values, selections, probabilities, explanations, drift."""
 
 from __future__ import annotations
 
@@ -13,22 +13,92 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils import Bunch, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
+from flowdetect import _persistence
 from flowdetect._images import draw_seed
-from flowdetect._protocols import RandomState
+from flowdetect._protocols import PathName, RandomState
+from flowdetect.detectors import explanations
 from flowdetect.detectors.calibration import outlier_probability, two_sample_p_value
 from flowdetect.detectors.checks import check_batch_options, is_real
 from flowdetect.detectors.rows import take
+from flowdetect.explanation import Explanation
 
 OUTLIER, NORMAL = -1, 1
 
 
 class Verdicts:
-    """What every detector answers with the scores of rows that it was not trained on."""
+    """What every detector answers, by its scores and those of rows that it was not trained on."""
 
     @property
     def classes_(self) -> NDArray[np.int_]:
         """The labels in the order of predict_proba's columns: -1, 1."""
         return np.array([OUTLIER, NORMAL])
+
+    def score_samples(self: Any, X: ArrayLike) -> NDArray[np.float64]:
+        """Say how normal each row is.
+
+        Parameters
+        ----------
+        X : (n, D) array or frame, or images
+
+        Returns
+        -------
+        scores : (n,) array of float64; higher is more normal; unit and meaning are the detector's
+            Rows that lie too far from the training data to be scored have -1e250, the lowest score.
+
+        Raises
+        ------
+        ValueError
+            If X does not fit the data given to `fit`, or has NaN, or the density's answer for a row is NaN or inf.
+
+        Warns
+        -----
+        UserWarning
+            If more than half of the rows, of 10 and more, lie too far out.
+        """
+        check_is_fitted(self, "offset_")
+        checked = self._check_X(X, reset=False)
+        scores = [single._scores(checked) for single in self._singles()]
+        return scores[0] if len(scores) == 1 else np.mean(scores, axis=0)
+
+    def explain(self: Any, X: ArrayLike) -> Explanation:
+        """Say what makes each row unusual: which of its columns, or which region of an image.
+
+        Parameters
+        ----------
+        X : (n, D) array or frame, or images
+
+        Returns
+        -------
+        explanation : TableExplanation or ImageExplanation
+            Of a table, by how much each column alone would have to change to make the row usual, and to what value; of
+            images, a map of pixels. With `to_frame()` and `plot(row)`.
+        """
+        check_is_fitted(self, "offset_")
+        return explanations.explain(
+            self.score_samples,
+            self._check_X(X, reset=False),
+            self._usual_rows,
+            threshold=self.offset_,
+            image_shape=self.image_shape_,
+            names=getattr(self, "feature_names_in_", None),
+        )
+
+    def save(self: Any, path: PathName) -> None:
+        """Write the detector, with its density, to a file that `flowdetect.load` reads.
+
+        Parameters
+        ----------
+        path : str or path
+            An older file of that name is replaced only when the new one is whole.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        ValueError
+            If a parameter is something that a file does not keep, such as a RandomState.
+        """
+        _persistence.save(self, path)
 
     def decision_function(self: Any, X: ArrayLike) -> NDArray[np.float64]:
         """Say how far above the threshold each row scores: score_samples(X) - offset_.

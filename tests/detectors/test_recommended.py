@@ -1,13 +1,23 @@
+import os
+import warnings
+
 import numpy as np
 import pytest
-from scipy.stats import gaussian_kde
 from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 
-from flowdetect import EnsembleDensity, GlowDensity, OODDetector, PixelCNNDensity, RealNVPDensity, load, load_images
+from flowdetect import (
+    EnsembleDensity,
+    GlowDensity,
+    NeighborsDensity,
+    OODDetector,
+    PixelCNNDensity,
+    load,
+    load_images,
+)
 from flowdetect.detectors.calibration import log_p_value
 from flowdetect.evaluation import auroc
 
@@ -31,19 +41,14 @@ def test_tables_are_scored_by_likelihood():
 
 def test_the_density_follows_the_data():
     X = rng.normal(size=(120, 2))
-    assert isinstance(OODDetector(random_state=0).fit(X).density_, RealNVPDensity)
-    images = rng.integers(0, 256, (40, 4, 4)).astype(np.uint8)
-    detector = OODDetector(random_state=0)
-    detector._check_X(images, reset=True)
-    assert isinstance(detector._template(), PixelCNNDensity)
-    assert detector._template().image_shape == (4, 4, 1)
+    assert isinstance(OODDetector(random_state=0).fit(X).density_, NeighborsDensity)
 
 
 class Quick(OODDetector):
     """Its own choice of density, as small as it gets."""
 
     def _template(self):
-        return super()._template().set_params(n_filters=4, max_epochs=1)
+        return super()._template().set_params(n_filters=4, max_epochs=1)  # images alone
 
 
 def test_images_without_a_density():
@@ -52,6 +57,7 @@ def test_images_without_a_density():
     assert isinstance(detector.density_, PixelCNNDensity)
     assert detector.density_.variant == "pixelcnn++"
     assert (len(detector.calibration_statistics_), len(detector.calibration_scores_)) == (10, 10)
+    assert detector.scores_ == ("complexity", "spectrum", "log_spectrum", "texture", "shape")
     rows = Quick(image_shape=(8, 8), random_state=0).fit(X.reshape(200, 64))
     np.testing.assert_array_equal(rows.score_samples(X.reshape(200, 64)), detector.score_samples(X))
 
@@ -89,18 +95,153 @@ def test_a_likelihood_of_nothing_is_an_outliers():
     assert (detector.predict(both)[1], detector.p_values(both)[1]) == (-1, 1 / 51)
 
 
-def test_how_usual_likelihood_and_complexity_are(on_digits):
+def test_the_score_is_the_weighted_sum_of_log_p_values(on_digits):
     X = load_images("digits", "test")[0][:50]
-    log_p = on_digits.density_.score_samples(X)
-    complexity = log_p / np.log(2) + on_digits.code_lengths(X)
-    known = on_digits.calibration_statistics_
-    expected = [
-        gaussian_kde(column)(asked)
-        for column, asked in zip(known.T, [np.minimum(complexity, np.median(known[:, 0])), log_p], strict=True)
-    ]
-    found = on_digits.score_samples(X)
-    wanted = np.log(expected).sum(axis=0)  # up to the unit of the statistics
-    np.testing.assert_allclose(found - found[0], wanted - wanted[0], rtol=0.05, atol=0.1)
+    known, found = on_digits.calibration_statistics_, on_digits._statistics(X)
+    log_p = [log_p_value(-each, np.sort(-column)) for each, column in zip(found.T, known.T, strict=True)]
+    other_side = log_p_value(found[:, 4], np.sort(known[:, 4]))  # the shape is rare on both sides
+    log_p[4] = np.minimum(0, np.log(2) + np.minimum(log_p[4], other_side))
+    expected = log_p[0] + 0.5 * log_p[1] + 0.5 * log_p[2] + log_p[3] + log_p[4]
+    np.testing.assert_allclose(on_digits.score_samples(X), expected, rtol=1e-12)
+    log_p_x = on_digits.density_.score_samples(X)
+    np.testing.assert_allclose(-found[:, 0], log_p_x / np.log(2) + on_digits.code_lengths(X))
+
+
+@pytest.mark.parametrize("scale", [1, 255], ids=["unit range", "bytes"])
+def test_noise_that_nobody_sees_changes_no_verdict(scale):
+    X = load_images("digits")[0][:300] * (255 // 16) / 255 * scale
+    X = np.rint(X) if scale == 255 else X
+    detector = Quick(random_state=0).fit(X[:200])
+    noisy = X[200:] + rng.normal(0, 0.001 * scale, X[200:].shape)
+    clean, changed = detector.score_samples(X[200:]), detector.score_samples(noisy)
+    assert scale == 1 or (clean == changed).mean() > 0.5
+    assert abs(auroc(clean, changed) - 0.5) < 0.05
+
+
+def test_contamination_says_that_a_tight_group_are_outliers():
+    X = np.concatenate([rng.normal(size=(900, 8)), 5 + rng.uniform(-0.1, 0.1, (100, 8))])
+    told = OODDetector(contamination=0.1, random_state=0).fit(X)
+    assert auroc(told.score_samples(X[:900]), told.score_samples(X[900:])) > 0.99
+    assert (told.predict(X[900:]) == -1).all()
+    with pytest.warns(UserWarning, match="100 rows lie in a tight group far from all others.*give OODDetector contam"):
+        OODDetector(random_state=0).fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        OODDetector(random_state=0).fit(X[:900])
+
+
+def test_p_values_of_tables_are_valid_though_every_row_trains():
+    shares = []
+    for seed in range(20):
+        X = np.random.default_rng(seed).standard_t(3, size=(400, 5))
+        detector = OODDetector(random_state=0).fit(X[:200])
+        assert len(detector.calibration_scores_) == 200
+        shares.append([(detector.p_values(X[200:]) <= level).mean() for level in (0.05, 0.1, 0.5)])
+    np.testing.assert_allclose(np.mean(shares, axis=0), (0.05, 0.1, 0.5), atol=0.025)
+
+
+def test_gross_values_and_constant_columns():
+    X = rng.normal(size=(300, 3))
+    X[0, 1] = 1e6
+    X = np.column_stack([X, np.full(300, 3.0)])
+    inside = np.column_stack([rng.normal(size=(200, 3)), np.full(200, 3.0)])
+    far = inside.copy()
+    far[:, 1] = 9
+    with pytest.warns(UserWarning, match="Column 1 has values up to 1e.06, though all but 2 of its rows span"):
+        detector = OODDetector(random_state=0).fit(X)
+    assert auroc(detector.score_samples(inside), detector.score_samples(far)) > 0.95
+    broken = inside.copy()
+    broken[:, 3] = 1e6
+    assert auroc(detector.score_samples(inside), detector.score_samples(broken)) == 1
+    broken[:, 3], broken[0, 0] = 3, 1e20
+    assert detector.predict(broken)[0] == -1
+
+
+def test_what_is_handed_on():
+    X = load_images("digits")[0][:60]
+    flow = GlowDensity(n_steps=1, hidden_channels=4, max_epochs=1)
+    detector = OODDetector(flow, device="cpu", time_limit=50, random_state=0).fit(X)
+    assert (detector.density_.device, detector.density_.time_limit) == ("cpu", 40)
+    assert (flow.device, flow.time_limit) == ("auto", None)
+    with pytest.raises(ValueError, match="OODDetector needs time_limit, the seconds that fit may take, above 0.*-1"):
+        OODDetector(time_limit=-1).fit(X)
+
+
+def test_lines_by_stage(capsys):
+    X = load_images("digits")[0][:60]
+    Quick(random_state=0, verbose=1).fit(X)
+    told = capsys.readouterr().err
+    for stage in ("density of 54 rows", "statistics of 54 images", "calibration on", "fitted in"):
+        assert f"Quick: {stage}" in told
+    assert "PixelCNNDensity: epoch 1/1" in told
+    Quick(random_state=0).fit(X)
+    assert capsys.readouterr().err == ""
+
+
+class Killed(BaseException):
+    """Ends a process as a kill does: nothing of ours catches it."""
+
+
+def test_a_killed_fit_resumes_without_a_seed(tmp_path, monkeypatch):
+    X = load_images("digits")[0][:60]
+    monkeypatch.setattr("flowdetect.detectors.recommended.N_STEPS", 12)  # three epochs
+    sizes = {"checkpoint": tmp_path / "fit", "random_state": None}
+
+    class Small(OODDetector):
+        def _template(self):
+            return super()._template().set_params(n_filters=4)
+
+    written = []
+    real = os.replace
+
+    def replace(source, target):
+        real(source, target)
+        if str(target).endswith("fit"):
+            written.append(target)
+            if len(written) == 2:
+                raise Killed
+
+    monkeypatch.setattr("os.replace", replace)
+    with pytest.raises(Killed):
+        Small(**sizes).fit(X)
+    resumed = Small(**sizes).fit(X)
+    assert len(written) > 2
+    for file in tmp_path.glob("fit"):
+        file.unlink()
+    whole = Small(**sizes).fit(X)  # the seed stands still
+    np.testing.assert_array_equal(resumed.score_samples(X), whole.score_samples(X))
+    np.testing.assert_array_equal(resumed.calibration_scores_, whole.calibration_scores_)
+    (tmp_path / "fit.seed").write_text("{}")
+    with pytest.raises(ValueError, match="should hold the seed of the detector.*remove both files"):
+        Small(**sizes).fit(X)
+
+
+def test_ctrl_c_leaves_a_calibrated_detector(monkeypatch):
+    X = load_images("digits")[0][:80]
+    detector = Quick(random_state=0)
+    real = PixelCNNDensity.fit
+
+    def fit(self, *arguments):
+        real(self, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PixelCNNDensity, "fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        detector.fit(X)
+    assert np.isfinite(detector.score_samples(X)).all()
+    assert len(detector.calibration_scores_)
+    assert "_interrupt" not in vars(detector)
+
+
+def test_colour_and_real_valued_images():
+    X = rng.integers(0, 256, (60, 6, 5, 3)).astype(np.uint8)
+    X[:, :3] //= 8
+    detector = Quick(random_state=0).fit(X)
+    assert (detector.n_bins_, detector.density_.n_bins_) == (256, 32)
+    real = Quick(random_state=0).fit(X / 255)
+    assert real.n_bins_ is None
+    assert auroc(detector.score_samples(X), detector.score_samples(255 - X)) > 0.9
+    assert auroc(real.score_samples(X / 255), real.score_samples(1 - X / 255)) > 0.9
 
 
 def test_tables_keep_all_calibration_rows_for_p_values():

@@ -13,6 +13,7 @@ import flowdetect
 ELSEWHERE = {
     "EnsembleDensity": "laws/test_detectors.py",  # scikit-learn's checks
     "FlowOD": "detectors/test_pyod.py",  # what pyod asserts of its own detectors
+    "NeighborsDensity": "laws/test_detectors.py",  # scikit-learn's checks
     "PyODDetector": "laws/test_detectors.py",
 }
 

@@ -16,7 +16,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.utils import Bunch
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from flowdetect import EnsembleDensity, OODDetector, PyODDetector, WAICDetector, detectors
+from flowdetect import EnsembleDensity, NeighborsDensity, OODDetector, PyODDetector, WAICDetector, detectors
 from flowdetect.detectors import BaseDetector, LikelihoodDetector, LikelihoodRatioDetector, TransformDetector
 from flowdetect.testing import check_detector
 
@@ -32,17 +32,11 @@ def gaussian(**parameters):
     return GaussianMixture(reg_covar=1e-3, init_params="random_from_data", **parameters)
 
 
-class QuickOOD(OODDetector):
-    """The detector that chooses its density, with one that is fast."""
-
-    def _template(self):
-        return super()._template().set_params(n_steps=1, n_blocks=1, hidden_channels=8, max_epochs=1)
-
-
 def checked_by_scikit_learn():
     makers = (make for name, make in DETECTORS.items() if not name.endswith(", images"))
     members = [EnsembleDensity(gaussian(), 2), WAICDetector(gaussian(), 2)]
-    return [*(make(gaussian()) for make in makers), *members, PyODDetector(HBOS()), QuickOOD()]
+    own = [OODDetector(), OODDetector(contamination=0.2), NeighborsDensity(), NeighborsDensity(contamination=0.1)]
+    return [*(make(gaussian()) for make in makers), *members, PyODDetector(HBOS()), *own]
 
 
 def test_every_public_detector_is_in_the_table():
