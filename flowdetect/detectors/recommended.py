@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
+from sklearn.utils import Bunch
+from sklearn.utils.validation import check_is_fitted
 
 from flowdetect._images import N_BINS_8_BIT, is_whole, to_rows
 from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
@@ -32,7 +34,7 @@ N_STEPS = 1500  # of training, of the density that images get
 BATCH_SIZE = 16
 TIME_SHARE = 0.8  # of time_limit, for the density; the rest is for statistics, codecs and calibration
 NAMES = ("complexity", *ImageStatistics.names)
-WEIGHTS = {"spectrum": 0.5, "log_spectrum": 0.5}  # two views of one thing; all others have 1
+WEIGHTS = {"log_spectrum": 0.5, "shape": 0.5}  # of log p-values; all others have 1
 TWO_SIDED = dict(zip(ImageStatistics.names, ImageStatistics.two_sided, strict=True))
 
 
@@ -363,13 +365,31 @@ class OODDetector(ComplexityDetector):
         complexity = -self._log_likelihood(X) / np.log(2) - self._code_lengths(X)
         return np.column_stack([complexity, self.statistics_.measure(self._unit_images(X))])
 
-    def _score(self, X: Any) -> NDArray[np.float64]:
+    def score_terms(self, X: ArrayLike) -> Bunch:
+        """Say what each statistic adds to the score: which of them found a row unusual.
+
+        Parameters
+        ----------
+        X : (n, D) array or frame, or images
+
+        Returns
+        -------
+        terms : Bunch of (n,) arrays
+            One of each name in `scores_`, whose sum is the score. On images, weighted logarithms of p-values.
+        """
+        check_is_fitted(self, "offset_")
+        return self._terms(self._check_X(X, reset=False))
+
+    def _terms(self, X: Any) -> Bunch:
         if self.image_shape_ is None:
-            return self._log_likelihood(X)
-        found, score = self._statistics(X), np.zeros(len(X))
+            return Bunch(likelihood=self._log_likelihood(X))
+        found, terms = self._statistics(X), Bunch()
         for name, values, known in zip(NAMES, found.T, np.sort(self.calibration_statistics_, axis=0).T, strict=True):
             log_p = log_p_value(-values, -known[::-1])
             if TWO_SIDED.get(name, False):
                 log_p = np.minimum(0.0, np.minimum(log_p, log_p_value(values, known)) + np.log(2))
-            score += WEIGHTS.get(name, 1.0) * log_p
-        return score
+            terms[name] = WEIGHTS.get(name, 1.0) * log_p
+        return terms
+
+    def _score(self, X: Any) -> NDArray[np.float64]:
+        return np.asarray(sum(self._terms(X).values()), dtype=np.float64)

@@ -101,7 +101,7 @@ def test_the_score_is_the_weighted_sum_of_log_p_values(on_digits):
     log_p = [log_p_value(-each, np.sort(-column)) for each, column in zip(found.T, known.T, strict=True)]
     other_side = log_p_value(found[:, 4], np.sort(known[:, 4]))  # the shape is rare on both sides
     log_p[4] = np.minimum(0, np.log(2) + np.minimum(log_p[4], other_side))
-    expected = log_p[0] + 0.5 * log_p[1] + 0.5 * log_p[2] + log_p[3] + log_p[4]
+    expected = log_p[0] + log_p[1] + 0.5 * log_p[2] + log_p[3] + 0.5 * log_p[4]
     np.testing.assert_allclose(on_digits.score_samples(X), expected, rtol=1e-12)
     log_p_x = on_digits.density_.score_samples(X)
     np.testing.assert_allclose(-found[:, 0], log_p_x / np.log(2) + on_digits.code_lengths(X))
@@ -109,12 +109,13 @@ def test_the_score_is_the_weighted_sum_of_log_p_values(on_digits):
 
 @pytest.mark.parametrize("scale", [1, 255], ids=["unit range", "bytes"])
 def test_noise_that_nobody_sees_changes_no_verdict(scale):
-    X = load_images("digits")[0][:300] * (255 // 16) / 255 * scale
-    X = np.rint(X) if scale == 255 else X
+    X = load_images("digits")[0][:300] * 15
+    X[0, 0, 0] = 255  # so that real values have the same range
+    X = X if scale == 255 else X / 255
     detector = Quick(random_state=0).fit(X[:200])
     noisy = X[200:] + rng.normal(0, 0.001 * scale, X[200:].shape)
     clean, changed = detector.score_samples(X[200:]), detector.score_samples(noisy)
-    assert scale == 1 or (clean == changed).mean() > 0.5
+    assert (clean == changed).mean() > 0.5
     assert abs(auroc(clean, changed) - 0.5) < 0.05
 
 
