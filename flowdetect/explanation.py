@@ -107,7 +107,7 @@ class TableExplanation(Explanation):
         Score with `best_values` less the row's score, at least 0. Where the row's score is -inf, the gain is over the
         lowest finite score of the row changed in one column.
     cell_p_values : (n, D) array in (0, 1]
-        How rare a value as low or as high is in this column among the usual training rows that are nearest in the other
+        How rare a value as low or as high is in this column among the training rows that are nearest in the other
         columns.
     """
 

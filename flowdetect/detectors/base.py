@@ -184,8 +184,7 @@ class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
         scores = self._finite_scores(checked)
         self.calibration_scores_ = np.sort(scores[calibration])
         self.offset_ = float(np.quantile(scores, self.contamination))
-        is_image = self.image_shape_ is not None
-        self._usual_rows = explanations.usual_rows(checked, scores, self.offset_, is_image=is_image)
+        self._remembered_rows = explanations.remembered_rows(checked, is_image=self.image_shape_ is not None)
         return self
 
     def _template(self) -> Any:
@@ -286,7 +285,7 @@ class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
         return explanations.explain(
             self._score,
             self._check_X(X, reset=False),
-            self._usual_rows,
+            self._remembered_rows,
             threshold=self.offset_,
             image_shape=self.image_shape_,
             names=getattr(self, "feature_names_in_", None),

@@ -1,12 +1,13 @@
 """Explanations by replacement: which columns of a row, or regions of an image, make a detector call it unusual.
 
-They need the detector's score and some usual training rows, and nothing of what is inside the detector. Every row is
+They need the detector's score and some training rows, and nothing of what is inside the detector. Every row is
 explained by itself: changed in one column at a time to values that occur in training, or with one patch of the image
 replaced, and scored again.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -31,34 +32,30 @@ VALUES_AT_ONCE = 2**24
 ROUNDING = 1e-9  # relative; a smaller gain is another order of summation
 
 
-def usual_rows(X: Any, scores: NDArray[np.float64], threshold: float, *, is_image: bool) -> NDArray[Any]:
-    """Choose the training rows that explanations compare with: a sample of those that are no outliers.
+def remembered_rows(X: Any, *, is_image: bool) -> NDArray[Any]:
+    """Choose the training rows that explanations compare with, a sample that depends on the number of rows alone.
 
     Parameters
     ----------
     X : the checked rows or images given to `fit`
-    scores : (n,) array
-    threshold : float
-        Rows that score below it are left out.
     is_image : bool
 
     Returns
     -------
-    rows : (n_remembered, D) array, a function of X and scores alone
+    rows : (n_remembered, D) array
     """
-    usual = np.flatnonzero(scores >= threshold)
-    n_features = max(int(np.prod(X.shape[1:])), 1)
+    n_features = max(math.prod(X.shape[1:]), 1)
     most = min(MOST_REMEMBERED_IMAGES if is_image else MOST_REMEMBERED, max(MOST_VALUES_REMEMBERED // n_features, 1))
-    if len(usual) > most:
-        usual = np.sort(np.random.default_rng(0).choice(usual, most, replace=False))
-    chosen = _safe_indexing(X, usual) if hasattr(X, "columns") else X[usual]
-    return np.array(to_rows(chosen)[0])
+    if len(X) > most:
+        chosen = np.sort(np.random.default_rng(0).choice(len(X), most, replace=False))
+        X = _safe_indexing(X, chosen) if hasattr(X, "columns") else X[chosen]
+    return _numbers(to_rows(X)[0]).copy()
 
 
 def explain(
     score: Callable[[Any], NDArray[np.float64]],
     X: Any,
-    usual: NDArray[Any],
+    remembered: NDArray[Any],
     *,
     threshold: float,
     image_shape: tuple[int, int, int] | None,
@@ -70,8 +67,8 @@ def explain(
     ----------
     score : callable from rows or images, in the form of X, to scores (n,)
     X : checked rows or images
-    usual : (n_remembered, D) array
-        From `usual_rows`.
+    remembered : (n_remembered, D) array
+        From `remembered_rows`.
     threshold : float
         What a usual row scores at least.
     image_shape : (H, W, C), or None for a table
@@ -83,7 +80,7 @@ def explain(
     explanation : TableExplanation or ImageExplanation
     """
     rows, as_given = _rows_of(X, image_shape)
-    rows = rows.astype(np.result_type(rows, usual), copy=False)
+    rows = rows.astype(np.result_type(rows, remembered), copy=False)
 
     def score_rows(changed: NDArray[Any]) -> NDArray[np.float64]:
         scores = np.asarray(score(as_given(changed)), dtype=np.float64)
@@ -91,19 +88,25 @@ def explain(
 
     own = np.concatenate([score_rows(rows[part]) for part in _parts(len(rows), rows.shape[1])])
     if image_shape is not None:
-        maps = occlusion_maps(score_rows, rows, own, usual, image_shape)
+        maps = occlusion_maps(score_rows, rows, own, remembered, image_shape)
         return ImageExplanation(own, threshold, maps, rows.reshape(-1, *image_shape))
     columns = [f"x{i}" for i in range(rows.shape[1])] if names is None else [str(name) for name in names]
-    return _explain_table(score_rows, rows, own, usual, threshold, columns)
+    return _explain_table(score_rows, rows, own, remembered, threshold, columns)
 
 
 def _rows_of(X: Any, image_shape: Any) -> tuple[NDArray[Any], Callable[[NDArray[Any]], Any]]:
     """Give X as rows (n, D), and how to bring such rows into the form of X."""
     if hasattr(X, "columns"):
         kind, names = type(X), list(X.columns)
-        return np.asarray(X), lambda rows: kind({name: rows[:, i] for i, name in enumerate(names)})
+        return _numbers(X), lambda rows: kind({name: rows[:, i] for i, name in enumerate(names)})
     rows, layout = to_rows(X, image_shape)
-    return np.asarray(rows), layout.as_numpy().restore
+    return _numbers(rows), layout.as_numpy().restore
+
+
+def _numbers(X: Any) -> NDArray[Any]:
+    """Give an array or frame as an array of whole or real numbers."""
+    array = np.asarray(X)
+    return array if array.dtype.kind in "iuf" else array.astype(np.float64)
 
 
 def _parts(n_rows: int, n_features: int) -> Iterator[slice]:
@@ -118,19 +121,19 @@ def _explain_table(
     score: Score,
     rows: NDArray[Any],
     own: NDArray[np.float64],
-    usual: NDArray[Any],
+    remembered: NDArray[Any],
     threshold: float,
     columns: Sequence[str],
 ) -> TableExplanation:
     n_rows, n_columns = rows.shape
-    spread = np.stack([_spread(column) for column in usual.T])  # (D, N_QUANTILES)
+    spread = np.stack([_spread(column) for column in remembered.T])  # (D, N_QUANTILES)
     candidates = np.empty((n_rows, n_columns, N_QUANTILES + N_NEAREST), dtype=rows.dtype)
     p_values = np.empty((n_rows, n_columns))
-    scale = np.std(usual, axis=0, dtype=np.float64)
-    reference = usual / np.where(scale > 0, scale, 1)
+    scale = np.std(remembered, axis=0, dtype=np.float64)
+    reference = remembered / np.where(scale > 0, scale, 1)
     for i, row in enumerate(rows):
         nearest = _neighbors(reference, row / np.where(scale > 0, scale, 1))
-        neighbors = np.take_along_axis(usual, nearest, axis=0)  # (n_neighbors, D)
+        neighbors = np.take_along_axis(remembered, nearest, axis=0)  # (n_neighbors, D)
         p_values[i] = _cell_p_values(neighbors, row)
         closest = neighbors[np.arange(N_NEAREST) % len(neighbors)]
         candidates[i] = np.concatenate([spread, closest.T], axis=1)
