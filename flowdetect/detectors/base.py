@@ -285,7 +285,7 @@ class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
         return explanations.explain(
             self._score,
             self._check_X(X, reset=False),
-            self._remembered_rows,
+            getattr(self, "_remembered_rows", None),
             threshold=self.offset_,
             image_shape=self.image_shape_,
             names=getattr(self, "feature_names_in_", None),

@@ -29,6 +29,8 @@ N_NEAREST = 16  # values tried that are the nearest neighbours'
 N_NEIGHBORS = 64
 SCORED_AT_ONCE = 65_536  # rows
 VALUES_AT_ONCE = 2**24
+RIDGE = 0.1  # share of a unit matrix in the correlations
+MOST_COLUMNS_REGRESSED = 1024
 ROUNDING = 1e-9  # relative; a smaller gain is another order of summation
 
 
@@ -55,7 +57,7 @@ def remembered_rows(X: Any, *, is_image: bool) -> NDArray[Any]:
 def explain(
     score: Callable[[Any], NDArray[np.float64]],
     X: Any,
-    remembered: NDArray[Any],
+    remembered: NDArray[Any] | None,
     *,
     threshold: float,
     image_shape: tuple[int, int, int] | None,
@@ -67,8 +69,8 @@ def explain(
     ----------
     score : callable from rows or images, in the form of X, to scores (n,)
     X : checked rows or images
-    remembered : (n_remembered, D) array
-        From `remembered_rows`.
+    remembered : (n_remembered, D) array or None
+        From `remembered_rows`; None in a detector that was fitted before there were explanations.
     threshold : float
         What a usual row scores at least.
     image_shape : (H, W, C), or None for a table
@@ -78,7 +80,17 @@ def explain(
     Returns
     -------
     explanation : TableExplanation or ImageExplanation
+
+    Raises
+    ------
+    ValueError
+        If there are no remembered rows.
     """
+    if remembered is None:
+        raise ValueError(
+            "explain compares with training rows, and this detector was fitted by a version of flowdetect that kept "
+            "none; fit it again."
+        )
     rows, as_given = _rows_of(X, image_shape)
     rows = rows.astype(np.result_type(rows, remembered), copy=False)
 
@@ -125,25 +137,30 @@ def _explain_table(
     threshold: float,
     columns: Sequence[str],
 ) -> TableExplanation:
-    n_rows, n_columns = rows.shape
+    neighborhood = Neighborhood(remembered)
     spread = np.stack([_spread(column) for column in remembered.T])  # (D, N_QUANTILES)
-    candidates = np.empty((n_rows, n_columns, N_QUANTILES + N_NEAREST), dtype=rows.dtype)
-    p_values = np.empty((n_rows, n_columns))
-    scale = np.std(remembered, axis=0, dtype=np.float64)
-    reference = remembered / np.where(scale > 0, scale, 1)
+    candidates = np.empty((*rows.shape, N_QUANTILES + N_NEAREST), dtype=rows.dtype)
+    cell_p_values, residual_p_values = np.empty(rows.shape), np.empty(rows.shape)
     for i, row in enumerate(rows):
-        nearest = _neighbors(reference, row / np.where(scale > 0, scale, 1))
-        neighbors = np.take_along_axis(remembered, nearest, axis=0)  # (n_neighbors, D)
-        p_values[i] = _cell_p_values(neighbors, row)
-        closest = neighbors[np.arange(N_NEAREST) % len(neighbors)]
+        nearest, cell_p_values[i], residual_p_values[i] = neighborhood.look_up(row)
+        closest = nearest[np.arange(N_NEAREST) % len(nearest)]
         candidates[i] = np.concatenate([spread, closest.T], axis=1)
     changed_scores = _changed_scores(score, rows, own, candidates)
     best_values, gains, usual_values, suffices = _choose(rows, own, candidates, changed_scores, threshold)
-    importance = gains / p_values
+    importance = gains / (cell_p_values * residual_p_values)
     total = importance.sum(axis=1, keepdims=True)
-    importance = importance / np.where(total > 0, total, 1)
     return TableExplanation(
-        own, threshold, importance, columns, rows, usual_values, best_values, suffices, gains, p_values
+        scores=own,
+        threshold=threshold,
+        importance=importance / np.where(total > 0, total, 1),
+        columns=columns,
+        values=rows,
+        usual_values=usual_values,
+        best_values=best_values,
+        suffices=suffices,
+        gains=gains,
+        cell_p_values=cell_p_values,
+        residual_p_values=residual_p_values,
     )
 
 
@@ -155,24 +172,56 @@ def _spread(column: NDArray[Any]) -> NDArray[Any]:
     return np.quantile(column, np.linspace(0, 1, N_QUANTILES), method="nearest")
 
 
-def _neighbors(reference: NDArray[np.float64], row: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Find, for each column, the reference rows nearest in the other columns: (n_neighbors, D), the closest 16 first.
+class Neighborhood:
+    """What a column's values are among the remembered rows that are nearest to a row in the other columns.
 
-    Both are in standard deviations. A value outside the reference's range counts as its end, so that a gross value
-    does not choose the neighbours alone.
+    Distances are in standard deviations. A value outside the remembered range counts as its end in all columns but its
+    own, so that a gross value does not choose the neighbours alone.
+
+    Parameters
+    ----------
+    remembered : (n_remembered, D) array
     """
-    squares = (reference - np.clip(row, reference.min(axis=0), reference.max(axis=0))) ** 2
-    elsewhere = squares.sum(axis=1, keepdims=True) - squares
-    n_neighbors = min(N_NEIGHBORS, len(reference))
-    ends = sorted({min(N_NEAREST, n_neighbors) - 1, n_neighbors - 1})
-    return np.argpartition(elsewhere, ends, axis=0)[:n_neighbors]
+
+    def __init__(self, remembered: NDArray[Any]) -> None:
+        self.remembered = remembered
+        self.mean = remembered.mean(axis=0, dtype=np.float64)
+        deviation = remembered.std(axis=0, dtype=np.float64)
+        self.scale = np.where(deviation > 0, deviation, 1)
+        self.standardized = (remembered - self.mean) / self.scale
+        self.low, self.high = self.standardized.min(axis=0), self.standardized.max(axis=0)
+        n_columns = remembered.shape[1]
+        self.residual_of = np.eye(n_columns)  # (D, D): standardized row -> residual of each column
+        if n_columns <= MOST_COLUMNS_REGRESSED:
+            covariance = (1 - RIDGE) * self.standardized.T @ self.standardized / len(remembered)
+            precision = np.linalg.inv(covariance + RIDGE * np.eye(n_columns))
+            self.residual_of = precision / np.diag(precision)
+        self.residuals = self.standardized @ self.residual_of
+
+    def look_up(self, row: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
+        """Give the neighbours' values (n_neighbors, D), the closest 16 first, and both p-values of each value (D,).
+
+        The first p-value is that of the value, the second that of its residual in a ridge regression on the other
+        columns, which corrects for neighbours that are not near.
+        """
+        standardized = (row - self.mean) / self.scale
+        clipped = np.clip(standardized, self.low, self.high)
+        squares = (self.standardized - clipped) ** 2
+        elsewhere = squares.sum(axis=1, keepdims=True) - squares
+        n_neighbors = min(N_NEIGHBORS, len(elsewhere))
+        ends = sorted({min(N_NEAREST, n_neighbors) - 1, n_neighbors - 1})
+        nearest = np.argpartition(elsewhere, ends, axis=0)[:n_neighbors]
+        values = np.take_along_axis(self.remembered, nearest, axis=0)
+        residuals = np.take_along_axis(self.residuals, nearest, axis=0)
+        residual = clipped @ self.residual_of + (standardized - clipped)
+        return values, _two_sided_p_values(values, row), _two_sided_p_values(residuals, residual)
 
 
-def _cell_p_values(neighbors: NDArray[Any], row: NDArray[Any]) -> NDArray[np.float64]:
-    """Two-sided rank of each value among its neighbours' values, ties counted half: (D,)."""
-    below, equal = (neighbors < row).sum(axis=0), (neighbors == row).sum(axis=0)
+def _two_sided_p_values(reference: NDArray[Any], row: NDArray[Any]) -> NDArray[np.float64]:
+    """Rank each value among those of its column, from the nearer end, ties counted half: (D,)."""
+    below, equal = (reference < row).sum(axis=0), (reference == row).sum(axis=0)
     rank = below + equal / 2
-    return np.minimum((2 * np.minimum(rank, len(neighbors) - rank) + 1) / len(neighbors), 1)
+    return np.minimum((2 * np.minimum(rank, len(reference) - rank) + 1) / len(reference), 1)
 
 
 def _changed_scores(
