@@ -22,9 +22,7 @@ from flowdetect import _persistence
 from flowdetect._fitting import KeepsParameters, all_or_nothing
 from flowdetect._images import to_rows
 from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
-from flowdetect.detectors import explanations
 from flowdetect.detectors.clones import seeded_clone, tell_image_shape
-from flowdetect.explanation import Explanation
 
 FLOATS = [np.float64, np.float32]
 FEWEST_REFERENCE = 10  # rows
@@ -184,7 +182,6 @@ class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
         scores = self._finite_scores(checked)
         self.calibration_scores_ = np.sort(scores[calibration])
         self.offset_ = float(np.quantile(scores, self.contamination))
-        self._remembered_rows = explanations.remembered_rows(checked, is_image=self.image_shape_ is not None)
         return self
 
     def _template(self) -> Any:
@@ -267,29 +264,6 @@ class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
         scores = self.score_samples(X)
         at_most = np.searchsorted(self.calibration_scores_, scores, side="right")
         return (1 + at_most) / (1 + len(self.calibration_scores_))
-
-    def explain(self, X: ArrayLike) -> Explanation:
-        """Say what makes each row unusual: which of its columns, or which region of an image.
-
-        Parameters
-        ----------
-        X : (n, D) array or frame, or images
-
-        Returns
-        -------
-        explanation : TableExplanation or ImageExplanation
-            Of a table, by how much each column alone would have to change to make the row usual, and to what value; of
-            images, a map of pixels. With `to_frame()` and `plot(row)`.
-        """
-        check_is_fitted(self, "offset_")
-        return explanations.explain(
-            self._score,
-            self._check_X(X, reset=False),
-            getattr(self, "_remembered_rows", None),
-            threshold=self.offset_,
-            image_shape=self.image_shape_,
-            names=getattr(self, "feature_names_in_", None),
-        )
 
     def save(self, path: PathName) -> None:
         """Write the detector, with its density, to a file that `flowdetect.load` reads.
