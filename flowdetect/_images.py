@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from flowdetect._reach import OutOfReachError
+
 N_BINS_8_BIT = 256
 LARGEST_N_BINS = 2**20  # beyond, float32 leaves fewer than 16 steps within a bin
 COUNTED_AT_ONCE = 1024  # rows
@@ -249,9 +251,10 @@ def check_in_reach(rows: NDArray[Any], n_bins: int, start: int = 0) -> None:
     outside = (rows < low) | (rows > high)
     if outside.any():
         row, column = np.argwhere(outside)[0]
-        raise ValueError(
+        raise OutOfReachError(
             f"With n_bins={n_bins}, values are scored from {low} to {high} (one value range outside the data's), "
-            f"got {rows[row, column]} in row {start + row}; clip X, or check its scale."
+            f"got {rows[row, column]} in row {start + row}; clip X, or check its scale.",
+            start + np.flatnonzero(outside.any(axis=1)),
         )
 
 

@@ -20,6 +20,7 @@ from torch import Generator
 from flowdetect import _persistence
 from flowdetect._images import draw_seed
 from flowdetect._protocols import PathName, RandomState
+from flowdetect._reach import OutOfReachError
 from flowdetect.density import _derivatives, _inputs
 from flowdetect.density._devices import in_torch_state, resolve_device
 from flowdetect.density._parameters import DensityParameters
@@ -95,10 +96,11 @@ class FittedDensity(DensityParameters):
 
     def _finite(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         if not np.isfinite(scores).all():
-            row = int(np.flatnonzero(~np.isfinite(scores))[0])
-            raise ValueError(
-                f"{type(self).__name__}: the log-probability of row {row} is not finite, so it is no score; the row "
-                f"lies too far from the training data, or the weights are broken (see history_)."
+            rows = np.flatnonzero(~np.isfinite(scores))
+            raise OutOfReachError(
+                f"{type(self).__name__}: the log-probability of row {rows[0]} is not finite, so it is no score; the "
+                f"row lies too far from the training data, or the weights are broken (see history_).",
+                rows,
             )
         return scores
 

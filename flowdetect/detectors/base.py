@@ -8,27 +8,32 @@ if its score needs reference rows. Everything else is here, with scikit-learn's 
 from __future__ import annotations
 
 import secrets
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.frozen import FrozenEstimator
-from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
+from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect import _persistence
 from flowdetect._fitting import KeepsParameters, all_or_nothing
 from flowdetect._images import to_rows
 from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
+from flowdetect._reach import OutOfReachError
+from flowdetect.detectors.checks import check_folds, check_methods, check_shares, name_of
 from flowdetect.detectors.clones import seeded_clone, tell_image_shape
+from flowdetect.detectors.cross_conformal import CrossConformal
+from flowdetect.detectors.prefit import UsesPrefit
+from flowdetect.detectors.reach import lowest_beyond_reach
+from flowdetect.detectors.rows import hold_out, is_frame, take
+from flowdetect.detectors.verdicts import Verdicts
 
 FLOATS = [np.float64, np.float32]
 FEWEST_REFERENCE = 10  # rows
 
 
-class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
+class BaseDetector(KeepsParameters, Verdicts, CrossConformal, UsesPrefit, OutlierMixin, BaseEstimator):
     r"""A density, a score made of it, and a threshold; the base of all detectors.
 
     A row x is called an outlier if its score s(x) is below `offset_`. Its p-value compares it with the n calibration
@@ -38,22 +43,33 @@ class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
     ----------
     density : estimator with `fit` and `score_samples`
         A density of flowdetect, or any other, such as scikit-learn's GaussianMixture. It is cloned and the clone
-        fitted; one inside scikit-learn's `FrozenEstimator` is used as it is.
+        fitted; with `prefit=True`, or inside scikit-learn's `FrozenEstimator`, it is used as it is.
     contamination : float in (0, 0.5], default=0.1
         Share of the rows given to `fit` that are to be called outliers; it sets `offset_`.
     calibration_fraction : float in [0, 1), default=0.1
         Share of the rows given to `fit` that are kept from the density's training; p-values compare with them. With 0
         the density is trained on all rows and p-values compare with all, so that p-values of new rows are too small.
-        A frozen density ignores it: p-values compare with all rows.
+        A density used as it is ignores it: p-values compare with all rows.
+    prefit : bool, default=False
+        True: `density` is fitted, and used as it is, as one in `FrozenEstimator`; clones of the detector share it.
+        False: a fitted density is trained anew, as a clone, which a warning says.
+    cv : int or None, default=None
+        Number of folds for cross-conformal calibration, for small data: the rows are cut into that many, a member is
+        trained for each on the other folds, and p-values compare with all rows. 5 is usual; it costs as many trainings
+        and scores. `calibration_fraction` then has no effect, but where a score learns from rows itself: of each
+        member's rows. See Notes.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and a seed for each `random_state` within the density that is None. With None,
         each `fit` draws anew and leaves numpy's global generator alone.
 
     Attributes
     ----------
-    density_ : the fitted density
+    density_ : the fitted density; with `cv` each member has its own
+    members_ : list of fitted detectors, with `cv`
+        One a fold, of the same class, trained without it; the fold's scores are its `calibration_scores_`.
     offset_ : float
-        The `contamination` quantile of the scores of all rows given to `fit`.
+        The `contamination` quantile of the scores of all rows given to `fit`; with `cv`, of each row's score by the
+        member that was trained without it.
     calibration_scores_ : (n_calibration,) array
         Scores of the calibration rows, sorted.
     image_shape_ : tuple of int (H, W, C) or None
@@ -68,6 +84,9 @@ class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
     X may hold rows (n, D), as an array or frame, or images: numpy (n, H, W), (n, H, W, C), torch (n, C, H, W). A
     density with an `image_shape` parameter receives images unchanged; any other receives float rows.
 
+    With `cv`, a row's score is the mean of the members' scores, whereas its p-value adds up, over the folds, how many
+    rows score at most as high under the fold's member; so two rows need not have the same order in both.
+
     A score that learns from rows itself learns from every other calibration row; p-values compare with the rest.
 
     The density was trained on most of the rows that `offset_` comes from. For a held-out threshold, freeze a fitted
@@ -75,6 +94,9 @@ class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
 
     p-values are valid (uniform or larger on rows like the calibration rows) as long as calibration rows and new rows
     are exchangeable, whatever the density: Vovk et al., "Algorithmic Learning in a Random World" (2005), section 2.2.
+    With `cv` they are approximately so: "Cross-conformal predictors" (Vovk, 2015), https://arxiv.org/abs/1208.0806. At
+    worst a share of about 2 alpha of normal rows has p-values of at most alpha, as for intervals by CV+: "Predictive
+    inference with the jackknife+" (Barber et al., 2021), https://arxiv.org/abs/1905.02928
 
     Examples
     --------
@@ -109,11 +131,15 @@ class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
         *,
         contamination: float = 0.1,
         calibration_fraction: float = 0.1,
+        prefit: bool = False,
+        cv: int | None = None,
         random_state: RandomState = None,
     ) -> None:
         self.density = density
         self.contamination = contamination
         self.calibration_fraction = calibration_fraction
+        self.prefit = prefit
+        self.cv = cv
         self.random_state = random_state
 
     def _score(self, X: Any) -> NDArray[np.float64]:
@@ -136,7 +162,8 @@ class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
         ----------
         X_train : the rows that the density was trained on
         X_calibration : the rows that it was not trained on
-            With calibration_fraction=0 or a frozen density, X_train and X_calibration are the same.
+            With calibration_fraction=0 or a density used as it is, X_train and X_calibration are the same; with `cv`
+            too, but for a class that learns.
 
         A class that learns here says ``learns = True``. It then gets every other row that the density was not trained
         on; the rest make `calibration_scores_`, because p-values are too small if the score has seen the rows they
@@ -145,7 +172,7 @@ class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
 
     @all_or_nothing
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> BaseDetector:
-        """Fit the density, unless it is frozen, and the threshold; a fit that fails leaves the detector as it was.
+        """Fit the density, unless it is used as it is, and the threshold; a fit that fails leaves the old one.
 
         Parameters
         ----------
@@ -164,25 +191,41 @@ class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
             If the density lacks `fit` or `score_samples`.
         ValueError
             If a parameter is out of range, X is not finite, or a row has no finite score.
+        NotFittedError
+            If the density is not fitted, and is to be used as it is.
+
+        Warns
+        -----
+        UserWarning
+            If a fitted density is trained anew.
         """
         self._check_parameters()
+        self._warn_of_retraining()
         self._keep_parameters()
         random = check_random_state(secrets.randbits(32) if self.random_state is None else self.random_state)
         checked = self._check_X(X, reset=True)
         self._check_data(checked)
         check_consistent_length(checked, y)
+        if self.cv is not None:
+            self._fit_members(checked, y, random)
+            return self
+        self.__dict__.pop("members_", None)
         train, reference, calibration = self._split(len(checked), random)
-        X_train, y_train = _take(checked, train), None if y is None else np.asarray(y)[train]
-        self.density_ = seeded_clone(self._template(), random)
-        if self.image_shape is not None:
-            tell_image_shape(self.density_, self.image_shape_)
-        self.density_.fit(X_train, y_train)
-        self._settle_image_shape()
-        self._calibrate(X_train, _take(checked, reference))
+        self._learn(checked, y, train, reference, random)
         scores = self._finite_scores(checked)
         self.calibration_scores_ = np.sort(scores[calibration])
         self.offset_ = float(np.quantile(scores, self.contamination))
         return self
+
+    def _learn(self, X: Any, y: Any, train: Any, reference: Any, random: np.random.RandomState) -> None:
+        """Fit the density on the rows `train` of checked X, and what the score needs besides."""
+        X_train, y_train = take(X, train), None if y is None else np.asarray(y)[train]
+        self.density_ = seeded_clone(self._as_used(self._template()), random)
+        if self.image_shape is not None:
+            tell_image_shape(self.density_, self.image_shape_)
+        self.density_.fit(X_train, y_train)
+        self._settle_image_shape()
+        self._calibrate(X_train, take(X, reference))
 
     def _template(self) -> Any:
         """Give the density to clone and fit; `image_shape_` is known by then."""
@@ -213,57 +256,22 @@ class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
         Returns
         -------
         scores : (n,) array of float64; higher is more normal; unit and meaning are the detector's
+            Rows that lie too far from the training data to be scored have -1e250, the lowest score.
 
         Raises
         ------
         ValueError
-            If X does not fit the data given to `fit`, or a row has no finite score.
+            If X does not fit the data given to `fit`, or has NaN, or the density's answer for a row is NaN or inf.
+
+        Warns
+        -----
+        UserWarning
+            If more than half of the rows, of 10 and more, lie too far out.
         """
         check_is_fitted(self, "offset_")
-        return self._finite_scores(self._check_X(X, reset=False))
-
-    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Say how far above the threshold each row scores: score_samples(X) - offset_.
-
-        Parameters
-        ----------
-        X : (n, D) array or frame, or images
-
-        Returns
-        -------
-        decision : (n,) array of float64; negative for outliers
-        """
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X: ArrayLike) -> NDArray[np.int_]:
-        """Say which rows are outliers.
-
-        Parameters
-        ----------
-        X : (n, D) array or frame, or images
-
-        Returns
-        -------
-        labels : (n,) array of int; +1 normal, -1 outlier
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
-
-    def p_values(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Say how rare a score as low as each row's is among the calibration rows.
-
-        p(x) = (1 + number of calibration scores at most s(x)) / (1 + n_calibration)
-
-        Parameters
-        ----------
-        X : (n, D) array or frame, or images
-
-        Returns
-        -------
-        p_values : (n,) array in (0, 1]; small for outliers, at least 1 / (1 + n_calibration)
-        """
-        scores = self.score_samples(X)
-        at_most = np.searchsorted(self.calibration_scores_, scores, side="right")
-        return (1 + at_most) / (1 + len(self.calibration_scores_))
+        checked = self._check_X(X, reset=False)
+        scores = [single._scores(checked) for single in self._singles()]
+        return scores[0] if len(scores) == 1 else np.mean(scores, axis=0)
 
     def save(self, path: PathName) -> None:
         """Write the detector, with its density, to a file that `flowdetect.load` reads.
@@ -291,11 +299,15 @@ class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
         """Ask the density for log p(x): (n,), nats."""
         return self._finite(np.asarray(self.density_.score_samples(X), dtype=np.float64))
 
+    def _scores(self, X: Any) -> NDArray[np.float64]:
+        """Score checked rows once fitted: those that lie too far out have the lowest score."""
+        return lowest_beyond_reach(self._finite_scores, self._log_likelihood, X)
+
     def _finite_scores(self, X: Any) -> NDArray[np.float64]:
         scores = np.asarray(self._score(X), dtype=np.float64)
         if scores.shape != (len(X),):
             raise ValueError(
-                f"{type(self).__name__} needs one score a row, shape ({len(X)},), but {_name(self.density_)} led to "
+                f"{type(self).__name__} needs one score a row, shape ({len(X)},), but {name_of(self.density_)} led to "
                 f"scores of shape {scores.shape}; correct its score_samples."
             )
         return self._finite(scores)
@@ -303,38 +315,27 @@ class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
     def _finite(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         lost = np.flatnonzero(~np.isfinite(scores))
         if len(lost):
-            raise ValueError(
-                f"{type(self).__name__} needs finite scores, but {_name(self.density_)} led to {scores[lost[0]]} in "
+            message = (
+                f"{type(self).__name__} needs finite scores, but {name_of(self.density_)} led to {scores[lost[0]]} in "
                 f"row {lost[0]} ({len(lost)} such of {len(scores)} asked); look there, or at how it was trained."
             )
+            if (scores[lost] == -np.inf).all():
+                raise OutOfReachError(message, lost)
+            raise ValueError(message)
         return scores
 
     def _check_parameters(self) -> None:
         """Refuse parameters that cannot work, before anything is computed."""
-        name = type(self).__name__
-        if isinstance(self.density, type):
-            raise TypeError(f"{name} needs a density, got the class {_name(self.density)}; make an instance of it.")
-        for method in ("fit", "score_samples", *self.needs):
-            if not hasattr(self.density, method):
-                raise TypeError(
-                    f"{name} needs a density with {method}, such as GlowDensity()"
-                    f"{'' if method in self.needs else ' or GaussianMixture()'}; {_name(self.density)} has none."
-                )
-        if not _is_real(self.contamination) or not 0 < self.contamination <= 0.5:
-            raise ValueError(
-                f"{name} needs contamination, the share of rows to call outliers, above 0 and at most 0.5, "
-                f"got {self.contamination!r}; the usual value is 0.1."
-            )
-        if not _is_real(self.calibration_fraction) or not 0 <= self.calibration_fraction < 1:
-            raise ValueError(
-                f"{name} needs calibration_fraction, the share of rows kept from training, at least 0 and below 1, "
-                f"got {self.calibration_fraction!r}; the usual value is 0.1."
-            )
+        name, density = type(self).__name__, self.density
+        check_methods(name, density, self.needs)
+        check_shares(name, self.contamination, self.calibration_fraction)
+        self._check_prefit()
+        check_folds(name, self.cv, self.is_frozen)
 
     def _check_X(self, X: Any, *, reset: bool) -> Any:
         """Validate X and give it as the density takes it: a frame or images as they are, else an (n, D) array."""
         rows, layout = to_rows(X, self.image_shape if reset else self.image_shape_)
-        density = self.density if reset else self.density_
+        density = self.density if reset else next(self._singles()).density_
         knows_images = density is None or hasattr(density, "image_shape")
         # only ours get integers: GaussianMixture squares uint8 pixels as uint8, and gives log p in X's dtype
         dtype = "numeric" if knows_images else FLOATS
@@ -343,7 +344,7 @@ class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
             self.image_shape_ = layout.image_shape
         if layout.axes != "rows":
             return X if knows_images else checked
-        if not _is_frame(X):
+        if not is_frame(X):
             return checked
         whole = not knows_images and all(getattr(dtype, "kind", "O") in "biu" for dtype in X.dtypes)
         return X.astype(checked.dtype) if whole and hasattr(X, "astype") else X
@@ -359,41 +360,16 @@ class BaseDetector(KeepsParameters, OutlierMixin, BaseEstimator):
         elif told is not None and tuple(told) != self.image_shape_:
             raise ValueError(
                 f"{type(self).__name__} has images of {self.image_shape_} (height, width, channels), but its density "
-                f"{_name(self.density_)} was fitted on images of {told}; give both the same image_shape."
+                f"{name_of(self.density_)} was fitted on images of {told}; give both the same image_shape."
             )
 
     def _split(self, n_rows: int, random: np.random.RandomState) -> list[NDArray[np.int_]]:
         """Give the indices of the rows to train on, to learn the score from and to calibrate on, in the order of X."""
         rows = np.arange(n_rows)
-        is_frozen = isinstance(self.density, FrozenEstimator)
-        if self.calibration_fraction == 0 and not is_frozen:
+        if self.calibration_fraction == 0 and not self.is_frozen:
             return [rows, rows, rows]
-        if not is_frozen:
-            n_held = min(max(round(self.calibration_fraction * n_rows), 1), n_rows - 1)
-            shuffled = random.permutation(n_rows)
-            train, rows = np.sort(shuffled[n_held:]), np.sort(shuffled[:n_held])
+        if not self.is_frozen:
+            train, rows = hold_out(n_rows, self.calibration_fraction, random)
         splits = self.learns and len(rows) >= 2 * FEWEST_REFERENCE
         reference, calibration = (rows[::2], rows[1::2]) if splits else (rows, rows)
-        return [reference if is_frozen else train, reference, calibration]
-
-
-def _take(X: Any, indices: NDArray[np.int_]) -> Any:
-    """Choose rows of a frame, a numpy array or a torch tensor, by sorted indices; all of them without a copy."""
-    if len(indices) == len(X):
-        return X
-    return _safe_indexing(X, indices) if _is_frame(X) else X[indices]
-
-
-def _is_frame(X: Any) -> bool:
-    return hasattr(X, "columns")
-
-
-def _is_real(number: Any) -> bool:
-    return isinstance(number, Real) and not isinstance(number, bool)
-
-
-def _name(density: Any) -> str:
-    """Name the density's class, that of the density within if it is frozen."""
-    if isinstance(density, type):
-        return density.__name__
-    return type(density.estimator if isinstance(density, FrozenEstimator) else density).__name__
+        return [reference if self.is_frozen else train, reference, calibration]

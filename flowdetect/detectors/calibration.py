@@ -8,6 +8,10 @@ from sklearn.neighbors import KernelDensity
 from sklearn.preprocessing import StandardScaler
 
 TAIL_SHARE = 0.05  # of the known scores; the exponential through them goes on below
+FEWEST_IN_TAIL = 10  # scores
+SMALLEST_SHARE = 1e-9
+PERMUTED_AT_ONCE = 2_000_000  # values
+ROUNDING = 1e-12  # of a sum: regroupings that differ by less tie
 
 
 def log_p_value(scores: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -29,3 +33,56 @@ def log_kernel_density(statistics: NDArray[np.float64], known: NDArray[np.float6
     columns, asked = scaler.transform(known).T, scaler.transform(statistics).T  # (J, n)
     kernels = (KernelDensity(bandwidth="scott").fit(column[:, None]) for column in columns)
     return np.sum([kernel.score_samples(each[:, None]) for kernel, each in zip(kernels, asked, strict=True)], axis=0)
+
+
+def outlier_probability(
+    scores: NDArray[np.float64], known: NDArray[np.float64], threshold: float
+) -> NDArray[np.float64]:
+    """Probability that each score is an outlier's, by known ones, sorted; above 1/2 exactly below the threshold.
+
+    `predict_proba` says what it is.
+    """
+    q = float(np.clip(_share_below(np.array([threshold]), known)[0], SMALLEST_SHARE, 1 - SMALLEST_SHARE))
+    u = _share_below(scores, known)
+    power = max(2 * (1 - q) / q - 1, 1.0)
+    below = np.clip(1 - u / (2 * q), np.nextafter(0.5, 1), 1)
+    above = np.clip((1 - u) / (1 - q), 0, 1) ** power / 2
+    return np.where(scores < threshold, below, above)  # by scores, since shares may be equal where scores are not
+
+
+def _share_below(scores: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of rows that score lower, in (0, 1): linear between known scores, below the lowest an exponential tail."""
+    values, counts = np.unique(known, return_counts=True)
+    shares = np.cumsum(counts) / (1 + len(known))
+    n_tail = min(len(known) - 1, max(FEWEST_IN_TAIL, int(TAIL_SHARE * len(known))))
+    rate = float(np.mean(known[n_tail] - known[:n_tail])) if known[n_tail] > known[0] else 1.0
+    tail = shares[0] * np.exp(np.minimum(scores - values[0], 0) / rate)
+    return np.where(scores < values[0], tail, np.interp(scores, values, shares))
+
+
+def two_sample_p_value(
+    batch: NDArray[np.float64], known: NDArray[np.float64], n_permutations: int, random: np.random.Generator
+) -> tuple[float, float]:
+    """Anderson and Darling's two-sample statistic, and the share of random regroupings in which it is as large.
+
+    Pettitt, "A two-sample Anderson-Darling rank statistic" (1976), with ties as in Scholz and Stephens (1987).
+    """
+    pooled = np.concatenate([known, batch])
+    order, n_rows = np.argsort(pooled, kind="stable"), len(pooled)
+    values, in_batch = pooled[order], order >= len(known)
+    last = np.flatnonzero(values[1:] != values[:-1])  # of equal values, but for the largest
+    n_up_to = last + 1.0
+    weights = np.diff(n_up_to, prepend=0.0) / (n_up_to * (n_rows - n_up_to)) / (len(known) * len(batch))
+
+    def statistics(members: NDArray[np.bool_]) -> NDArray[np.float64]:
+        up_to = np.cumsum(members, axis=-1)[..., last]
+        return np.asarray((n_rows * up_to - len(batch) * n_up_to) ** 2 @ weights)
+
+    found = float(statistics(in_batch))
+    at_once = max(1, PERMUTED_AT_ONCE // n_rows)
+    n_larger = 0
+    for start in range(0, n_permutations, at_once):
+        rows = (min(at_once, n_permutations - start), n_rows)
+        permuted = random.permuted(np.broadcast_to(in_batch, rows), axis=1)
+        n_larger += int((statistics(permuted) >= found * (1 - ROUNDING)).sum())
+    return found, (1 + n_larger) / (1 + n_permutations)

@@ -59,6 +59,10 @@ class ComplexityDetector(BaseDetector):
     calibration_fraction : float in [0, 1), default=0.1
         Share of the rows given to `fit` that the density is not trained on, and which p-values compare with; see
         `BaseDetector`.
+    prefit : bool, default=False
+        True: `density` is fitted, and used as it is; see `BaseDetector`.
+    cv : int or None, default=None
+        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the seeds within the density that are None.
 
@@ -142,12 +146,16 @@ class ComplexityDetector(BaseDetector):
         kind: str = "difference",
         contamination: float = 0.1,
         calibration_fraction: float = 0.1,
+        prefit: bool = False,
+        cv: int | None = None,
         random_state: RandomState = None,
     ) -> None:
         super().__init__(
             density,
             contamination=contamination,
             calibration_fraction=calibration_fraction,
+            prefit=prefit,
+            cv=cv,
             random_state=random_state,
         )
         self.image_shape = image_shape
@@ -170,10 +178,11 @@ class ComplexityDetector(BaseDetector):
 
         Returns
         -------
-        lengths : (n,) array of float64, bits
+        lengths : (n,) array of float64, bits; with `cv` the members' mean
         """
         check_is_fitted(self, "offset_")
-        return self._code_lengths(self._check_X(X, reset=False))
+        checked = self._check_X(X, reset=False)
+        return np.mean([single._code_lengths(checked) for single in self._singles()], axis=0)
 
     def _score(self, X: Any) -> NDArray[np.float64]:
         if self._kept["kind"] == "mixture":

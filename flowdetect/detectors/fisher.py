@@ -39,13 +39,17 @@ class FisherDetector(BaseDetector):
         One density for all detectors. It is cloned and the clone fitted; one inside scikit-learn's `FrozenEstimator` is
         used as it is.
     detectors : sequence of detectors, default=None
-        Unfitted; their own `density` is replaced by the fitted one, and what they learn they learn from calibration
-        rows. None: `LikelihoodDetector` and `ComplexityDetector`.
+        Unfitted, without `cv`; their own `density` is replaced by the fitted one, and what they learn they learn from
+        calibration rows. None: `LikelihoodDetector` and `ComplexityDetector`.
     contamination : float in (0, 0.5], default=0.1
         Share of the rows given to `fit` that are to be called outliers.
     calibration_fraction : float in [0, 1), default=0.1
         Share of the rows given to `fit` that the density is not trained on, and which all p-values compare with; see
         `BaseDetector`.
+    prefit : bool, default=False
+        True: `density` is fitted, and used as it is; see `BaseDetector`.
+    cv : int or None, default=None
+        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the seeds within the density that are None.
 
@@ -93,12 +97,16 @@ class FisherDetector(BaseDetector):
         *,
         contamination: float = 0.1,
         calibration_fraction: float = 0.1,
+        prefit: bool = False,
+        cv: int | None = None,
         random_state: RandomState = None,
     ) -> None:
         super().__init__(
             density,
             contamination=contamination,
             calibration_fraction=calibration_fraction,
+            prefit=prefit,
+            cv=cv,
             random_state=random_state,
         )
         self.detectors = detectors
@@ -115,7 +123,12 @@ class FisherDetector(BaseDetector):
                 raise TypeError(
                     f"FisherDetector joins scores of one density, which {type(detector).__name__} is not; leave it out."
                 )
-            clone(detector).set_params(density=self.density)._check_parameters()
+            if detector.cv is not None:
+                raise ValueError(
+                    f"FisherDetector joins detectors of one fitted density, and {type(detector).__name__} has "
+                    f"cv={detector.cv!r}; give cv to FisherDetector itself."
+                )
+            clone(detector).set_params(density=self.density, prefit=False)._check_parameters()
 
     def _chosen(self) -> list[Any]:
         if self.detectors is None:
@@ -131,7 +144,7 @@ class FisherDetector(BaseDetector):
 
     def _part(self, detector: Any, frozen: FrozenEstimator) -> Any:
         """Give a clone of the detector that has our density, and where it has none itself our seed and image shape."""
-        part = clone(detector).set_params(density=frozen)
+        part = clone(detector).set_params(density=frozen, prefit=False)
         known = {"random_state": self.random_state, "image_shape": self.image_shape_}
         parameters = part.get_params(deep=False)
         return part.set_params(**{name: value for name, value in known.items() if parameters.get(name, 0) is None})

@@ -196,12 +196,17 @@ class PyODDetector(BaseDetector):
     Parameters
     ----------
     model : a pyod model
-        Cloned, and the clone fitted; one inside scikit-learn's `FrozenEstimator` is used as it is.
+        Cloned, and the clone fitted; with `prefit=True`, or inside scikit-learn's `FrozenEstimator`, it is used as it
+        is.
     contamination : float in (0, 0.5], default=0.1
         Share of the rows given to `fit` that are to be called outliers; the model's own has no effect.
     calibration_fraction : float in [0, 1), default=0.1
         Share of the rows given to `fit` that the model is not trained on, and which p-values compare with; see
         `BaseDetector`.
+    prefit : bool, default=False
+        True: `model` is fitted, and used as it is; see `BaseDetector`.
+    cv : int or None, default=None
+        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the model's seed where that is None.
 
@@ -234,21 +239,37 @@ class PyODDetector(BaseDetector):
         *,
         contamination: float = 0.1,
         calibration_fraction: float = 0.1,
+        prefit: bool = False,
+        cv: int | None = None,
         random_state: RandomState = None,
     ):
         self.model = model
         self.contamination = contamination
         self.calibration_fraction = calibration_fraction
+        self.prefit = prefit
+        self.cv = cv
         self.random_state = random_state
+
+    shared = ("model",)
 
     @property
     def density(self) -> Scorer:  # type: ignore[override]
         """The model as a scorer."""
-        if not isinstance(self.model, FrozenEstimator):
-            return PyODScores(self.model)
-        scores = PyODScores(self.model.estimator)
-        scores.model_ = self.model.estimator
+        model = self.model.estimator if isinstance(self.model, FrozenEstimator) else self.model
+        scores = PyODScores(model)
+        if not self.is_frozen:
+            return scores
+        scores.model_ = model
         return FrozenEstimator(scores)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the model is used as it is."""
+        return self.prefit or isinstance(self.model, FrozenEstimator)
+
+    @staticmethod
+    def _is_fitted(given: Any) -> bool:
+        return hasattr(given.estimator if isinstance(given, FrozenEstimator) else given, "decision_scores_")
 
     def _check_parameters(self) -> None:
         model = self.model.estimator if isinstance(self.model, FrozenEstimator) else self.model

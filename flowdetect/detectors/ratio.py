@@ -51,6 +51,11 @@ class LikelihoodRatioDetector(BaseDetector):
     calibration_fraction : float in [0, 1), default=0.1
         Share of the rows given to `fit` that no density is trained on, and which p-values compare with; see
         `BaseDetector`. A frozen density's background is trained on every other row.
+    prefit : bool, default=False
+        True: `density` is fitted, and used as it is, and so is a `background`; one of None is still trained, on every
+        other row. See `BaseDetector`.
+    cv : int or None, default=None
+        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the seeds within the densities that are None.
 
@@ -85,6 +90,7 @@ class LikelihoodRatioDetector(BaseDetector):
     """
 
     learns = True
+    shared = ("density", "background")
 
     def __init__(
         self,
@@ -95,12 +101,16 @@ class LikelihoodRatioDetector(BaseDetector):
         background_weight_decay: float = 1.0,
         contamination: float = 0.1,
         calibration_fraction: float = 0.1,
+        prefit: bool = False,
+        cv: int | None = None,
         random_state: RandomState = None,
     ) -> None:
         super().__init__(
             density,
             contamination=contamination,
             calibration_fraction=calibration_fraction,
+            prefit=prefit,
+            cv=cv,
             random_state=random_state,
         )
         self.background = background
@@ -124,6 +134,9 @@ class LikelihoodRatioDetector(BaseDetector):
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
         if isinstance(self.background, FrozenEstimator):
             self.background_ = self.background
+            return
+        if self.prefit and self.background is not None:
+            self.background_ = FrozenEstimator(self.background)
             return
         background: Any = self.background if self.background is not None else self._same_kind()
         random = np.random.RandomState(draw_seed(self.random_state) ^ BACKGROUND_SEED)  # another than the density's

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 
 from flowdetect._images import N_BINS_8_BIT, is_whole
 from flowdetect._protocols import ImageShape, RandomState, Scorer
@@ -50,6 +49,10 @@ class OODDetector(ComplexityDetector):
     calibration_fraction : float in [0, 1), default=0.1
         Share of the rows given to `fit` that the density is not trained on, and which p-values compare with; see
         `BaseDetector`. On images every other one makes the kernel densities, and p-values compare with the rest.
+    prefit : bool, default=False
+        True: `density` is fitted, and used as it is; see `BaseDetector`.
+    cv : int or None, default=None
+        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the seeds within the density that are None.
 
@@ -104,6 +107,8 @@ class OODDetector(ComplexityDetector):
         codecs: Sequence[str] = ("png", "webp", "jpeg2000"),
         contamination: float = 0.1,
         calibration_fraction: float = 0.1,
+        prefit: bool = False,
+        cv: int | None = None,
         random_state: RandomState = None,
     ) -> None:
         super().__init__(
@@ -112,6 +117,8 @@ class OODDetector(ComplexityDetector):
             codecs=codecs,
             contamination=contamination,
             calibration_fraction=calibration_fraction,
+            prefit=prefit,
+            cv=cv,
             random_state=random_state,
         )
 
@@ -120,7 +127,7 @@ class OODDetector(ComplexityDetector):
         """Whether the score learns from calibration rows: on images it does."""
         shapes = [getattr(each, "image_shape", None) for each in (self, self.density)]
         shapes.append(getattr(self, "image_shape_", None))
-        if isinstance(self.density, FrozenEstimator):
+        if self.is_frozen:
             shapes.append(getattr(self.density, "image_shape_", None))
         return any(shape is not None for shape in shapes)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 
 from flowdetect._images import to_rows
@@ -51,6 +50,10 @@ class TransformDetector(BaseDetector):
     calibration_fraction : float in [0, 1), default=0.1
         Share of the rows given to `fit` that the density is not trained on, and which p-values compare with; see
         `BaseDetector`.
+    prefit : bool, default=False
+        True: `density` is fitted, and used as it is; see `BaseDetector`.
+    cv : int or None, default=None
+        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the seeds within the density that are None.
 
@@ -97,12 +100,16 @@ class TransformDetector(BaseDetector):
         image_shape: ImageShape = None,
         contamination: float = 0.1,
         calibration_fraction: float = 0.1,
+        prefit: bool = False,
+        cv: int | None = None,
         random_state: RandomState = None,
     ) -> None:
         super().__init__(
             density,
             contamination=contamination,
             calibration_fraction=calibration_fraction,
+            prefit=prefit,
+            cv=cv,
             random_state=random_state,
         )
         self.transforms = transforms
@@ -127,7 +134,7 @@ class TransformDetector(BaseDetector):
     @property
     def learns(self) -> bool:
         """Whether the score learns from rows that could calibrate: own transformers to a frozen density do."""
-        return not isinstance(self.transforms, str) and isinstance(self.density, FrozenEstimator)
+        return not isinstance(self.transforms, str) and self.is_frozen
 
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
         rows = np.asarray(to_rows(X_train, self.image_shape_)[0])

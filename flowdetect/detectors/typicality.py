@@ -6,7 +6,6 @@ https://arxiv.org/abs/1906.02994
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from flowdetect._images import draw_seed
 from flowdetect._protocols import RandomState
 from flowdetect.detectors.base import BaseDetector
+from flowdetect.detectors.checks import check_batch_options
 
 RESAMPLED_AT_ONCE = 2_000_000  # drawn values
 N_DECIMALS = 9  # of a distance in nats
@@ -44,6 +44,10 @@ class TypicalityDetector(BaseDetector):
     calibration_fraction : float in [0, 1), default=0.1
         Share of the rows given to `fit` that the density is not trained on, from which the entropy comes, and which
         p-values compare with; see `BaseDetector`.
+    prefit : bool, default=False
+        True: `density` is fitted, and used as it is; see `BaseDetector`.
+    cv : int or None, default=None
+        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the seeds within the density that are None.
 
@@ -91,7 +95,9 @@ class TypicalityDetector(BaseDetector):
         distances: NDArray[np.float64] = np.abs(-self._log_likelihood(X) - self.entropy_)
         return -np.round(distances, N_DECIMALS)  # rows as far above as others below shall tie, whatever the last bit
 
-    def test_batch(self, X: ArrayLike, *, n_bootstrap: int = 1000, random_state: RandomState = None) -> Bunch:
+    def test_batch(
+        self, X: ArrayLike, *, alpha: float = 0.05, n_bootstrap: int = 1000, random_state: RandomState = None
+    ) -> Bunch:
         r"""Test whether all rows of X together are typical.
 
         .. math:: \hat\epsilon = \left| \frac{1}{M} \sum_{m=1}^{M} -\log p(x_m) - \hat H \right|
@@ -103,6 +109,8 @@ class TypicalityDetector(BaseDetector):
         ----------
         X : (M, D) array or frame, or images
             One batch.
+        alpha : float in (0, 1), default=0.05
+            Share of typical batches that may be called drifted.
         n_bootstrap : int, default=1000
         random_state : int, RandomState instance or None, default=None
 
@@ -110,11 +118,18 @@ class TypicalityDetector(BaseDetector):
         -------
         result : Bunch
             statistic : float, nats; p_value : float, (1 + number of resampled statistics at least as large) /
-            (1 + n_bootstrap), small for batches that are not typical; n_rows : int, M
+            (1 + n_bootstrap), small for batches that are not typical; drifted : bool, whether p_value <= alpha;
+            n_rows : int, M
+
+        Notes
+        -----
+        With `cv`, whose members have an entropy each, it is the test of scores that other detectors have; see
+        `BaseDetector.test_batch`.
         """
         check_is_fitted(self, "offset_")
-        if not isinstance(n_bootstrap, Integral) or isinstance(n_bootstrap, bool) or n_bootstrap < 1:
-            raise ValueError(f"test_batch needs n_bootstrap, a whole number >= 1, got {n_bootstrap!r}.")
+        check_batch_options(alpha, n_bootstrap)
+        if hasattr(self, "members_"):
+            return super().test_batch(X, alpha=alpha, n_bootstrap=n_bootstrap, random_state=random_state)
         nll = -self._log_likelihood(self._check_X(X, reset=False))
         if not np.isfinite(nll).all():
             raise ValueError("test_batch needs rows of finite likelihood; leave the others out.")
@@ -127,4 +142,5 @@ class TypicalityDetector(BaseDetector):
             for n_rows in (len(nll), len(known))
         )
         n_larger = int((np.abs(means - entropies) >= statistic).sum())
-        return Bunch(statistic=statistic, p_value=(1 + n_larger) / (1 + n_bootstrap), n_rows=len(nll))
+        p_value = (1 + n_larger) / (1 + n_bootstrap)
+        return Bunch(statistic=statistic, p_value=p_value, drifted=p_value <= alpha, n_rows=len(nll))

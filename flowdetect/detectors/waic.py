@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from flowdetect._members import Members
 from flowdetect._protocols import Ensemble, RandomState, Scorer
 from flowdetect.detectors.base import BaseDetector
+from flowdetect.detectors.checks import name_of
 
 
 class WAICDetector(BaseDetector):
@@ -37,6 +38,10 @@ class WAICDetector(BaseDetector):
     calibration_fraction : float in [0, 1), default=0.1
         Share of the rows given to `fit` that no member is trained on, and which p-values compare with; see
         `BaseDetector`.
+    prefit : bool, default=False
+        True: `density` is a fitted ensemble, and used as it is; see `BaseDetector`.
+    cv : int or None, default=None
+        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the members' seeds.
 
@@ -82,15 +87,27 @@ class WAICDetector(BaseDetector):
         *,
         contamination: float = 0.1,
         calibration_fraction: float = 0.1,
+        prefit: bool = False,
+        cv: int | None = None,
         random_state: RandomState = None,
     ) -> None:
         super().__init__(
             density,
             contamination=contamination,
             calibration_fraction=calibration_fraction,
+            prefit=prefit,
+            cv=cv,
             random_state=random_state,
         )
         self.n_members = n_members
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.prefit and not hasattr(self.density, "member_scores"):
+            raise TypeError(
+                f"WAICDetector with prefit=True needs a fitted ensemble, with member_scores, such as EnsembleDensity, "
+                f"got one {name_of(self.density)}; leave prefit=False, and it fits {self.n_members} clones of it."
+            )
 
     def _template(self) -> Any:
         density: Any = self.density

@@ -253,7 +253,7 @@ class TestErrors:
         with pytest.raises(NotFittedError):
             LikelihoodDetector(GaussianMixture()).predict(X)
 
-    @pytest.mark.parametrize("lost", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("lost", [np.nan, np.inf])
     def test_score_that_is_not_finite_names_the_row(self, lost):
         density = RecordingDensity(answer=lambda rows: np.where(rows[:, 0] > 50, lost, rows[:, 0]))
         detector = LikelihoodDetector(density).fit(X)

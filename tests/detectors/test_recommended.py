@@ -80,12 +80,13 @@ def test_more_than_8_bits_are_refused_before_training():
         OODDetector().fit(X)
 
 
-def test_a_likelihood_of_nothing_is_named():
+def test_a_likelihood_of_nothing_is_an_outliers():
     X = rng.normal(size=(100, 16))
     density = FrozenEstimator(KernelDensity(kernel="tophat", bandwidth=20.0).fit(X))
     detector = OODDetector(density, image_shape=(4, 4)).fit(X)
-    with pytest.raises(ValueError, match="OODDetector needs finite scores, but KernelDensity led to -inf in row 1"):
-        detector.score_samples(np.stack([X[0], X[0] + 99]))
+    both = np.stack([X[0], X[0] + 99])
+    assert detector.score_samples(both)[1] < detector.calibration_scores_[0]
+    assert (detector.predict(both)[1], detector.p_values(both)[1]) == (-1, 1 / 51)
 
 
 def test_how_usual_likelihood_and_complexity_are(on_digits):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
@@ -89,7 +89,7 @@ class Fold(TransformerMixin, BaseEstimator):
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_transformers_do_not_see_the_rows_that_calibrate(frozen):
-    density = gaussian() if frozen else gaussian().estimator
+    density = gaussian() if frozen else clone(gaussian().estimator)
     detector = TransformDetector(density, transforms=(Fold(),), calibration_fraction=0.3, random_state=0).fit(RAMP)
     fresh = np.arange(16)[None] + rng.normal(size=(300, 16))
     assert np.mean(detector.p_values(fresh) <= 0.1) == pytest.approx(0.1, abs=0.08)

@@ -83,7 +83,9 @@ def test_the_images_as_they_are_come_first(X):
 def test_other_scores_are_told_in_their_own_spreads(X):
     rows = X.reshape(60, -1)
     mixture = GaussianMixture(covariance_type="spherical", random_state=0).fit(rows)
-    report = sit_report({"mixture": mixture, "detector": LikelihoodDetector(mixture).fit(rows)}, rows, [Add(3.0)])
+    report = sit_report(
+        {"mixture": mixture, "detector": LikelihoodDetector(mixture, prefit=True).fit(rows)}, rows, [Add(3.0)]
+    )
     scores = mixture.score_samples(rows), mixture.score_samples(rows + 3)
     found = cell(report, "mixture", "Add(value=3.0)")
     assert found["shift"] == pytest.approx((scores[0].mean() - scores[1].mean()) / scores[0].std())

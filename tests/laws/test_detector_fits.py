@@ -167,6 +167,7 @@ OTHERS = {
     "calibration_fraction": 0.5,
     "codecs": ("png",),
     "contamination": 0.3,
+    "cv": 3,
     "density": GlowDensity(max_epochs=1),  # it knows images, a mixture does not
     "detectors": [LikelihoodDetector(None)],
     "image_shape": (4, 1),
@@ -174,6 +175,7 @@ OTHERS = {
     "model": HBOS(n_bins=5),
     "mutation_rate": 0.4,
     "n_members": 2,
+    "prefit": True,
     "random_state": 7,
     "transforms": "shaking",
 }

@@ -1,0 +1,74 @@
+"""What every detector demands of its parameters, before anything is computed."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+from sklearn.frozen import FrozenEstimator
+
+FEWEST_FOLDS = 2
+
+
+def name_of(density: Any) -> str:
+    """Name the density's class, that of the density within if it is frozen."""
+    if isinstance(density, type):
+        return density.__name__
+    return type(density.estimator if isinstance(density, FrozenEstimator) else density).__name__
+
+
+def check_methods(name: str, density: Any, needs: tuple[str, ...]) -> None:
+    """Refuse a density that is a class, or that lacks a method."""
+    if isinstance(density, type):
+        raise TypeError(f"{name} needs a density, got the class {name_of(density)}; make an instance of it.")
+    for method in ("fit", "score_samples", *needs):
+        if not hasattr(density, method):
+            raise TypeError(
+                f"{name} needs a density with {method}, such as GlowDensity()"
+                f"{'' if method in needs else ' or GaussianMixture()'}; {name_of(density)} has none."
+            )
+
+
+def check_shares(name: str, contamination: Any, calibration_fraction: Any) -> None:
+    """Refuse shares of the rows that are no shares."""
+    if not is_real(contamination) or not 0 < contamination <= 0.5:
+        raise ValueError(
+            f"{name} needs contamination, the share of rows to call outliers, above 0 and at most 0.5, "
+            f"got {contamination!r}; the usual value is 0.1."
+        )
+    if not is_real(calibration_fraction) or not 0 <= calibration_fraction < 1:
+        raise ValueError(
+            f"{name} needs calibration_fraction, the share of rows kept from training, at least 0 and below 1, "
+            f"got {calibration_fraction!r}; the usual value is 0.1."
+        )
+
+
+def check_folds(name: str, cv: Any, is_frozen: bool) -> None:
+    """Refuse a number of folds that is none, or folds for a density that is not to be trained."""
+    if cv is None:
+        return
+    if not isinstance(cv, Integral) or isinstance(cv, bool) or cv < FEWEST_FOLDS:
+        raise ValueError(
+            f"{name} needs cv=None or a whole number of folds, at least {FEWEST_FOLDS}, got {cv!r}; the usual one is 5."
+        )
+    if is_frozen:
+        raise ValueError(
+            f"{name} with cv={cv} trains a density for each fold, and got a fitted one to be used as it is; leave "
+            f"cv=None, which compares with all rows given to fit, or pass an unfitted density with prefit=False."
+        )
+
+
+def check_batch_options(alpha: Any, n_bootstrap: Any) -> None:
+    """Refuse a level or a number of resamples that is none."""
+    if not is_real(alpha) or not 0 < alpha < 1:
+        raise ValueError(
+            f"test_batch needs alpha, the share of false alarms, above 0 and below 1, got {alpha!r}; the usual value "
+            f"is 0.05."
+        )
+    if not isinstance(n_bootstrap, Integral) or isinstance(n_bootstrap, bool) or n_bootstrap < 1:
+        raise ValueError(f"test_batch needs n_bootstrap, a whole number >= 1, got {n_bootstrap!r}.")
+
+
+def is_real(number: Any) -> bool:
+    """Say whether it is a real number, which a bool is not."""
+    return isinstance(number, Real) and not isinstance(number, bool)

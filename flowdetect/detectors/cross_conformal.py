@@ -1,0 +1,90 @@
+"""Cross-conformal calibration: every row calibrates, and none is compared with a score that was trained on it.
+
+Vovk, "Cross-conformal predictors" (2015), https://arxiv.org/abs/1208.0806
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.utils import check_random_state
+
+from flowdetect.detectors.clones import LARGEST_SEED
+from flowdetect.detectors.rows import hold_out, take
+
+FEWEST_ROWS = 3  # two to train on, one to compare with
+
+
+class CrossConformal:
+    """A detector that may consist of members, detectors of the same kind, each trained without one fold of the rows."""
+
+    members_: list[Any]
+    cv: int | None
+    contamination: float
+    calibration_fraction: float
+    random_state: Any
+    calibration_scores_: NDArray[np.float64]
+    offset_: float
+    image_shape_: tuple[int, int, int] | None
+    learns: Any
+
+    def _singles(self) -> Iterator[Any]:
+        """Give the detectors that have a density each: itself, or the members."""
+        yield from getattr(self, "members_", (self,))
+
+    def _fit_members(self, X: Any, y: Any, random: np.random.RandomState) -> None:
+        """Fit one member a fold on the other folds; the scores of all rows, each by the member without it, calibrate.
+
+        X is checked.
+        """
+        n_rows, n_folds = len(X), int(self.cv or 0)
+        if n_rows < max(n_folds, FEWEST_ROWS):
+            raise ValueError(
+                f"{type(self).__name__} with cv={n_folds} needs at least {max(n_folds, FEWEST_ROWS)} rows, got "
+                f"{n_rows} sample(s); give it more, or a smaller cv."
+            )
+        folds = [np.sort(fold) for fold in np.array_split(random.permutation(n_rows), n_folds)]
+        seeds = random.randint(LARGEST_SEED, size=n_folds).tolist()
+        members, scores = [], np.empty(n_rows)
+        for k, fold in enumerate(folds):
+            others = np.setdiff1d(np.arange(n_rows), fold)
+            member = self._member(k, seeds[k])
+            y_others = None if y is None else np.asarray(y)[others]
+            scores[fold] = member._fit_without(take(X, fold), take(X, others), y_others)
+            members.append(member)
+        for name in [name for name in vars(self) if name.endswith("_") and not name.endswith("__")]:
+            if hasattr(members[0], name) and not name.startswith(("n_features_in", "feature_names_in")):
+                delattr(self, name)  # of an earlier fit without cv
+        self.members_, self.image_shape_ = members, members[0].image_shape_
+        self.calibration_scores_ = np.sort(scores)
+        self.offset_ = float(np.quantile(scores, self.contamination))
+
+    def _member(self, number: int, seed: int) -> Any:
+        """Give an unfitted detector as this one, with a seed, and files of its own, that knows the images' shape."""
+        member: Any = clone(self).set_params(cv=None, random_state=seed)
+        parameters = member.get_params(deep=True)
+        if parameters.get("image_shape", 0) is None:
+            member.set_params(image_shape=self.image_shape_)
+        for name, path in parameters.items():
+            if name.split("__")[-1] == "checkpoint" and path is not None:
+                member.set_params(**{name: f"{path}.member{number}"})
+        return member
+
+    def _fit_without(self: Any, X_fold: Any, X: Any, y: Any) -> NDArray[np.float64]:
+        """Fit to X as a member, and give the scores of the fold that X is without."""
+        self._keep_parameters()
+        random = check_random_state(self.random_state)
+        checked = self._check_X(X, reset=True)
+        self._check_data(checked)
+        train = reference = np.arange(len(checked))
+        if self.learns and self.calibration_fraction > 0:
+            train, reference = hold_out(len(checked), self.calibration_fraction, random)
+        self._learn(checked, y, train, reference, random)
+        scores: NDArray[np.float64] = self._finite_scores(self._check_X(X_fold, reset=False))
+        self.calibration_scores_ = np.sort(scores)
+        self.offset_ = float(np.quantile(scores, self.contamination))
+        return scores
