@@ -105,8 +105,8 @@ class TableExplanation(Explanation):
     suffices : (n, D) array of bool
         Whether the row with `usual_values` in this column scores at least `threshold`.
     gains : (n, D) array
-        Score with `best_values` less the row's score, at least 0. Where the row's score is -inf, the gain is over the
-        lowest finite score of the row changed in one column.
+        Score with `best_values` less the row's score, at least 0. Where the row lies too far
+        out to be scored, the gain is over the lowest score of the row changed in one column that can be.
     cell_p_values : (n, D) array in (0, 1]
         How rare a value as low or as high is in this column among the training rows that are nearest in the other
         columns; two-sided, a share of at most 64 rows.

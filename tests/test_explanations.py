@@ -118,11 +118,11 @@ class TestTables:
         assert found.importance[1].argmax() == 4
         assert found.usual_values[1, 4] == 3.0
 
-    def test_a_score_of_minus_infinity(self):
-        rows, score = np.array([[0, 7.0, 0, 0], [7.0, 7.0, 0, 0]]), Smallest(reach=5).score_samples
-        found = explanations.explain(score, rows, X, threshold=-2.0, image_shape=None, names=None)
-        assert found.scores[0] == -np.inf
-        assert all(np.isfinite(getattr(found, name)).all() for name in ARRAYS if name != "scores")
+    def test_rows_too_far_out_to_be_scored(self):
+        detector = LikelihoodDetector(Smallest(reach=5)).fit(X)
+        found = detector.explain([[0, 7.0, 0, 0], [7.0, 7.0, 0, 0]])
+        assert found.scores[0] == detector.score_samples([[0, 7.0, 0, 0]])
+        assert all(np.isfinite(getattr(found, name)).all() for name in ARRAYS)
         assert found.importance[0].tolist() == [0, 1, 0, 0]
         assert not found.importance[1].any()
 
@@ -224,11 +224,10 @@ class TestImages:
         assert found.importance.shape == (2, *shape[1:])
         assert np.isfinite(found.importance).all()
 
-    def test_an_image_of_minus_infinity(self):
+    def test_an_image_too_far_out_to_be_scored(self):
         odd = images((1, 16, 16))
         odd[(0, *SQUARE)] = 250
-        score, usual = Smallest(reach=240).score_samples, images().reshape(60, -1)
-        found = explanations.explain(score, odd, usual, threshold=-120.0, image_shape=(16, 16, 1), names=None)
+        found = LikelihoodDetector(Smallest(reach=240), random_state=0).fit(images()).explain(odd)
         assert np.isfinite(found.importance).all()
         assert found.importance[0][6, 10] > 0
 
@@ -288,6 +287,14 @@ def test_every_detector_explains(name):
     assert found.importance.shape == ((3, 2, 2) if detector.image_shape_ else (3, 4))
     assert np.isfinite(found.importance).all()
     np.testing.assert_allclose(found.scores, detector.score_samples(X[:3] + 2), rtol=1e-9)
+
+
+def test_a_detector_of_several_fits_explains_their_mean_score():
+    detector = fitted(cv=3)
+    rows = X[:2] + [0, 0, 5, 0]
+    found = detector.explain(rows)
+    np.testing.assert_array_equal(found.scores, detector.score_samples(rows))
+    assert (found.importance.argmax(axis=1) == 2).all()
 
 
 def test_saved_detectors_explain_the_same(tmp_path):

@@ -8,15 +8,17 @@ replaced, and scored again.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.utils import _safe_indexing
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_is_fitted
 
 from flowdetect._images import to_rows
 from flowdetect.detectors.occlusion import occlusion_maps
+from flowdetect.detectors.rows import is_frame, take
 from flowdetect.explanation import Explanation, ImageExplanation, TableExplanation
 
 Score = Callable[[NDArray[Any]], NDArray[np.float64]]  # of rows (n, D)
@@ -29,6 +31,7 @@ N_NEAREST = 16  # values tried that are the nearest neighbours'
 N_NEIGHBORS = 64
 SCORED_AT_ONCE = 65_536  # rows
 VALUES_AT_ONCE = 2**24
+BEYOND_REACH = -1e200  # a score that only rows have that cannot be scored
 RIDGE = 0.1  # share of a unit matrix in the correlations
 MOST_COLUMNS_REGRESSED = 1024
 ROUNDING = 1e-9  # relative; a smaller gain is another order of summation
@@ -50,8 +53,69 @@ def remembered_rows(X: Any, *, is_image: bool) -> NDArray[Any]:
     most = min(MOST_REMEMBERED_IMAGES if is_image else MOST_REMEMBERED, max(MOST_VALUES_REMEMBERED // n_features, 1))
     if len(X) > most:
         chosen = np.sort(np.random.default_rng(0).choice(len(X), most, replace=False))
-        X = _safe_indexing(X, chosen) if hasattr(X, "columns") else X[chosen]
+        X = take(X, chosen)
     return _numbers(to_rows(X)[0]).copy()
+
+
+class Explains:
+    """What every detector says of single rows: why it calls them unusual."""
+
+    def explain(self: Any, X: ArrayLike) -> Explanation:
+        """Say what makes each row unusual: which of its columns, or which region of an image.
+
+        Of a table, each column alone is changed to values that occur in training, and the row scored again; of images,
+        overlapping patches of three sizes are replaced by what surrounds them and by what similar training images have
+        there, 196 scorings an image at most. A row's explanation does not depend on the other rows.
+
+        Parameters
+        ----------
+        X : (n, D) array or frame, or images
+
+        Returns
+        -------
+        explanation : TableExplanation or ImageExplanation
+            Of a table, by how much each column alone would have to change to make the row usual, and to what value; of
+            images, a map of pixels. With `to_frame()` and `plot(row)`.
+
+        Raises
+        ------
+        ValueError
+            If X does not fit the data given to `fit`, or the detector was fitted by a version that kept no rows.
+
+        Notes
+        -----
+        It costs 32 scorings for each column of each row of a table. A column that breaks out together with others is
+        found less easily: no change of it alone makes the row usual. The rows that values come from are a sample of
+        at most 2,048 rows given to `fit` (256 images), which the detector keeps.
+
+        References
+        ----------
+        Images: "Visualizing and Understanding Convolutional Networks" (Zeiler and Fergus, 2014),
+        https://arxiv.org/abs/1311.2901, section 4.2.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from flowdetect import LikelihoodDetector
+        >>> X = np.random.default_rng(0).normal(size=(200, 3))
+        >>> explanation = LikelihoodDetector(GaussianMixture(), random_state=0).fit(X).explain([[0.0, 7.0, 0.5]])
+        >>> explanation.to_frame()[["column", "value", "usual_value", "suffices"]].head(1)
+          column  value  usual_value  suffices
+        0     x1    7.0     2.913862      True
+        """
+        check_is_fitted(self, "offset_")
+        checked = self._check_X(X, reset=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*lie too far from the training data", category=UserWarning)
+            return explain(
+                self.score_samples,
+                checked,
+                getattr(self, "_remembered_rows", None),
+                threshold=self.offset_,
+                image_shape=self.image_shape_,
+                names=getattr(self, "feature_names_in_", None),
+            )
 
 
 def explain(
@@ -96,19 +160,21 @@ def explain(
 
     def score_rows(changed: NDArray[Any]) -> NDArray[np.float64]:
         scores = np.asarray(score(as_given(changed)), dtype=np.float64)
-        return np.where(np.isnan(scores), -np.inf, scores)
+        return np.where(scores > BEYOND_REACH, scores, -np.inf)  # of NaN too
 
-    own = np.concatenate([score_rows(rows[part]) for part in _parts(len(rows), rows.shape[1])])
+    scores = np.asarray(score(as_given(rows)), dtype=np.float64)
+    own = np.where(scores > BEYOND_REACH, scores, -np.inf)
     if image_shape is not None:
         maps = occlusion_maps(score_rows, rows, own, remembered, image_shape)
-        return ImageExplanation(own, threshold, maps, rows.reshape(-1, *image_shape))
+        return ImageExplanation(scores, threshold, maps, rows.reshape(-1, *image_shape))
     columns = [f"x{i}" for i in range(rows.shape[1])] if names is None else [str(name) for name in names]
-    return _explain_table(score_rows, rows, own, remembered, threshold, columns)
+    found = _explain_table(score_rows, rows, own, remembered, threshold)
+    return TableExplanation(scores=scores, threshold=threshold, columns=columns, values=rows, **found)
 
 
 def _rows_of(X: Any, image_shape: Any) -> tuple[NDArray[Any], Callable[[NDArray[Any]], Any]]:
     """Give X as rows (n, D), and how to bring such rows into the form of X."""
-    if hasattr(X, "columns"):
+    if is_frame(X):
         kind, names = type(X), list(X.columns)
         return _numbers(X), lambda rows: kind({name: rows[:, i] for i, name in enumerate(names)})
     rows, layout = to_rows(X, image_shape)
@@ -135,8 +201,8 @@ def _explain_table(
     own: NDArray[np.float64],
     remembered: NDArray[Any],
     threshold: float,
-    columns: Sequence[str],
-) -> TableExplanation:
+) -> dict[str, NDArray[Any]]:
+    """Give the arrays of a `TableExplanation` that have the shape of the rows, (n, D), by name."""
     neighborhood = Neighborhood(remembered)
     spread = np.stack([_spread(column) for column in remembered.T])  # (D, N_QUANTILES)
     candidates = np.empty((*rows.shape, N_QUANTILES + N_NEAREST), dtype=rows.dtype)
@@ -146,22 +212,11 @@ def _explain_table(
         closest = nearest[np.arange(N_NEAREST) % len(nearest)]
         candidates[i] = np.concatenate([spread, closest.T], axis=1)
     changed_scores = _changed_scores(score, rows, own, candidates)
-    best_values, gains, usual_values, suffices = _choose(rows, own, candidates, changed_scores, threshold)
-    importance = gains / (cell_p_values * residual_p_values)
+    found = _choose(rows, own, candidates, changed_scores, threshold)
+    importance = found["gains"] / (cell_p_values * residual_p_values)
     total = importance.sum(axis=1, keepdims=True)
-    return TableExplanation(
-        scores=own,
-        threshold=threshold,
-        importance=importance / np.where(total > 0, total, 1),
-        columns=columns,
-        values=rows,
-        usual_values=usual_values,
-        best_values=best_values,
-        suffices=suffices,
-        gains=gains,
-        cell_p_values=cell_p_values,
-        residual_p_values=residual_p_values,
-    )
+    found["importance"] = importance / np.where(total > 0, total, 1)
+    return {**found, "cell_p_values": cell_p_values, "residual_p_values": residual_p_values}
 
 
 def _spread(column: NDArray[Any]) -> NDArray[Any]:
@@ -244,7 +299,7 @@ def _choose(
     candidates: NDArray[Any],
     scores: NDArray[np.float64],
     threshold: float,
-) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[Any], NDArray[np.bool_]]:
+) -> dict[str, NDArray[Any]]:
     """Give the best values, their gains, the usual values and whether these suffice: (n, D) each."""
 
     def chosen(of: NDArray[Any], index: NDArray[np.intp]) -> NDArray[Any]:
@@ -263,4 +318,9 @@ def _choose(
     is_usual = (own >= threshold)[:, None]
     suffices = np.isfinite(chosen(distances, nearest)) | is_usual
     usual_values = np.where(suffices, chosen(candidates, nearest), best_values)
-    return best_values, gains, np.where(is_usual, rows, usual_values), suffices
+    return {
+        "best_values": best_values,
+        "gains": gains,
+        "usual_values": np.where(is_usual, rows, usual_values),
+        "suffices": suffices,
+    }
