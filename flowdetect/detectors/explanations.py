@@ -102,7 +102,7 @@ class Explains:
         >>> explanation = LikelihoodDetector(GaussianMixture(), random_state=0).fit(X).explain([[0.0, 7.0, 0.5]])
         >>> explanation.to_frame()[["column", "value", "usual_value", "suffices"]].head(1)
           column  value  usual_value  suffices
-        0     x1    7.0     2.913862      True
+        0     x1    7.0     2.002393      True
         """
         check_is_fitted(self, "offset_")
         checked = self._check_X(X, reset=False)
