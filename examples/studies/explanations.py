@@ -14,13 +14,14 @@ is counted how often the broken column comes first.
 
 Which tables. The rule leaves other cells of the same row outside their neighbours' quantiles too. A reference that is
 told the rule, and chooses among the cells outside by the largest gain, shows about how much can be found; it is
-reported beside. The tables are those with at least 500 training inliers (fewer have no 100 near neighbours) and fewer than 100 columns
-(time) on which this reference reaches 0.96 with both detectors; of eleven this leaves out mammography and thyroid.
-``--tables`` with other names measures any of them. The form of the importance (the gain over both p-values) was chosen
-on the tables themselves: among some thirty forms on 200 broken rows of each of fifteen tables, partly from the same
-halves, and at last, of three, on the rows of this study for cardio, letter, optdigits, pendigits and pima. So the shares of the importance are
-those of a chosen form; no table was kept apart. The rule resembles the first p-value, which compares with neighbours
-too; on Gaussian rows with one cell shifted by a fixed amount, a mixture of Gaussians does better by the gain alone.
+reported beside. The tables are those with at least 500 training inliers (fewer have no 100 near neighbours) and fewer
+than 100 columns (time) on which this reference reaches 0.96 with both detectors; of eleven this leaves out mammography
+and thyroid. ``--tables`` with other names measures any of them. The form of the importance (the gain over both
+p-values) was chosen on the tables themselves: among some thirty forms on 200 broken rows of each of fifteen tables,
+partly from the same halves, and at last, of three, on the rows of this study for cardio, letter, optdigits, pendigits
+and pima. So the shares of the importance are those of a chosen form; no table was kept apart. The rule resembles the
+first p-value, which compares with neighbours too; on Gaussian rows with one cell shifted by a fixed amount, a mixture
+of Gaussians does better by the gain alone.
 
 Detectors: `LikelihoodDetector` on standardised columns with, as density, the negative mean distance of the 5 nearest
 training rows, or a mixture of 10 Gaussians. Each table is stored as it is done, and a second start goes on.
