@@ -91,7 +91,8 @@ class TableExplanation(Explanation):
     threshold : float
         The detector's `offset_`; rows that score below it are outliers.
     importance : (n, D) array in [0, 1]
-        `gains` divided by `cell_p_values`, as a share of the row's sum; all 0 where no change raises the score.
+        `gains` divided by `cell_p_values` and by `residual_p_values`, as a share of the row's sum; all 0 where no
+        change raises the score.
     columns : sequence of D str
     values : (n, D) array
         The rows as they were given.
@@ -104,11 +105,20 @@ class TableExplanation(Explanation):
     suffices : (n, D) array of bool
         Whether the row with `usual_values` in this column scores at least `threshold`.
     gains : (n, D) array
-        Score with `best_values` less the row's score, at least 0. Where the row's score is -inf, the gain is over the
-        lowest finite score of the row changed in one column.
+        Score with `best_values` less the row's score, at least 0. Where the row lies too far
+        out to be scored, the gain is over the lowest score of the row changed in one column that can be.
     cell_p_values : (n, D) array in (0, 1]
-        How rare a value as low or as high is in this column among the usual training rows that are nearest in the other
-        columns.
+        How rare a value as low or as high is in this column among the training rows that are nearest in the other
+        columns; two-sided, a share of at most 64 rows.
+    residual_p_values : (n, D) array in (0, 1]
+        The same of the difference between the value and its linear prediction from the other columns.
+
+    Notes
+    -----
+    The gain alone says which column would have to change. Where columns differ in how often usual rows gain by a change
+    (long tails, many classes), it blames the column with the long tail; the p-values tell whether the value is
+    unusual beside the others of its row. Where a density fits closely, as a Gaussian mixture does on Gaussian data, the
+    gain alone is the better judge of small errors: sort by `gains` then.
     """
 
     columns: Sequence[str]
@@ -118,6 +128,7 @@ class TableExplanation(Explanation):
     suffices: NDArray[np.bool_]
     gains: NDArray[np.float64]
     cell_p_values: NDArray[np.float64]
+    residual_p_values: NDArray[np.float64]
 
     def to_frame(self) -> DataFrame:
         """Give one line per row and column, in the order of the rows and within a row the most important first.
@@ -126,7 +137,7 @@ class TableExplanation(Explanation):
         -------
         frame : pandas DataFrame
             Columns row, column, value, importance, usual_value, change (usual_value - value), suffices, best_value,
-            gain, cell_p_value, score.
+            gain, cell_p_value, residual_p_value, score.
         """
         from pandas import DataFrame
 
@@ -148,6 +159,7 @@ class TableExplanation(Explanation):
                 "best_value": sorted_cells(self.best_values),
                 "gain": sorted_cells(self.gains),
                 "cell_p_value": sorted_cells(self.cell_p_values),
+                "residual_p_value": sorted_cells(self.residual_p_values),
                 "score": np.repeat(self.scores, n_columns),
             }
         )

@@ -20,10 +20,10 @@ from flowdetect._fitting import KeepsParameters, all_or_nothing
 from flowdetect._images import to_rows
 from flowdetect._protocols import ImageShape, RandomState, Scorer
 from flowdetect._reach import OutOfReachError
-from flowdetect.detectors import explanations
 from flowdetect.detectors.checks import check_folds, check_methods, check_shares, name_of
 from flowdetect.detectors.clones import seeded_clone, tell_image_shape
 from flowdetect.detectors.cross_conformal import CrossConformal
+from flowdetect.detectors.explanations import Explains, remembered_rows
 from flowdetect.detectors.prefit import UsesPrefit
 from flowdetect.detectors.reach import lowest_beyond_reach
 from flowdetect.detectors.rows import hold_out, is_frame, take
@@ -33,7 +33,7 @@ FLOATS = [np.float64, np.float32]
 FEWEST_REFERENCE = 10  # rows
 
 
-class BaseDetector(KeepsParameters, Verdicts, CrossConformal, UsesPrefit, OutlierMixin, BaseEstimator):
+class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPrefit, OutlierMixin, BaseEstimator):
     r"""A density, a score made of it, and a threshold; the base of all detectors.
 
     A row x is called an outlier if its score s(x) is below `offset_`. Its p-value compares it with the n calibration
@@ -216,6 +216,7 @@ class BaseDetector(KeepsParameters, Verdicts, CrossConformal, UsesPrefit, Outlie
         checked = self._check_X(X, reset=True)
         self._check_data(checked)
         check_consistent_length(checked, y)
+        self._remembered_rows = remembered_rows(checked, is_image=self.image_shape_ is not None)
         if self.cv is not None:
             self._fit_members(checked, y, random)
             return None
@@ -223,11 +224,8 @@ class BaseDetector(KeepsParameters, Verdicts, CrossConformal, UsesPrefit, Outlie
         train, reference, calibration = self._split(len(checked), random)
         self._learn(checked, y, train, reference, random)
         rows = self._threshold_rows(len(checked), np.union1d(reference, calibration))
-        judged = take(checked, rows)
-        scores = self._training_scores(judged)
+        scores = self._training_scores(take(checked, rows))
         self._settle(scores, np.isin(rows, calibration))
-        is_image = self.image_shape_ is not None
-        self._usual_rows = explanations.usual_rows(judged, scores, self.offset_, is_image=is_image)
         interrupt: KeyboardInterrupt | None = self.__dict__.pop("_interrupt", None)
         return interrupt
 

@@ -1,21 +1,24 @@
 """Explanations by replacement: which columns of a row, or regions of an image, make a detector call it unusual.
 
-They need the detector's score and some usual training rows, and nothing of what is inside the detector. Every row is
+They need the detector's score and some training rows, and nothing of what is inside the detector. Every row is
 explained by itself: changed in one column at a time to values that occur in training, or with one patch of the image
 replaced, and scored again.
 """
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.utils import _safe_indexing
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_is_fitted
 
 from flowdetect._images import to_rows
 from flowdetect.detectors.occlusion import occlusion_maps
+from flowdetect.detectors.rows import is_frame, take
 from flowdetect.explanation import Explanation, ImageExplanation, TableExplanation
 
 Score = Callable[[NDArray[Any]], NDArray[np.float64]]  # of rows (n, D)
@@ -28,37 +31,97 @@ N_NEAREST = 16  # values tried that are the nearest neighbours'
 N_NEIGHBORS = 64
 SCORED_AT_ONCE = 65_536  # rows
 VALUES_AT_ONCE = 2**24
+BEYOND_REACH = -1e200  # a score that only rows have that cannot be scored
+RIDGE = 0.1  # share of a unit matrix in the correlations
+MOST_COLUMNS_REGRESSED = 1024
 ROUNDING = 1e-9  # relative; a smaller gain is another order of summation
 
 
-def usual_rows(X: Any, scores: NDArray[np.float64], threshold: float, *, is_image: bool) -> NDArray[Any]:
-    """Choose the training rows that explanations compare with: a sample of those that are no outliers.
+def remembered_rows(X: Any, *, is_image: bool) -> NDArray[Any]:
+    """Choose the training rows that explanations compare with, a sample that depends on the number of rows alone.
 
     Parameters
     ----------
     X : the checked rows or images given to `fit`
-    scores : (n,) array
-    threshold : float
-        Rows that score below it are left out.
     is_image : bool
 
     Returns
     -------
-    rows : (n_remembered, D) array, a function of X and scores alone
+    rows : (n_remembered, D) array
     """
-    usual = np.flatnonzero(scores >= threshold)
-    n_features = max(int(np.prod(X.shape[1:])), 1)
+    n_features = max(math.prod(X.shape[1:]), 1)
     most = min(MOST_REMEMBERED_IMAGES if is_image else MOST_REMEMBERED, max(MOST_VALUES_REMEMBERED // n_features, 1))
-    if len(usual) > most:
-        usual = np.sort(np.random.default_rng(0).choice(usual, most, replace=False))
-    chosen = _safe_indexing(X, usual) if hasattr(X, "columns") else X[usual]
-    return np.array(to_rows(chosen)[0])
+    if len(X) > most:
+        chosen = np.sort(np.random.default_rng(0).choice(len(X), most, replace=False))
+        X = take(X, chosen)
+    return _numbers(to_rows(X)[0]).copy()
+
+
+class Explains:
+    """What every detector says of single rows: why it calls them unusual."""
+
+    def explain(self: Any, X: ArrayLike) -> Explanation:
+        """Say what makes each row unusual: which of its columns, or which region of an image.
+
+        Of a table, each column alone is changed to values that occur in training, and the row scored again; of images,
+        overlapping patches of three sizes are replaced by what surrounds them and by what similar training images have
+        there, 196 scorings an image at most. A row's explanation does not depend on the other rows.
+
+        Parameters
+        ----------
+        X : (n, D) array or frame, or images
+
+        Returns
+        -------
+        explanation : TableExplanation or ImageExplanation
+            Of a table, by how much each column alone would have to change to make the row usual, and to what value; of
+            images, a map of pixels. With `to_frame()` and `plot(row)`.
+
+        Raises
+        ------
+        ValueError
+            If X does not fit the data given to `fit`, or the detector was fitted by a version that kept no rows.
+
+        Notes
+        -----
+        It costs 32 scorings for each column of each row of a table. A column that breaks out together with others is
+        found less easily: no change of it alone makes the row usual. The rows that values come from are a sample of
+        at most 2,048 rows given to `fit` (256 images), which the detector keeps.
+
+        References
+        ----------
+        Images: "Visualizing and Understanding Convolutional Networks" (Zeiler and Fergus, 2014),
+        https://arxiv.org/abs/1311.2901, section 4.2.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from flowdetect import LikelihoodDetector
+        >>> X = np.random.default_rng(0).normal(size=(200, 3))
+        >>> explanation = LikelihoodDetector(GaussianMixture(), random_state=0).fit(X).explain([[0.0, 7.0, 0.5]])
+        >>> explanation.to_frame()[["column", "value", "usual_value", "suffices"]].head(1)
+          column  value  usual_value  suffices
+        0     x1    7.0     2.002393      True
+        """
+        check_is_fitted(self, "offset_")
+        checked = self._check_X(X, reset=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*lie too far from the training data", category=UserWarning)
+            return explain(
+                self.score_samples,
+                checked,
+                getattr(self, "_remembered_rows", None),
+                threshold=self.offset_,
+                image_shape=self.image_shape_,
+                names=getattr(self, "feature_names_in_", None),
+            )
 
 
 def explain(
     score: Callable[[Any], NDArray[np.float64]],
     X: Any,
-    usual: NDArray[Any],
+    remembered: NDArray[Any] | None,
     *,
     threshold: float,
     image_shape: tuple[int, int, int] | None,
@@ -70,8 +133,8 @@ def explain(
     ----------
     score : callable from rows or images, in the form of X, to scores (n,)
     X : checked rows or images
-    usual : (n_remembered, D) array
-        From `usual_rows`.
+    remembered : (n_remembered, D) array or None
+        From `remembered_rows`; None in a detector that was fitted before there were explanations.
     threshold : float
         What a usual row scores at least.
     image_shape : (H, W, C), or None for a table
@@ -81,29 +144,47 @@ def explain(
     Returns
     -------
     explanation : TableExplanation or ImageExplanation
+
+    Raises
+    ------
+    ValueError
+        If there are no remembered rows.
     """
+    if remembered is None:
+        raise ValueError(
+            "explain compares with training rows, and this detector was fitted by a version of flowdetect that kept "
+            "none; fit it again."
+        )
     rows, as_given = _rows_of(X, image_shape)
-    rows = rows.astype(np.result_type(rows, usual), copy=False)
+    rows = rows.astype(np.result_type(rows, remembered), copy=False)
 
     def score_rows(changed: NDArray[Any]) -> NDArray[np.float64]:
         scores = np.asarray(score(as_given(changed)), dtype=np.float64)
-        return np.where(np.isnan(scores), -np.inf, scores)
+        return np.where(scores > BEYOND_REACH, scores, -np.inf)  # of NaN too
 
-    own = np.concatenate([score_rows(rows[part]) for part in _parts(len(rows), rows.shape[1])])
+    scores = np.asarray(score(as_given(rows)), dtype=np.float64)
+    own = np.where(scores > BEYOND_REACH, scores, -np.inf)
     if image_shape is not None:
-        maps = occlusion_maps(score_rows, rows, own, usual, image_shape)
-        return ImageExplanation(own, threshold, maps, rows.reshape(-1, *image_shape))
+        maps = occlusion_maps(score_rows, rows, own, remembered, image_shape)
+        return ImageExplanation(scores, threshold, maps, rows.reshape(-1, *image_shape))
     columns = [f"x{i}" for i in range(rows.shape[1])] if names is None else [str(name) for name in names]
-    return _explain_table(score_rows, rows, own, usual, threshold, columns)
+    found = _explain_table(score_rows, rows, own, remembered, threshold)
+    return TableExplanation(scores=scores, threshold=threshold, columns=columns, values=rows, **found)
 
 
 def _rows_of(X: Any, image_shape: Any) -> tuple[NDArray[Any], Callable[[NDArray[Any]], Any]]:
     """Give X as rows (n, D), and how to bring such rows into the form of X."""
-    if hasattr(X, "columns"):
+    if is_frame(X):
         kind, names = type(X), list(X.columns)
-        return np.asarray(X), lambda rows: kind({name: rows[:, i] for i, name in enumerate(names)})
+        return _numbers(X), lambda rows: kind({name: rows[:, i] for i, name in enumerate(names)})
     rows, layout = to_rows(X, image_shape)
-    return np.asarray(rows), layout.as_numpy().restore
+    return _numbers(rows), layout.as_numpy().restore
+
+
+def _numbers(X: Any) -> NDArray[Any]:
+    """Give an array or frame as an array of whole or real numbers."""
+    array = np.asarray(X)
+    return array if array.dtype.kind in "iuf" else array.astype(np.float64)
 
 
 def _parts(n_rows: int, n_features: int) -> Iterator[slice]:
@@ -118,30 +199,24 @@ def _explain_table(
     score: Score,
     rows: NDArray[Any],
     own: NDArray[np.float64],
-    usual: NDArray[Any],
+    remembered: NDArray[Any],
     threshold: float,
-    columns: Sequence[str],
-) -> TableExplanation:
-    n_rows, n_columns = rows.shape
-    spread = np.stack([_spread(column) for column in usual.T])  # (D, N_QUANTILES)
-    candidates = np.empty((n_rows, n_columns, N_QUANTILES + N_NEAREST), dtype=rows.dtype)
-    p_values = np.empty((n_rows, n_columns))
-    scale = np.std(usual, axis=0, dtype=np.float64)
-    reference = usual / np.where(scale > 0, scale, 1)
+) -> dict[str, NDArray[Any]]:
+    """Give the arrays of a `TableExplanation` that have the shape of the rows, (n, D), by name."""
+    neighborhood = Neighborhood(remembered)
+    spread = np.stack([_spread(column) for column in remembered.T])  # (D, N_QUANTILES)
+    candidates = np.empty((*rows.shape, N_QUANTILES + N_NEAREST), dtype=rows.dtype)
+    cell_p_values, residual_p_values = np.empty(rows.shape), np.empty(rows.shape)
     for i, row in enumerate(rows):
-        nearest = _neighbors(reference, row / np.where(scale > 0, scale, 1))
-        neighbors = np.take_along_axis(usual, nearest, axis=0)  # (n_neighbors, D)
-        p_values[i] = _cell_p_values(neighbors, row)
-        closest = neighbors[np.arange(N_NEAREST) % len(neighbors)]
+        nearest, cell_p_values[i], residual_p_values[i] = neighborhood.look_up(row)
+        closest = nearest[np.arange(N_NEAREST) % len(nearest)]
         candidates[i] = np.concatenate([spread, closest.T], axis=1)
     changed_scores = _changed_scores(score, rows, own, candidates)
-    best_values, gains, usual_values, suffices = _choose(rows, own, candidates, changed_scores, threshold)
-    importance = gains / p_values
+    found = _choose(rows, own, candidates, changed_scores, threshold)
+    importance = found["gains"] / (cell_p_values * residual_p_values)
     total = importance.sum(axis=1, keepdims=True)
-    importance = importance / np.where(total > 0, total, 1)
-    return TableExplanation(
-        own, threshold, importance, columns, rows, usual_values, best_values, suffices, gains, p_values
-    )
+    found["importance"] = importance / np.where(total > 0, total, 1)
+    return {**found, "cell_p_values": cell_p_values, "residual_p_values": residual_p_values}
 
 
 def _spread(column: NDArray[Any]) -> NDArray[Any]:
@@ -152,24 +227,56 @@ def _spread(column: NDArray[Any]) -> NDArray[Any]:
     return np.quantile(column, np.linspace(0, 1, N_QUANTILES), method="nearest")
 
 
-def _neighbors(reference: NDArray[np.float64], row: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Find, for each column, the reference rows nearest in the other columns: (n_neighbors, D), the closest 16 first.
+class Neighborhood:
+    """What a column's values are among the remembered rows that are nearest to a row in the other columns.
 
-    Both are in standard deviations. A value outside the reference's range counts as its end, so that a gross value
-    does not choose the neighbours alone.
+    Distances are in standard deviations. A value outside the remembered range counts as its end in all columns but its
+    own, so that a gross value does not choose the neighbours alone.
+
+    Parameters
+    ----------
+    remembered : (n_remembered, D) array
     """
-    squares = (reference - np.clip(row, reference.min(axis=0), reference.max(axis=0))) ** 2
-    elsewhere = squares.sum(axis=1, keepdims=True) - squares
-    n_neighbors = min(N_NEIGHBORS, len(reference))
-    ends = sorted({min(N_NEAREST, n_neighbors) - 1, n_neighbors - 1})
-    return np.argpartition(elsewhere, ends, axis=0)[:n_neighbors]
+
+    def __init__(self, remembered: NDArray[Any]) -> None:
+        self.remembered = remembered
+        self.mean = remembered.mean(axis=0, dtype=np.float64)
+        deviation = remembered.std(axis=0, dtype=np.float64)
+        self.scale = np.where(deviation > 0, deviation, 1)
+        self.standardized = (remembered - self.mean) / self.scale
+        self.low, self.high = self.standardized.min(axis=0), self.standardized.max(axis=0)
+        n_columns = remembered.shape[1]
+        self.residual_of = np.eye(n_columns)  # (D, D): standardized row -> residual of each column
+        if n_columns <= MOST_COLUMNS_REGRESSED:
+            covariance = (1 - RIDGE) * self.standardized.T @ self.standardized / len(remembered)
+            precision = np.linalg.inv(covariance + RIDGE * np.eye(n_columns))
+            self.residual_of = precision / np.diag(precision)
+        self.residuals = self.standardized @ self.residual_of
+
+    def look_up(self, row: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
+        """Give the neighbours' values (n_neighbors, D), the closest 16 first, and both p-values of each value (D,).
+
+        The first p-value is that of the value, the second that of its residual in a ridge regression on the other
+        columns, which corrects for neighbours that are not near.
+        """
+        standardized = (row - self.mean) / self.scale
+        clipped = np.clip(standardized, self.low, self.high)
+        squares = (self.standardized - clipped) ** 2
+        elsewhere = squares.sum(axis=1, keepdims=True) - squares
+        n_neighbors = min(N_NEIGHBORS, len(elsewhere))
+        ends = sorted({min(N_NEAREST, n_neighbors) - 1, n_neighbors - 1})
+        nearest = np.argpartition(elsewhere, ends, axis=0)[:n_neighbors]
+        values = np.take_along_axis(self.remembered, nearest, axis=0)
+        residuals = np.take_along_axis(self.residuals, nearest, axis=0)
+        residual = clipped @ self.residual_of + (standardized - clipped)
+        return values, _two_sided_p_values(values, row), _two_sided_p_values(residuals, residual)
 
 
-def _cell_p_values(neighbors: NDArray[Any], row: NDArray[Any]) -> NDArray[np.float64]:
-    """Two-sided rank of each value among its neighbours' values, ties counted half: (D,)."""
-    below, equal = (neighbors < row).sum(axis=0), (neighbors == row).sum(axis=0)
+def _two_sided_p_values(reference: NDArray[Any], row: NDArray[Any]) -> NDArray[np.float64]:
+    """Rank each value among those of its column, from the nearer end, ties counted half: (D,)."""
+    below, equal = (reference < row).sum(axis=0), (reference == row).sum(axis=0)
     rank = below + equal / 2
-    return np.minimum((2 * np.minimum(rank, len(neighbors) - rank) + 1) / len(neighbors), 1)
+    return np.minimum((2 * np.minimum(rank, len(reference) - rank) + 1) / len(reference), 1)
 
 
 def _changed_scores(
@@ -192,7 +299,7 @@ def _choose(
     candidates: NDArray[Any],
     scores: NDArray[np.float64],
     threshold: float,
-) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[Any], NDArray[np.bool_]]:
+) -> dict[str, NDArray[Any]]:
     """Give the best values, their gains, the usual values and whether these suffice: (n, D) each."""
 
     def chosen(of: NDArray[Any], index: NDArray[np.intp]) -> NDArray[Any]:
@@ -211,4 +318,9 @@ def _choose(
     is_usual = (own >= threshold)[:, None]
     suffices = np.isfinite(chosen(distances, nearest)) | is_usual
     usual_values = np.where(suffices, chosen(candidates, nearest), best_values)
-    return best_values, gains, np.where(is_usual, rows, usual_values), suffices
+    return {
+        "best_values": best_values,
+        "gains": gains,
+        "usual_values": np.where(is_usual, rows, usual_values),
+        "suffices": suffices,
+    }

@@ -18,7 +18,6 @@ Patch = tuple[slice, slice]
 
 PATCHES_A_SIDE = (3, 5, 8)  # of three sizes; neighbours overlap by half
 N_NEIGHBORS = 8  # usual images whose mean fills a patch
-IMAGES_AT_ONCE = 64  # explained
 
 
 def occlusion_maps(
@@ -32,24 +31,21 @@ def occlusion_maps(
 
     Every patch is filled twice: smoothly from the pixels around it, and by the mean of the usual images that are
     nearest outside the patch; the better fill counts. A pixel gets the mean gain of the patches that hold it, each
-    divided by its number of pixels.
+    divided by its number of pixels. Where the image's own score is -inf, a patch that makes it finite gains 1.
     """
     height, width, _ = image_shape
     images, usual_images = rows.reshape(-1, *image_shape), usual.reshape(-1, *image_shape).astype(np.float64)
     rounds = is_whole(usual)
     patches = list(_patches(height, width))
-    covered = np.zeros((height, width))
+    maps, n_covering = np.zeros((len(rows), height, width)), np.zeros((height, width))
     for patch in patches:
-        covered[patch] += 1
-    maps = np.zeros((len(rows), height, width))
+        n_covering[patch] += 1
     for i, image in enumerate(images):
-        filled = np.stack([each for patch in patches for each in _filled(image, patch, usual_images, rounds)])
-        scores = score(filled.reshape(len(filled), -1)).reshape(len(patches), -1).max(axis=1)
-        gains = np.where(np.isfinite(scores), scores, own[i]) - own[i]
-        gains = np.nan_to_num(gains, posinf=0.0, neginf=0.0)
-        for patch, gain in zip(patches, gains, strict=True):
+        scores = score(_filled(image, patches, usual_images, rounds)).reshape(len(patches), 2).max(axis=1)
+        gains = scores - own[i] if np.isfinite(own[i]) else np.isfinite(scores).astype(np.float64)
+        for patch, gain in zip(patches, np.where(np.isfinite(scores), gains, 0), strict=True):
             maps[i][patch] += gain / maps[i][patch].size
-    return maps / covered
+    return maps / n_covering
 
 
 def _patches(height: int, width: int) -> Iterator[Patch]:
@@ -66,12 +62,20 @@ def _places(length: int, n: int) -> list[slice]:
     return [slice(int(start), int(start) + size) for start in starts]
 
 
-def _filled(image: NDArray[Any], patch: Patch, usual: NDArray[np.float64], rounds: bool) -> Iterator[NDArray[Any]]:
-    """Give the image (H, W, C) with the patch filled in each way, on the grid of whole numbers if it `rounds`."""
-    for fill in (_smooth_fill(image, patch), _usual_fill(image, patch, usual)):
-        changed = image.copy()
-        changed[patch] = np.rint(fill) if rounds else fill
-        yield changed
+def _filled(image: NDArray[Any], patches: list[Patch], usual: NDArray[np.float64], rounds: bool) -> NDArray[Any]:
+    """Give the image with each patch filled in both ways, (2 * n_patches, H * W * C), in whole numbers if it `rounds`.
+
+    `image` is (H, W, C), `usual` (n_usual, H, W, C).
+    """
+    squares = ((usual - image) ** 2).sum(axis=3)
+    totals = squares.sum(axis=(1, 2))
+    filled = np.repeat(image[None], 2 * len(patches), axis=0)
+    for i, (y, x) in enumerate(patches):
+        outside = totals - squares[:, y, x].sum(axis=(1, 2))
+        nearest = np.argsort(outside, kind="stable")[:N_NEIGHBORS]
+        fills = np.stack([_smooth_fill(image, (y, x)), usual[nearest, y, x].mean(axis=0)])
+        filled[2 * i : 2 * i + 2, y, x] = np.rint(fills) if rounds else fills
+    return filled.reshape(len(filled), -1)
 
 
 def _smooth_fill(image: NDArray[Any], patch: Patch) -> NDArray[np.float64]:
@@ -86,11 +90,3 @@ def _smooth_fill(image: NDArray[Any], patch: Patch) -> NDArray[np.float64]:
     inside_y, inside_x = np.mgrid[top:bottom, left:right]
     weights = 1 / ((inside_y[..., None] - y) ** 2 + (inside_x[..., None] - x) ** 2)  # (h, w, n_around)
     return (weights / weights.sum(axis=2, keepdims=True)) @ image[y, x].astype(np.float64)
-
-
-def _usual_fill(image: NDArray[Any], patch: Patch, usual: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Average the patch of the usual images that are nearest outside it: (h, w, C)."""
-    squares = ((usual - image) ** 2).sum(axis=3)
-    outside = squares.sum(axis=(1, 2)) - squares[(slice(None), *patch)].sum(axis=(1, 2))
-    nearest = np.argsort(outside, kind="stable")[:N_NEIGHBORS]
-    return usual[(nearest, *patch)].mean(axis=0)

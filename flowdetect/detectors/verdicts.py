@@ -1,4 +1,4 @@
-"""What a fitted detector answers: scores, labels, p-values, selections, probabilities, explanations, drift."""
+"""What a fitted detector answers: scores, labels, p-values, selections, probabilities, drift."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from sklearn.utils.validation import check_is_fitted
 from flowdetect import _persistence
 from flowdetect._images import draw_seed
 from flowdetect._protocols import PathName, RandomState
-from flowdetect.detectors import explanations
 from flowdetect.detectors.calibration import outlier_probability, two_sample_p_value
 from flowdetect.detectors.checks import check_batch_options, is_real
 from flowdetect.detectors.rows import take
-from flowdetect.explanation import Explanation
 
 OUTLIER, NORMAL = -1, 1
 
@@ -59,29 +57,6 @@ class Verdicts:
         checked = self._check_X(X, reset=False)
         scores = [single._scores(checked) for single in self._singles()]
         return scores[0] if len(scores) == 1 else np.mean(scores, axis=0)
-
-    def explain(self: Any, X: ArrayLike) -> Explanation:
-        """Say what makes each row unusual: which of its columns, or which region of an image.
-
-        Parameters
-        ----------
-        X : (n, D) array or frame, or images
-
-        Returns
-        -------
-        explanation : TableExplanation or ImageExplanation
-            Of a table, by how much each column alone would have to change to make the row usual, and to what value; of
-            images, a map of pixels. With `to_frame()` and `plot(row)`.
-        """
-        check_is_fitted(self, "offset_")
-        return explanations.explain(
-            self.score_samples,
-            self._check_X(X, reset=False),
-            self._usual_rows,
-            threshold=self.offset_,
-            image_shape=self.image_shape_,
-            names=getattr(self, "feature_names_in_", None),
-        )
 
     def save(self: Any, path: PathName) -> None:
         """Write the detector, with its density, to a file that `flowdetect.load` reads.
