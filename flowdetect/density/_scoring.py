@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -137,11 +137,13 @@ class Scoring:
 
         def one(chunk: Chunk) -> dict[str, Floats]:
             x = self.spec.to_tensor(chunk.rows, self.device)
-            likeliest = self._likeliest(replace(chunk, noises=chunk.noises[: self.n_draws]))
-            return {"values": chunk.numpy(function(x, self.spec.to_context(likeliest, self.device), chunk.noises))}
+            context = self.spec.to_context(self._likeliest(chunk), self.device)
+            noises: list[Tensor | None] = [
+                torch.from_numpy(u).to(self.device) for u in self._noises(chunk.rows, n_draws)
+            ]
+            return {"values": chunk.numpy(function(x, context, noises))}
 
-        length = min(self.length, SLOW_CHUNK)
-        return replace(self, n_draws=n_draws)._each(source, labels, True, one, length)["values"]
+        return self._each(source, labels, True, one, min(self.length, SLOW_CHUNK))["values"]
 
     def decode(
         self, latents: Floats, labels: NDArray[np.int64] | None, function: Callable[[Tensor, Tensor | None], Tensor]
@@ -265,7 +267,7 @@ class Scoring:
             own = None if labels is None else padded(labels[index], length)
             noises: list[Tensor | None] = [None]
             if dequantize and self.model.n_noise:
-                noises = [torch.from_numpy(padded(u, length)).to(self.device) for u in self._noises(rows)]
+                noises = [torch.from_numpy(padded(u, length)).to(self.device) for u in self._noises(rows, self.n_draws)]
             yield Chunk(padded(rows, length), own, noises, len(index))
 
     def _short_length(self, source: RowSource) -> int | None:
@@ -287,8 +289,8 @@ class Scoring:
         """log p(x) of rows without labels, computed in chunks of some length."""
         return self._each(source, None, True, lambda chunk: {"score": self._scores(chunk)}, length)["score"]
 
-    def _noises(self, rows: Floats) -> NDArray[np.float32]:
-        return keyed_uniform(self.spec.modelled_rows(rows), self.noise_seed, self.n_draws, self.model.n_noise)
+    def _noises(self, rows: Floats, n_draws: int) -> NDArray[np.float32]:
+        return keyed_uniform(self.spec.modelled_rows(rows), self.noise_seed, n_draws, self.model.n_noise)
 
 
 def padded(values: NDArray[Scalar], length: int) -> NDArray[Scalar]:

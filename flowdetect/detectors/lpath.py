@@ -33,8 +33,8 @@ class LPathDetector(BaseDetector):
     and F̃_j the one of the two on the side of the longer tail; or the sum of the logarithms of their kernel densities
     (``kind="kde"``).
 
-    It costs about as much as the likelihood. Weakness: the three numbers are taken for independent, and know nothing of
-    where in the image or in the latent space a row is unusual.
+    It costs about four times the likelihood, as it is computed in float64. Weakness: the three numbers are taken for
+    independent, and know nothing of where in the image or in the latent space a row is unusual.
 
     Parameters
     ----------

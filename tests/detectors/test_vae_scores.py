@@ -5,6 +5,8 @@ import pytest
 from scipy.stats import rankdata
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
+from sklearn.utils import Bunch
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from flowdetect import VAEDensity, load
 from flowdetect.datasets import load_images
@@ -92,3 +94,21 @@ def test_copula_tails_go_on_falling_on_both_sides():
     for side in (-1.0, 1.0):
         steps = side * np.array([[5.0], [10.0], [20.0]]) * np.ones(3)
         assert (np.diff(log_copula_tail(steps, known)) < 0).all()
+
+
+class Answering(GaussianMixture):
+    """A mixture that answers what a VAE is asked, quickly."""
+
+    def likelihood_regret(self, X, *, n_steps, learning_rate):
+        return -n_steps * learning_rate * self.score_samples(X)
+
+    def likelihood_path(self, X):
+        norm = np.linalg.norm(X, axis=1)
+        return Bunch(reconstruction_error=norm, latent_norm=norm**2, latent_scale=self.score_samples(X))
+
+
+@parametrize_with_checks(
+    [make(Answering(reg_covar=1e-3, init_params="random_from_data")) for make in MAKERS], xfail_strict=True
+)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
