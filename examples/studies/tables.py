@@ -58,9 +58,10 @@ def run(results: Results, makers: dict[str, Make], tables: list[str], args: argp
                 wanted = [name for name in makers if name in args.only and args.again or not results.get(name, key)]
                 if protocol == "one-class":  # nothing to trim
                     wanted = [name for name in wanted if name != TRIMMED]
-                split = split_rows(X, y, seed, *sizes) if wanted else None
-                for name in wanted:
-                    results.put(name, key, measure(name, makers[name], split, seed))
+                if wanted:
+                    split = split_rows(X, y, seed, *sizes)
+                    for name in wanted:
+                        results.put(name, key, measure(name, makers[name], split, seed))
             print(seed, table, flush=True)
 
 
