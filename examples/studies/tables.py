@@ -132,6 +132,18 @@ def behind(found: dict[str, Measured], tables: list[str]) -> list[str]:
     return [*lines, ""]
 
 
+def compact(results: Results, tables: list[str], n_splits: int) -> dict[str, Any]:
+    """Numbers of each detector, protocol and table as lists over the splits, to four decimals; null where missing."""
+    joined: dict[str, Any] = {}
+    for name, found in results.found.items():
+        for protocol in PROTOCOLS:
+            for what in ("auroc", "aupr", "fit_seconds", "score_seconds"):
+                numbers = values(found, protocol, tables, range(n_splits), what).round(4).tolist()
+                rows = [[None if number != number else number for number in row] for row in numbers]
+                joined.setdefault(name, {}).setdefault(protocol, {})[what] = dict(zip(tables, rows, strict=True))
+    return joined
+
+
 def report(results: Results, tables: list[str], n_splits: int) -> str:
     """Lay everything out as text."""
     lines = []
@@ -193,7 +205,7 @@ def main() -> None:
     results = Results(folder / stem)  # what other processes have added too
     text = report(results, tables, args.splits)
     (folder / f"{stem}.txt").write_text(text)
-    (folder / f"{stem}.json").write_text(json.dumps(results.found, indent=1) + "\n")
+    (folder / f"{stem}.json").write_text(json.dumps(compact(results, tables, args.splits)) + "\n")
     print(text)
 
 
