@@ -167,7 +167,14 @@ def main() -> None:
     names = [name for name in METHODS if results.get(name, last)]
     text = "\n".join(gains(results, names, tables, n_seeds) + by_table(results, names, tables, n_seeds))
     (folder / f"{stem}.txt").write_text(text + "\n")
-    (folder / f"{stem}.json").write_text(json.dumps(results.found, indent=1) + "\n")
+    joined = {
+        name: {
+            protocol: {t: values(results, name, protocol, [t], n_seeds, "auroc")[0].round(4).tolist() for t in tables}
+            for protocol in PROTOCOLS
+        }
+        for name in names
+    }
+    (folder / f"{stem}.json").write_text(json.dumps(joined) + "\n")
     print(text)
 
 

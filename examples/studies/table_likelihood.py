@@ -114,7 +114,7 @@ def report(found: dict[str, dict[str, Any]]) -> str:
         lines.append(f"{table:12} {shape:>10} " + "".join(f"{value:17.3f}" for value in row["log_p"].values()) + gains)
     for flow in FLOWS:
         gains = [row["gain"][flow] for row in found.values()]
-        ahead, behind = sum(low > 0 for _, low, _ in gains), sum(high < 0 for *_, high in gains)
+        ahead, behind = sum(gain[1] > 0 for gain in gains), sum(gain[2] < 0 for gain in gains)
         lines += [
             "",
             f"{flow}: ahead on {ahead}, behind on {behind}, the interval holds 0 on {len(gains) - ahead - behind}",

@@ -30,10 +30,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from table_detectors import TRIMMED, Make, by_default, detectors, measure
-from table_protocols import PROTOCOLS, Results, Split, data_folder, interval_text, load_table, standardised
+from table_detectors import TRIMMED, Make, by_default, detectors, measure, same_ranking
+from table_protocols import PROTOCOLS, Results, Split, data_folder, interval_text, load_table, one_class, standardised
 
 REFERENCE = "KNN mean"
+QUICK = (500, 200)  # rows to train and of each kind to test
 BEHIND = 0.02  # AUROC
 SHORT = 7  # letters of a table's name
 
@@ -48,7 +49,7 @@ def compile_first(makers: dict[str, Make]) -> None:
 
 def run(results: Results, makers: dict[str, Make], tables: list[str], args: argparse.Namespace) -> None:
     """Measure what is missing, split by split."""
-    sizes = (500, 200) if args.quick else ()
+    sizes = QUICK if args.quick else ()
     compile_first(makers)
     for seed in range(args.splits):
         for table in tables:
@@ -58,9 +59,10 @@ def run(results: Results, makers: dict[str, Make], tables: list[str], args: argp
                 wanted = [name for name in makers if name in args.only and args.again or not results.get(name, key)]
                 if protocol == "one-class":  # nothing to trim
                     wanted = [name for name in wanted if name != TRIMMED]
-                split = split_rows(X, y, seed, *sizes) if wanted else None
-                for name in wanted:
-                    results.put(name, key, measure(name, makers[name], split, seed))
+                if wanted:
+                    split = split_rows(X, y, seed, *sizes)
+                    for name in wanted:
+                        results.put(name, key, measure(name, makers[name], split, seed))
             print(seed, table, flush=True)
 
 
@@ -131,6 +133,18 @@ def behind(found: dict[str, Measured], tables: list[str]) -> list[str]:
     return [*lines, ""]
 
 
+def compact(results: Results, tables: list[str], n_splits: int) -> dict[str, Any]:
+    """Numbers of each detector, protocol and table as lists over the splits, to four decimals; null where missing."""
+    joined: dict[str, Any] = {}
+    for name, found in results.found.items():
+        for protocol in PROTOCOLS:
+            for what in ("auroc", "aupr", "fit_seconds", "score_seconds"):
+                numbers = values(found, protocol, tables, range(n_splits), what).round(4).tolist()
+                rows = [[None if number != number else number for number in row] for row in numbers]
+                joined.setdefault(name, {}).setdefault(protocol, {})[what] = dict(zip(tables, rows, strict=True))
+    return joined
+
+
 def report(results: Results, tables: list[str], n_splits: int) -> str:
     """Lay everything out as text."""
     lines = []
@@ -190,9 +204,10 @@ def main() -> None:
     if not args.report:
         run(results, makers, tables, args)
     results = Results(folder / stem)  # what other processes have added too
-    text = report(results, tables, args.splits)
+    agreeing = same_ranking(one_class(*load_table(tables[-1]), 0, *QUICK))
+    text = report(results, tables, args.splits) + f"pyod's classes rank {tables[-1]} as scikit-learn's: {agreeing}\n"
     (folder / f"{stem}.txt").write_text(text)
-    (folder / f"{stem}.json").write_text(json.dumps(results.found, indent=1) + "\n")
+    (folder / f"{stem}.json").write_text(json.dumps(compact(results, tables, args.splits)) + "\n")
     print(text)
 
 
