@@ -24,7 +24,8 @@ first p-value, which compares with neighbours too; on Gaussian rows with one cel
 of Gaussians does better by the gain alone.
 
 Detectors: `LikelihoodDetector` on standardised columns with, as density, the negative mean distance of the 5 nearest
-training rows, or a mixture of 10 Gaussians; and `OODDetector()` as it comes, which took no part in any choice. Each table is stored as it is done, and a second start goes on.
+training rows, or a mixture of 10 Gaussians; and `OODDetector()` as it comes, which took no part in any choice. Each
+table is stored as it is done, and a second start goes on.
 """
 
 from __future__ import annotations

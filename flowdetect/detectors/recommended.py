@@ -32,6 +32,7 @@ USUAL_SHARE = 0.1  # of the rows given to fit, called outliers where contaminati
 N_LEVELS = 32  # grey levels that images are rounded to
 N_STEPS = 1500  # of training, of the density that images get
 BATCH_SIZE = 16
+MOST_JUDGED = 2000  # images whose scores make the threshold, if they are not all held out
 TIME_SHARE = 0.8  # of time_limit, for the density; the rest is for statistics, codecs and calibration
 NAMES = ("complexity", *ImageStatistics.names)
 WEIGHTS = {"log_spectrum": 0.5, "shape": 0.5}  # of log p-values; all others have 1
@@ -93,8 +94,8 @@ class OODDetector(ComplexityDetector):
     calibration_statistics_ : (n, 5) array, on images
         Of the rows that the statistics' p-values compare with; higher is rarer.
     offset_ : float
-        The `contamination` quantile of the scores of all rows given to `fit`; on images, of those that the density was
-        not trained on.
+        The `contamination` quantile of the scores of all rows given to `fit`; of more than 2,000 images, of those that
+        the density was not trained on.
     calibration_scores_ : (n_calibration,) array
         Scores of the calibration rows, sorted.
     image_shape_ : tuple of int (H, W, C) or None
@@ -313,9 +314,8 @@ class OODDetector(ComplexityDetector):
             )
 
     def _threshold_rows(self, n_rows: int, held_out: NDArray[np.int_]) -> NDArray[np.int_]:
-        if self.image_shape_ is None or len(held_out) < 2:
-            return np.arange(n_rows)
-        return held_out
+        many = self.image_shape_ is not None and n_rows > MOST_JUDGED
+        return held_out if many and len(held_out) else np.arange(n_rows)
 
     def _training_scores(self, X: Any) -> NDArray[np.float64]:
         if self._scores_itself:
