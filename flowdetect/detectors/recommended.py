@@ -35,7 +35,7 @@ BATCH_SIZE = 16
 MOST_JUDGED = 2000  # images whose scores make the threshold, if they are not all held out
 TIME_SHARE = 0.8  # of time_limit, for the density; the rest is for statistics, codecs and calibration
 NAMES = ("complexity", *ImageStatistics.names)
-WEIGHTS = {"log_spectrum": 0.5, "shape": 0.5}  # of log p-values; all others have 1
+WEIGHTS = {"spectrum": 2.0, "shape": 0.5}  # of log p-values; all others have 1
 TWO_SIDED = dict(zip(ImageStatistics.names, ImageStatistics.two_sided, strict=True))
 
 

@@ -101,7 +101,7 @@ def test_the_score_is_the_weighted_sum_of_log_p_values(on_digits):
     log_p = [log_p_value(-each, np.sort(-column)) for each, column in zip(found.T, known.T, strict=True)]
     other_side = log_p_value(found[:, 4], np.sort(known[:, 4]))  # the shape is rare on both sides
     log_p[4] = np.minimum(0, np.log(2) + np.minimum(log_p[4], other_side))
-    expected = log_p[0] + log_p[1] + 0.5 * log_p[2] + log_p[3] + 0.5 * log_p[4]
+    expected = log_p[0] + 2 * log_p[1] + log_p[2] + log_p[3] + 0.5 * log_p[4]
     np.testing.assert_allclose(on_digits.score_samples(X), expected, rtol=1e-12)
     log_p_x = on_digits.density_.score_samples(X)
     np.testing.assert_allclose(-found[:, 0], log_p_x / np.log(2) + on_digits.code_lengths(X))
