@@ -1,15 +1,14 @@
-"""Every OoD score on the same densities, both directions of two pairs of image sets.
+"""Every OoD score but `OODDetector` (detector.py) on the same densities, both directions of two pairs of image sets.
 
     FLOWDETECT_DATA=folder python examples/studies/scores.py [--quick] [--sets fashion_mnist mnist cifar10 svhn]
         [--minutes 14] [--tests 2000] [--results DIR] [--models DIR]
 
-For each set: trains `GlowDensity` (for 0.7 of the minutes), a background for the likelihood ratio (0.3) and the
-PixelCNN++ that `OODDetector` takes by itself (0.9; on colour images with smaller steps at a higher rate), with a local
-model as its background (0.1), in whole epochs, at least one and at most 40, on all images but a tenth, held out; fits
-every detector on at most 4,000 of these; scores test images of the set and of the other one of its pair (Fashion-MNIST
-and MNIST, CIFAR-10 and SVHN). Scores that cost many likelihoods or gradients an image, those in SLOW, are fitted on 400
-images and score 400. Of CIFAR-10 20,000 images to train and 2,000 to test, of SVHN 6,000 and 2,000, as far as the files
-go.
+For each set: trains `GlowDensity` (for 0.7 of the minutes), a background for the likelihood ratio (0.3) and a
+PixelCNN++ (0.9; on colour images with smaller steps at a higher rate), with a local model as its background (0.1), in
+whole epochs, at least one and at most 40, on all images but a tenth, held out; fits every detector on at most 4,000 of
+these; scores test images of the set and of the other one of its pair (Fashion-MNIST and MNIST, CIFAR-10 and SVHN).
+Scores that cost many likelihoods or gradients an image, those in SLOW, are fitted on 400 images and score 400. Of
+CIFAR-10 20,000 images to train and 2,000 to test, of SVHN 6,000 and 2,000, as far as the files go.
 
 Each model and each set's scores are stored as they are done, and a second start goes on; sets can run side by side, and
 a start with all of them joins what is there. Writes scores.json (all numbers), scores.txt (tables; also how often test
@@ -42,7 +41,6 @@ from flowdetect import (
     GradientNormDetector,
     LikelihoodDetector,
     LikelihoodRatioDetector,
-    OODDetector,
     PixelCNNDensity,
     ScaleDetector,
     TransformDetector,
@@ -129,15 +127,12 @@ def fitted_detectors(models: dict[str, BaseDensity], X: np.ndarray) -> dict[str,
         "DoSE, svm": DoSEDetector(frozen, kind="svm"),
         "Fisher": FisherDetector(frozen),
         "gradient norms": GradientNormDetector(frozen),
-        "OODDetector, Glow": OODDetector(frozen),
         "likelihood, PixelCNN++": LikelihoodDetector(pixels),
         "complexity, PixelCNN++": ComplexityDetector(pixels),
         "complexity, four codecs": ComplexityDetector(pixels, codecs=CODECS),
         "local ratio, PixelCNN++": LikelihoodRatioDetector(pixels, local),
         "stirring, PixelCNN++": TransformDetector(pixels),
         "shaking, PixelCNN++": TransformDetector(pixels, transforms="shaking"),
-        "OODDetector": OODDetector(pixels),
-        "OODDetector, four codecs": OODDetector(pixels, codecs=CODECS),
     }
     return {name: each.fit(X[: N_SLOW if name in SLOW else None]) for name, each in detectors.items()}
 

@@ -41,6 +41,7 @@ class FittedDensity(DensityParameters):
     device_: str
     noise_seed_: int
     _fitted_params: dict[str, Any]  # the parameters that the model was built with
+    keeps_interrupted: ClassVar[bool] = True  # whether a fit that Ctrl-C ends leaves its best weights
     chunk_values: ClassVar[int] = 2**15  # scored at once; so many that what is computed of them stays in the caches
 
     def _build(self, spec: DataSpec) -> DensityModel:

@@ -30,7 +30,8 @@ MOST_REFERENCES = 2000  # rows to measure distances to where many neighbours are
 AT_ONCE = 512  # rows whose distances to all references are held at a time
 BEYOND = 4.0  # how much wider than the range without its ends a range may be before it is cut
 END = 1e-3  # share of the rows at each end that this narrower range leaves out, at least one row
-CLOSEST = 1e-9  # in ranges; rows that occur twice have no smaller distance than this
+CLOSEST = 1e-9  # in ranges; rows that occur several times have no smaller distance than this
+SAME = 1e-6  # in ranges; a row nearer than this is the row itself
 FEWEST_IN_GROUP = 10  # rows
 CONSTANT = 0.01  # of a constant column's value: what a whole range is there
 
@@ -42,6 +43,8 @@ class NeighborsDensity(BaseEstimator):
 
     with r_k(x) the mean distance from x to its k nearest training rows and V_D the volume of the unit ball. Few
     neighbours follow fine structure, many smooth it away; the mean of the logarithms joins them.
+
+    One training row that equals x is taken for x itself and left out, so that training rows are scored by the others.
 
     Rows that may contain outliers are smoothed more: with ``contamination`` c, r(x) is the distance to the
     (ceil(1.1 c n) + 5)-th neighbour, so that outliers, scattered or in one tight group, cannot vouch for each other.
@@ -65,11 +68,11 @@ class NeighborsDensity(BaseEstimator):
         the outermost 0.1 % (at least one row) at each end is cut to that, so that one gross value does not shrink its
         column to nothing. A constant column has 1 % of its value (at least 0.01): if it varies later, it counts.
     leave_one_out_scores_ : (n,) array, nats
-        log p of each training row by the other ones: what scores of new rows compare with.
+        `score_samples` of the training rows, each by the other ones: what scores of new rows compare with.
 
     Notes
     -----
-    Duplicates have distance 0; it is taken as 1e-9 ranges, so that scores stay finite. The estimate of a fixed k does
+    Rows that occur several times have distance 0; it is taken as 1e-9 ranges, so that scores stay finite. The estimate of a fixed k does
     not integrate to 1, since its tails fall as |x|^-D; it ranks rows and says how dense they lie.
 
     The scaling and the scales were chosen by AUROC on 16 tables of ADBench (docs/tables).
@@ -133,7 +136,7 @@ class NeighborsDensity(BaseEstimator):
         else:
             self._scales = tuple(min(int(k), n - 1) for k in self.n_neighbors)
             self._index_rows()
-        self.leave_one_out_scores_ = self._log_densities(self._radii(None)).mean(axis=1)
+        self.leave_one_out_scores_ = self._log_densities(self._radii(self._references)).mean(axis=1)
         return self
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -172,7 +175,7 @@ class NeighborsDensity(BaseEstimator):
         check_is_fitted(self)
         n = len(self._references)
         sample = np.sort(check_random_state(0).permutation(n)[:MOST_REFERENCES])
-        radii = self._radii_of_sample(None, sample, _beyond(share, len(sample)))[:, 0]
+        radii = self._radii_of_sample(self._references, sample, _beyond(share, len(sample)))[:, 0]
         near = NearestNeighbors(n_neighbors=min(5, n - 1)).fit(self._references).kneighbors()[0][:, -1]
         is_tight = (near < np.median(near) / 4) & (radii > 2 * np.median(radii))
         found = np.flatnonzero(is_tight)
@@ -252,7 +255,7 @@ class NeighborsDensity(BaseEstimator):
         return np.asarray(np.where(whole > 1e-12 * size, cut, CONSTANT * size))
 
     def _index_rows(self) -> None:
-        self._neighbors = NearestNeighbors(n_neighbors=max(self._scales)).fit(self._references)
+        self._neighbors = NearestNeighbors(n_neighbors=max(self._scales) + 1).fit(self._references)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
@@ -269,28 +272,23 @@ class NeighborsDensity(BaseEstimator):
         rows = validate_data(self, X, dtype=np.float64, reset=False)
         return np.asarray((rows - self.shift_) / self.scale_)
 
-    def _radii(self, rows: NDArray[np.float64] | None) -> NDArray[np.float64]:
-        """Give r_k of rows, in ranges: (n, n_scales); None stands for the training rows, each left out."""
+    def _radii(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give r_k of scaled rows, in ranges: (n, n_scales)."""
         if self._sample is not None:
             return self._radii_of_sample(rows, self._sample, *self._scales)
         distances = self._neighbors.kneighbors(rows)[0]
+        is_own = distances[:, :1] < SAME
+        distances = np.where(is_own, distances[:, 1:], distances[:, :-1])
         return np.stack([distances[:, :k].mean(axis=1) for k in self._scales], axis=1)
 
-    def _radii_of_sample(
-        self, rows: NDArray[np.float64] | None, sample: NDArray[np.int_], k: int
-    ) -> NDArray[np.float64]:
+    def _radii_of_sample(self, rows: NDArray[np.float64], sample: NDArray[np.int_], k: int) -> NDArray[np.float64]:
         references = self._references[sample]
-        place = np.full(len(self._references), -1)  # of each row in the sample
-        place[sample] = np.arange(len(sample))
-        asked = self._references if rows is None else rows
-        found = np.empty((len(asked), 1))
-        for start in range(0, len(asked), AT_ONCE):
+        found = np.empty((len(rows), 1))
+        for start in range(0, len(rows), AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            distances = cdist(asked[part], references)
-            if rows is None:
-                own = np.flatnonzero(place[part] >= 0)
-                distances[own, place[part][own]] = np.inf
-            found[part, 0] = np.partition(distances, k - 1, axis=1)[:, k - 1]
+            distances = cdist(rows[part], references)
+            nearest = np.partition(distances, (k - 1, k), axis=1)
+            found[part, 0] = np.where(distances.min(axis=1) < SAME, nearest[:, k], nearest[:, k - 1])
         return found
 
     def _log_densities(self, radii: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -304,7 +302,7 @@ class NeighborsDensity(BaseEstimator):
 
 def _beyond(share: float, n: int) -> int:
     """Give the number of the neighbour that cannot be an outlier, if that share of n rows are outliers at most."""
-    return min(n - 1, math.ceil(1.1 * share * n) + 5)
+    return min(n - 1, math.ceil(1.1 * share * n) + 5)  # one more is looked for
 
 
 def _is_count(value: Any) -> bool:

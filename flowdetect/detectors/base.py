@@ -224,7 +224,7 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
         train, reference, calibration = self._split(len(checked), random)
         self._learn(checked, y, train, reference, random)
         rows = self._threshold_rows(len(checked), np.union1d(reference, calibration))
-        scores = self._training_scores(take(checked, rows))
+        scores = self._training_scores(checked if len(rows) == len(checked) else take(checked, rows))
         self._settle(scores, np.isin(rows, calibration))
         interrupt: KeyboardInterrupt | None = self.__dict__.pop("_interrupt", None)
         return interrupt
@@ -238,7 +238,7 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
         try:
             self.density_.fit(self._density_rows(X_train), y_train)
         except KeyboardInterrupt as interrupt:
-            if not self._is_fitted(self.density_):
+            if not getattr(self.density_, "keeps_interrupted", False) or not self._is_fitted(self.density_):
                 raise
             self._interrupt = interrupt
         self._settle_image_shape()

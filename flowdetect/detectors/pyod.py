@@ -342,7 +342,7 @@ def write_knowledge(folder: PathName) -> str:
     >>> from pyod.utils.ad_engine import ADEngine
     >>> from flowdetect.detectors.pyod import write_knowledge
     >>> ADEngine(knowledge_dir=write_knowledge(tempfile.mkdtemp())).explain_detector("FlowOD")["full_name"]
-    'Likelihood of a normalizing flow'
+    'Nearest neighbours at two scales, or the likelihood of any density'
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)

@@ -290,11 +290,11 @@ class OODDetector(ComplexityDetector):
 
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
         self.scores_ = ("likelihood",) if self.image_shape_ is None else NAMES
+        if self.density is not None or self.image_shape_ is None:
+            self._learn_bytes(X_train)
         if self.image_shape_ is None:
             self._warn_of_groups()
             return
-        if self.density is not None:
-            self._learn_bytes(X_train)
         self._say(f"statistics of {len(X_train)} images")
         self.statistics_ = ImageStatistics(self._seed_of_statistics).fit(self._unit_images(X_train))
         reference = self._reference(X_train, X_calibration)

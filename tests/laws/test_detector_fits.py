@@ -172,11 +172,13 @@ OTHERS = {
     "background": GlowDensity(max_epochs=1),
     "background_weight_decay": 0.25,
     "calibration_fraction": 0.5,
+    "checkpoint": "elsewhere",
     "codecs": ("png",),
     "contamination": 0.3,
     "cv": 3,
     "density": GlowDensity(max_epochs=1),  # it knows images, a mixture does not
     "detectors": [LikelihoodDetector(None)],
+    "device": "cpu",
     "image_shape": (4, 1),
     "kind": {"difference": "mixture", "mixture": "difference", "kde": "svm", "svm": "kde", "copod": "kde"},
     "learning_rate": 0.5,
@@ -186,7 +188,9 @@ OTHERS = {
     "prefit": True,
     "n_steps": 3,
     "random_state": 7,
+    "time_limit": 60,
     "transforms": "shaking",
+    "verbose": 1,
 }
 
 
