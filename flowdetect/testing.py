@@ -22,7 +22,6 @@ from sklearn.utils import check_random_state
 from flowdetect._images import to_rows
 from flowdetect._persistence import OURS, load
 
-USUAL_SHARE = 0.1  # of the rows given to fit, called outliers where contamination="auto"
 TOLERANCE = 1e-7  # relative and absolute: float64 sums in another order, not another result
 LOG_DET_TOLERANCE = 1e-8  # float64, against autograd's Jacobian
 N_ALONE, N_DENSITY_ALONE, BATCH_SIZE = 5, 20, 7
@@ -97,7 +96,7 @@ def _check_answers(fitted: Any, X: NDArray[Any]) -> None:
 
 
 def _check_contamination(fitted: Any, X: NDArray[Any]) -> None:
-    share = USUAL_SHARE if fitted.contamination == "auto" else fitted.contamination
+    share = 0.1 if fitted.contamination == "auto" else fitted.contamination
     decision = fitted.decision_function(X)
     n_flagged = int(np.sum(fitted.predict(X) == -1))
     n_tied = int(np.sum(np.abs(decision) <= TOLERANCE * (1 + abs(fitted.offset_))))

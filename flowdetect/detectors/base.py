@@ -223,9 +223,11 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
         self.__dict__.pop("members_", None)
         train, reference, calibration = self._split(len(checked), random)
         self._learn(checked, y, train, reference, random)
-        rows = self._threshold_rows(len(checked), np.union1d(reference, calibration))
-        scores = self._training_scores(checked if len(rows) == len(checked) else take(checked, rows))
-        self._settle(scores, np.isin(rows, calibration))
+        is_calibration = np.zeros(len(checked), dtype=bool)
+        is_calibration[calibration] = True
+        rows = self._threshold_rows(len(checked), reference, calibration)
+        scores = self._training_scores(checked if rows is None else take(checked, rows))
+        self._settle(scores, is_calibration if rows is None else is_calibration[rows])
         interrupt: KeyboardInterrupt | None = self.__dict__.pop("_interrupt", None)
         return interrupt
 
@@ -258,9 +260,11 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
         """Give checked rows as the density is to see them."""
         return X
 
-    def _threshold_rows(self, n_rows: int, held_out: NDArray[np.int_]) -> NDArray[np.int_]:
-        """Give the indices of the rows whose scores make the threshold."""
-        return np.arange(n_rows)
+    def _threshold_rows(
+        self, n_rows: int, reference: NDArray[np.int_], calibration: NDArray[np.int_]
+    ) -> NDArray[np.int_] | None:
+        """Give the indices of the rows whose scores make the threshold; None stands for all."""
+        return None
 
     def _training_scores(self, X: Any) -> NDArray[np.float64]:
         """Score rows given to `fit`, which the density may have seen."""

@@ -27,6 +27,8 @@ MOST_REFERENCES = 10_000  # training images to look for neighbours among
 LEVELS = 3  # of the pyramid, each half the size of the one before
 FLOOR = 1e-3  # a tenth of the smallest step between grey levels, roughly: what counts as no contrast at all
 AMPLITUDE_FLOOR = 0.1  # added to spectral amplitudes before the logarithm
+SMALLEST = 1e-6  # added to distances before the logarithm
+DECIMALS = 9  # what is left does not depend on the other images of a batch, so that ranks do not either
 AT_ONCE = 256  # images
 
 
@@ -48,18 +50,21 @@ class PrincipalNeighbors(BaseEstimator):
         self.pca_.set_output(transform="default").fit(vectors)
         self.pca_.components_ = np.ascontiguousarray(self.pca_.components_)  # as they come back from a file
         self.neighbors_ = NearestNeighbors(n_neighbors=min(N_NEIGHBORS, len(vectors)), algorithm="brute")
-        self.neighbors_.fit(np.ascontiguousarray(self.pca_.transform(vectors)))
+        self.references_ = np.ascontiguousarray(self.pca_.transform(vectors))
+        self.neighbors_.fit(self.references_)
         return self
 
     def log_distances(self, vectors: NDArray[Any]) -> NDArray[np.float64]:
         """Logarithm of the mean distance to the nearest training vectors, within the components: (n,)."""
-        distances = self.neighbors_.kneighbors(self.pca_.transform(vectors))[0]
-        return np.log(distances.mean(axis=1) + 1e-9)
+        asked = self.pca_.transform(vectors)
+        nearest = self.neighbors_.kneighbors(asked, return_distance=False)
+        apart = asked[:, None] - self.references_[nearest]  # exact, where scikit-learn expands the square
+        return np.log(np.sqrt((apart**2).sum(axis=2)).mean(axis=1) + SMALLEST)
 
     def log_residuals(self, vectors: NDArray[Any]) -> NDArray[np.float64]:
         """Logarithm of the squared distance from the plane of the components: (n,)."""
         plane = self.pca_.inverse_transform(self.pca_.transform(vectors))
-        return np.log(((vectors - plane) ** 2).sum(axis=1) + 1e-9)
+        return np.log(((vectors - plane) ** 2).sum(axis=1) + SMALLEST)
 
 
 class ImageStatistics(BaseEstimator):
@@ -132,7 +137,7 @@ class ImageStatistics(BaseEstimator):
                 ],
                 axis=1,
             )
-        return found
+        return found.round(DECIMALS)
 
 
 def spectra(images: Images) -> NDArray[np.float64]:

@@ -21,11 +21,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from flowdetect._images import N_BINS_8_BIT, is_whole, to_rows
 from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
+from flowdetect.detectors.base import FEWEST_REFERENCE
 from flowdetect.detectors.calibration import log_p_value
 from flowdetect.detectors.checks import is_real
 from flowdetect.detectors.clones import LARGEST_SEED
 from flowdetect.detectors.complexity import ComplexityDetector
 from flowdetect.detectors.image_statistics import ImageStatistics
+from flowdetect.detectors.rows import take
 from flowdetect.detectors.seeds import kept_seed
 
 USUAL_SHARE = 0.1  # of the rows given to fit, called outliers where contamination="auto"
@@ -118,12 +120,10 @@ class OODDetector(ComplexityDetector):
     from the plane of the training images' principal components, which is rare on both sides. Each p-value continues
     below the lowest 5 % of the known values as an exponential, so that one statistic far out is enough.
 
-    What was chosen by which figures, and figures on sets that took no part in a choice, stand on the page on
-    detection.
+    The page on detection says what was chosen by which figures.
 
-    Which statistics tell two sets of images apart is a property of these sets. Colour photographs and house numbers
-    differ in their spectra; images of the same kind, such as two sorts of shoes, differ in none of the five, and no
-    score here finds them.
+    Which statistics tell two sets of images apart is a property of these sets. Photographs and house numbers differ in
+    their spectra; images of the same kind, such as two sorts of shoes, hardly differ in any of the five.
 
     References
     ----------
@@ -198,7 +198,7 @@ class OODDetector(ComplexityDetector):
         name, limit = type(self).__name__, self.time_limit
         if limit is not None and not (is_real(limit) and 0 < limit < np.inf):
             raise ValueError(
-                f"{name} needs time_limit, the seconds that fit may take, above 0, or None for no limit, got {limit!r}."
+                f"{name} needs time_limit, the seconds that fit may take, above 0, or None, got {limit!r}."
             )
 
     @property
@@ -224,14 +224,11 @@ class OODDetector(ComplexityDetector):
             )
 
     def _split(self, n_rows: int, random: np.random.RandomState) -> list[NDArray[np.int_]]:
-        if self._scores_itself:
-            rows = np.arange(n_rows)
-            return [rows, rows, rows]
-        return super()._split(n_rows, random)
+        return [np.arange(n_rows)] * 3 if self._scores_itself else super()._split(n_rows, random)
 
     @property
     def _scores_itself(self) -> bool:
-        """Whether the density scores its training rows by the others."""
+        """Whether the density scores training rows by the others."""
         return self.density is None and self.image_shape_ is None
 
     # ---- training
@@ -295,9 +292,13 @@ class OODDetector(ComplexityDetector):
         if self.image_shape_ is None:
             self._warn_of_groups()
             return
+        reference = self._reference(X_train, X_calibration)
+        same = reference is X_train or self.is_frozen or self.calibration_fraction == 0
+        if same and len(X_train) >= 2 * FEWEST_REFERENCE:  # images are no neighbours of themselves
+            even, odd = np.arange(0, len(X_train), 2), np.arange(1, len(X_train), 2)
+            X_train, reference = take(X_train, even), take(X_train, odd)
         self._say(f"statistics of {len(X_train)} images")
         self.statistics_ = ImageStatistics(self._seed_of_statistics).fit(self._unit_images(X_train))
-        reference = self._reference(X_train, X_calibration)
         self._say(f"calibration on {len(reference)} images")
         self.calibration_statistics_ = self._statistics(reference)
 
@@ -313,9 +314,11 @@ class OODDetector(ComplexityDetector):
                 stacklevel=7,
             )
 
-    def _threshold_rows(self, n_rows: int, held_out: NDArray[np.int_]) -> NDArray[np.int_]:
+    def _threshold_rows(
+        self, n_rows: int, reference: NDArray[np.int_], calibration: NDArray[np.int_]
+    ) -> NDArray[np.int_] | None:
         many = self.image_shape_ is not None and n_rows > MOST_JUDGED
-        return held_out if many and len(held_out) else np.arange(n_rows)
+        return np.union1d(reference, calibration) if many and len(calibration) else None
 
     def _training_scores(self, X: Any) -> NDArray[np.float64]:
         if self._scores_itself:

@@ -172,7 +172,7 @@ def test_lines_by_stage(capsys):
     X = load_images("digits")[0][:60]
     Quick(random_state=0, verbose=1).fit(X)
     told = capsys.readouterr().err
-    for stage in ("density of 54 rows", "statistics of 54 images", "calibration on", "fitted in"):
+    for stage in ("density of 54 rows", "statistics of 27 images", "calibration on", "fitted in"):
         assert f"Quick: {stage}" in told
     assert "PixelCNNDensity: epoch 1/1" in told
     Quick(random_state=0).fit(X)
