@@ -54,13 +54,13 @@ def run(results: Results, makers: dict[str, Make], tables: list[str], args: argp
     for seed in range(args.splits):
         for table in tables:
             X, y = load_table(table)
-            for protocol, split_rows in PROTOCOLS.items():
+            for protocol in args.protocols:
                 key = f"{protocol}/{table}/{seed}"
                 wanted = [name for name in makers if name in args.only and args.again or not results.get(name, key)]
                 if protocol == "one-class":  # nothing to trim
                     wanted = [name for name in wanted if name != TRIMMED]
                 if wanted:
-                    split = split_rows(X, y, seed, *sizes)
+                    split = PROTOCOLS[protocol](X, y, seed, *sizes)
                     for name in wanted:
                         results.put(name, key, measure(name, makers[name], split, seed))
             print(seed, table, flush=True)
@@ -169,6 +169,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two tables, one split, at most 500 and 200 rows")
     parser.add_argument("--tables", nargs="*")
     parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--protocols", nargs="*", default=list(PROTOCOLS), choices=PROTOCOLS)
     parser.add_argument("--only", nargs="*", default=[], help="measure these alone")
     parser.add_argument("--skip", nargs="*", default=[], help="all but these detectors")
     parser.add_argument("--defaults", action="store_true", help="only detectors with their defaults")
