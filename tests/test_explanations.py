@@ -278,6 +278,13 @@ class Asked(GaussianMixture):
     def layer_gradient_norms(self, X):
         return np.exp(np.clip(np.asarray(X, dtype=float), -5, 5))
 
+    def likelihood_regret(self, X, *, n_steps, learning_rate):
+        return np.asarray(X, dtype=float)[:, 0] * learning_rate * n_steps
+
+    def likelihood_path(self, X):
+        error, norm, scale = np.asarray(X, dtype=float).T[:3]
+        return Bunch(reconstruction_error=error, latent_norm=norm, latent_scale=scale)
+
 
 @pytest.mark.parametrize("name", [*DETECTORS, *ASK_FOR_MORE])
 def test_every_detector_explains(name):

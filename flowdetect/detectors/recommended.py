@@ -189,7 +189,9 @@ class OODDetector(ComplexityDetector):
         from flowdetect.density import PixelCNNDensity
 
         if self.density is None:
-            clone(self).set_params(density=PixelCNNDensity(), prefit=False)._check_parameters()
+            if self.prefit is True:
+                self._check_prefit()  # which refuses
+            clone(self).set_params(density=PixelCNNDensity())._check_parameters()
             return
         if isinstance(self.contamination, str) and self.contamination == "auto":
             clone(self).set_params(contamination=USUAL_SHARE)._check_parameters()

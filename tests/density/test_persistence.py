@@ -309,4 +309,5 @@ class TestAtomicity:
 def test_every_public_estimator_can_be_saved():
     estimators = {name for name in flowdetect.__all__ if isinstance(getattr(flowdetect, name), type)}
     of_pyod = {"FlowOD", "PyODDetector"}  # kept as pyod keeps its models, and with the user's trust in them
-    assert estimators - of_pyod == set(_persistence.OURS) - {"Members"}  # a part of ensembles
+    parts = {"Members", "ImageStatistics", "PrincipalNeighbors"}  # of ensembles, and of OODDetector on images
+    assert estimators - of_pyod == set(_persistence.OURS) - parts

@@ -32,6 +32,13 @@ class Asked(GaussianMixture):
     def layer_gradient_norms(self, X):
         return np.exp(np.asarray(X, dtype=float))
 
+    def likelihood_regret(self, X, *, n_steps, learning_rate):
+        return np.asarray(X, dtype=float)[:, 0] * learning_rate * n_steps
+
+    def likelihood_path(self, X):
+        error, norm, scale = np.asarray(X, dtype=float).T[:3]
+        return Bunch(reconstruction_error=error, latent_norm=norm, latent_scale=scale)
+
 
 ALL = DETECTORS | ASK_FOR_MORE
 FITTED = Asked(random_state=0, reg_covar=1e-3).fit(X)

@@ -53,6 +53,13 @@ class Asked(GaussianMixture):
     def layer_gradient_norms(self, X):
         return np.exp(np.asarray(X, dtype=float))
 
+    def likelihood_regret(self, X, *, n_steps, learning_rate):
+        return np.abs(np.asarray(X, dtype=float)).max(axis=1) * learning_rate * n_steps
+
+    def likelihood_path(self, X):
+        error, norm, scale = np.asarray(X, dtype=float).T[:3]
+        return Bunch(reconstruction_error=error, latent_norm=norm, latent_scale=scale)
+
 
 def with_far_cells(rows, *values):
     far = rows.copy()
