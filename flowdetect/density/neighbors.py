@@ -73,7 +73,8 @@ class NeighborsDensity(BaseEstimator):
     Notes
     -----
     Rows that occur several times have distance 0; it is taken as 1e-9 ranges, so that scores stay finite. The estimate
-    of a fixed k does not integrate to 1, since its tails fall as ``|x|**-D``; it ranks rows and says how dense they lie.
+    of a fixed k does not integrate to 1, since its tails fall as ``|x|**-D``; it ranks rows and says how dense they
+    lie.
 
     The scaling and the scales were chosen by AUROC on 16 tables of ADBench (docs/tables).
 
