@@ -50,7 +50,8 @@ print("this batch is like the training rows:", not detector.test_batch(fresh, ra
 
 explanation = detector.explain(malignant[:3])
 print(explanation.to_frame().head(3).round(2).to_string())
-explanation.plot(row=0)
+_, ax = plt.subplots(figsize=(7, 5), layout="constrained")
+explanation.plot(row=0, ax=ax)
 
 # %%
 # Training rows that are not all normal
