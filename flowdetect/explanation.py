@@ -51,7 +51,7 @@ class Explanation:
         raise NotImplementedError
 
     def plot(self, row: int = 0, *, ax: Axes | None = None) -> Axes:
-        """Draw the explanation of one row.
+        """Draw the explanation of one row: bars of a table's columns, or a map beside the image.
 
         Parameters
         ----------
@@ -68,12 +68,13 @@ class Explanation:
         IndexError
             If there is no such row.
         """
-        raise NotImplementedError
-
-    def _check_row(self, row: int) -> int:
         if not -len(self) <= row < len(self):
             raise IndexError(f"plot needs the index of one of the {len(self)} rows explained, got row={row}.")
-        return range(len(self))[row]
+        return self._draw(row % len(self), ax)
+
+    def _draw(self, row: int, ax: Axes | None) -> Axes:
+        """Draw one row, which there is."""
+        raise NotImplementedError
 
     def _title(self, row: int) -> str:
         verdict = "outlier" if self.scores[row] < self.threshold else "normal"
@@ -164,27 +165,10 @@ class TableExplanation(Explanation):
             }
         )
 
-    def plot(self, row: int = 0, *, ax: Axes | None = None) -> Axes:
-        """Draw the importance of a row's columns as bars, and beside each its value and the usual one.
-
-        Parameters
-        ----------
-        row : int, default=0
-        ax : matplotlib Axes, default=None
-            None: in a figure of its own.
-
-        Returns
-        -------
-        ax : matplotlib Axes
-
-        Raises
-        ------
-        IndexError
-            If there is no such row.
-        """
+    def _draw(self, row: int, ax: Axes | None) -> Axes:
+        """Draw the importance of a row's columns as bars, and beside each its value and the usual one."""
         from flowdetect.evaluation._style import COLORS, GREY, LABEL_SIZE, own_axes, tidy
 
-        row = self._check_row(row)
         shown = np.argsort(-self.importance[row], kind="stable")[:MOST_BARS]
         heights = self.importance[row, shown]
         ax = own_axes(ax, (6.5, 1.2 + 0.3 * len(shown)))
@@ -260,27 +244,10 @@ class ImageExplanation(Explanation):
             }
         )
 
-    def plot(self, row: int = 0, *, ax: Axes | None = None) -> Axes:
-        """Draw an image, and beside it the map of its pixels; what makes it unusual is bright.
-
-        Parameters
-        ----------
-        row : int, default=0
-        ax : matplotlib Axes, default=None
-            None: in a figure of its own.
-
-        Returns
-        -------
-        ax : matplotlib Axes
-
-        Raises
-        ------
-        IndexError
-            If there is no such row.
-        """
+    def _draw(self, row: int, ax: Axes | None) -> Axes:
+        """Draw an image, and beside it the map of its pixels; what makes it unusual is bright."""
         from flowdetect.evaluation._style import LABEL_SIZE, own_axes
 
-        row = self._check_row(row)
         image = self.images[row].astype(np.float64)
         height, width, n_channels = image.shape
         low, high = (0.0, 255.0) if self.images.dtype == np.uint8 else (float(image.min()), float(image.max()))

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from detector_table import ASK_FOR_MORE, DETECTORS
+from detector_table import ASK_FOR_MORE, DETECTORS, Asked
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
@@ -13,7 +13,6 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import Bunch
 
 from flowdetect import load
 from flowdetect.detectors import LikelihoodDetector, explanations
@@ -268,22 +267,6 @@ class TestOutput:
     def test_a_row_that_is_not_there(self):
         with pytest.raises(IndexError, match="one of the 1 rows explained, got row=1"):
             fitted().explain(X[:1]).plot(1)
-
-
-class Asked(GaussianMixture):
-    def likelihood_terms(self, X):
-        levels = np.asarray(X, dtype=float)[:, :2]
-        return Bunch(log_pz=self.score_samples(X), log_pz_levels=levels, log_det_levels=levels**3)
-
-    def layer_gradient_norms(self, X):
-        return np.exp(np.clip(np.asarray(X, dtype=float), -5, 5))
-
-    def likelihood_regret(self, X, *, n_steps, learning_rate):
-        return np.asarray(X, dtype=float)[:, 0] * learning_rate * n_steps
-
-    def likelihood_path(self, X):
-        error, norm, scale = np.asarray(X, dtype=float).T[:3]
-        return Bunch(reconstruction_error=error, latent_norm=norm, latent_scale=scale)
 
 
 @pytest.mark.parametrize("name", [*DETECTORS, *ASK_FOR_MORE])

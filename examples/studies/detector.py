@@ -5,10 +5,12 @@
 
 A job is an in-set, with what differs from the default behind a colon: ``fashion_mnist:seed1`` (random_state 1),
 ``mnist:limit`` (time_limit=120), ``fashion_mnist:without24`` (classes 2 and 4 left out of training, and asked about;
-time_limit=60). Fashion-MNIST, MNIST and KMNIST train on 8,000 images, CIFAR-10 on 20,000, SVHN on 6,000; of each set
-1,000 test images are asked about, those of the in-set too, besides 200 each of made ones: constant, random, striped,
-and images of the in-set upside down, mirrored and inverted. On Fashion-MNIST and MNIST the images of the in-set are
-also shifted by 1 and 2 pixels and made noisy, and compared with themselves, and with the other set, so changed.
+time_limit=60), ``cifar10_gray:elsewhere`` (asked about sets that took no part in any choice: CIFAR-10 and SVHN in gray,
+their middle 28x28 pixels, beside the three gray sets; time_limit=120). Fashion-MNIST, MNIST and KMNIST train on 8,000
+images, CIFAR-10 on 20,000 (in gray 8,000), SVHN on 6,000; of each set 1,000 test images are asked about, those of the
+in-set too, besides 200 each of made ones: constant, random, striped, and images of the in-set upside down, mirrored and
+inverted. On Fashion-MNIST and MNIST the images of the in-set are also shifted by 1 and 2 pixels and made noisy, and
+compared with themselves, and with the other set, so changed.
 
 Each job is stored as it is done, in DIR/detector-JOB.json, with the terms of the scores; a second start goes on.
 --report writes DIR/detector.txt from what is stored: AUROC with 95 % intervals, false alarms, SITs, and a table in
@@ -31,7 +33,7 @@ from flowdetect import AddNoise, OODDetector, Translate, load_images
 from flowdetect.detectors import recommended
 from flowdetect.evaluation import auroc
 
-GRAY, COLOUR = ("fashion_mnist", "mnist", "kmnist"), ("cifar10", "svhn")
+GRAY, COLOUR, GRAYED = ("fashion_mnist", "mnist", "kmnist"), ("cifar10", "svhn"), ("cifar10_gray", "svhn_gray")
 N_TRAIN = {"cifar10": 20_000, "svhn": 6000}
 NEAR_PAIRS = ((0, 6), (2, 4), (5, 7), (7, 9), (1, 3), (0, 2), (8, 9), (4, 6), (3, 8), (1, 5))
 LEVELS = (0.01, 0.05, 0.1)
@@ -40,6 +42,10 @@ WEIGHTS = (0.5, 1.0, 2.0)
 
 def images(name: str, n_test: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Give training images, their labels and test images."""
+    if name in GRAYED:
+        X, y, X_test = images(name.removesuffix("_gray"), n_test)
+        gray, gray_test = (np.rint(each[:, 2:30, 2:30].mean(axis=3)).astype(np.uint8) for each in (X, X_test))
+        return gray[:8000], y[:8000], gray_test
     if name == "svhn":
         X, y = load_images(name, "test", return_X_y=True)  # the one part that everyone has
         return X[:6000], y[:6000], X[6000 : 6000 + n_test]
@@ -99,6 +105,10 @@ def run(job: str, args: argparse.Namespace) -> dict[str, Any]:
         test_labels = load_images(in_set, "test", return_X_y=True)[1][: args.tests]
         asked = {in_set: X_test[~np.isin(test_labels, left_out)], kind: X_test[np.isin(test_labels, left_out)]}
         X = X[~np.isin(y, left_out)]
+    elif kind == "elsewhere":
+        parameters["time_limit"] = 120
+        others = GRAYED if in_set in GRAY else [name for name in (*GRAY, *GRAYED) if name != in_set]
+        asked |= {name: images(name, args.tests)[2] for name in others}
     else:
         others = [name for group in (GRAY, COLOUR) if in_set in group for name in group if name != in_set]
         asked |= {name: images(name, args.tests)[2] for name in others} | made(X_test, args.made)

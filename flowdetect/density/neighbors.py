@@ -67,8 +67,6 @@ class NeighborsDensity(BaseEstimator):
         What each column is divided by: its range. A range that is more than four times as wide as the range without
         the outermost 0.1 % (at least one row) at each end is cut to that, so that one gross value does not shrink its
         column to nothing. A constant column has 1 % of its value (at least 0.01): if it varies later, it counts.
-    leave_one_out_scores_ : (n,) array, nats
-        `score_samples` of the training rows, each by the other ones: what scores of new rows compare with.
 
     Notes
     -----
@@ -137,7 +135,6 @@ class NeighborsDensity(BaseEstimator):
         else:
             self._scales = tuple(min(int(k), n - 1) for k in self.n_neighbors)
             self._index_rows()
-        self.leave_one_out_scores_ = self._log_densities(self._radii(self._references)).mean(axis=1)
         return self
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:

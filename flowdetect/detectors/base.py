@@ -117,6 +117,7 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
     image_shape: ImageShape = None  # detectors with a parameter of this name overwrite it
     needs: tuple[str, ...] = ()  # methods of the density beyond fit and score_samples
     density: Scorer | None
+    contamination: float | str  # a word only where a detector takes one
     density_: Scorer
     image_shape_: tuple[int, int, int] | None
 
@@ -226,7 +227,7 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
         is_calibration = np.zeros(len(checked), dtype=bool)
         is_calibration[calibration] = True
         rows = self._threshold_rows(len(checked), reference, calibration)
-        scores = self._training_scores(checked if rows is None else take(checked, rows))
+        scores = self._finite_scores(checked if rows is None else take(checked, rows))
         self._settle(scores, is_calibration if rows is None else is_calibration[rows])
         interrupt: KeyboardInterrupt | None = self.__dict__.pop("_interrupt", None)
         return interrupt
@@ -252,7 +253,7 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
         return secrets.randbits(32) if self.random_state is None else self.random_state
 
     @property
-    def _share(self) -> float:
+    def _share(self) -> Any:
         """The share of the rows given to `fit` that are to be called outliers."""
         return self.contamination
 
@@ -265,10 +266,6 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
     ) -> NDArray[np.int_] | None:
         """Give the indices of the rows whose scores make the threshold; None stands for all."""
         return None
-
-    def _training_scores(self, X: Any) -> NDArray[np.float64]:
-        """Score rows given to `fit`, which the density may have seen."""
-        return self._finite_scores(X)
 
     def _settle(self, scores: NDArray[np.float64], is_calibration: NDArray[np.bool_]) -> None:
         """Set the threshold, and the scores that p-values compare with."""

@@ -87,6 +87,17 @@ class ImageStatistics(BaseEstimator):
     Statistics of filters' responses as a model of texture: "A Parametric Texture Model Based on Joint Statistics of
     Complex Wavelet Coefficients" (Portilla and Simoncelli, 2000). Amplitudes that do not depend on the position:
     "Statistics of natural image categories" (Torralba and Oliva, 2003).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowdetect import load_images
+    >>> from flowdetect.detectors.image_statistics import ImageStatistics
+    >>> X = load_images("digits")[0][..., None].astype(np.float32) / 16
+    >>> statistics = ImageStatistics().fit(X[:500])
+    >>> digits, inverted = statistics.measure(X[500:600]), statistics.measure(1 - X[500:600])
+    >>> bool(inverted[:, 0].min() > np.median(digits[:, 0]))
+    True
     """
 
     names = ("spectrum", "log_spectrum", "texture", "shape")
@@ -100,8 +111,12 @@ class ImageStatistics(BaseEstimator):
 
         Parameters
         ----------
-        images : (n, H, W, C) array, values in [0, 1]
+        images : (n, H, W, C) array, values in [0, 1], at least two
             Of more than 10,000 a random part is taken.
+
+        Returns
+        -------
+        self : ImageStatistics
         """
         if len(images) > MOST_REFERENCES:
             chosen = np.random.default_rng(self.random_state).choice(len(images), MOST_REFERENCES, replace=False)
@@ -124,7 +139,17 @@ class ImageStatistics(BaseEstimator):
         return PrincipalNeighbors(self.random_state).fit(vectors)
 
     def measure(self, images: Images) -> NDArray[np.float64]:
-        """Give the statistics of images: (n, 4), in the order of `names`; higher is rarer, "shape" on both sides."""
+        """Measure images.
+
+        Parameters
+        ----------
+        images : (n, H, W, C) array, values in [0, 1]
+
+        Returns
+        -------
+        statistics : (n, 4) array, in the order of `names`
+            Higher is rarer; "shape" is rare on both sides.
+        """
         found = np.empty((len(images), len(self.names)))
         for start in range(0, len(images), AT_ONCE):
             part = images[start : start + AT_ONCE]

@@ -209,7 +209,7 @@ def to_pyod(detector: BaseDetector) -> PyODAdapter:
     """
     if not isinstance(detector, BaseDetector):
         raise TypeError(f"to_pyod needs a detector of flowdetect, got {type(detector).__name__}.")
-    return PyODAdapter(detector, contamination=detector.contamination)
+    return PyODAdapter(detector, contamination=detector._share)  # pyod knows no "auto"
 
 
 class PyODScores(BaseEstimator):

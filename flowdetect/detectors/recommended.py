@@ -163,12 +163,12 @@ class OODDetector(ComplexityDetector):
             density,
             image_shape=image_shape,
             codecs=codecs,
-            contamination=contamination,  # type: ignore[arg-type]
             calibration_fraction=calibration_fraction,
             prefit=prefit,
             cv=cv,
             random_state=random_state,
         )
+        self.contamination = contamination
         self.verbose = verbose
         self.device = device
         self.checkpoint = checkpoint
@@ -193,7 +193,7 @@ class OODDetector(ComplexityDetector):
                 self._check_prefit()  # which refuses
             clone(self).set_params(density=PixelCNNDensity())._check_parameters()
             return
-        if isinstance(self.contamination, str) and self.contamination == "auto":
+        if self._is_auto:
             clone(self).set_params(contamination=USUAL_SHARE)._check_parameters()
             return
         super()._check_parameters()
@@ -204,8 +204,12 @@ class OODDetector(ComplexityDetector):
             )
 
     @property
-    def _share(self) -> float:
-        return USUAL_SHARE if isinstance(self.contamination, str) else float(self.contamination)
+    def _is_auto(self) -> bool:
+        return isinstance(self.contamination, str) and self.contamination == "auto"
+
+    @property
+    def _share(self) -> Any:
+        return USUAL_SHARE if self._is_auto else self.contamination
 
     def _seed(self) -> RandomState:
         if self.random_state is None and self.checkpoint is not None:
@@ -242,8 +246,7 @@ class OODDetector(ComplexityDetector):
         from flowdetect.density import NeighborsDensity, PixelCNNDensity
 
         if self.image_shape_ is None:
-            share = 0.0 if isinstance(self.contamination, str) else float(self.contamination)
-            return NeighborsDensity(contamination=share)
+            return NeighborsDensity(contamination=0.0 if self._is_auto else self._share)
         return PixelCNNDensity(
             image_shape=self.image_shape_,
             variant="pixelcnn++",
@@ -305,9 +308,10 @@ class OODDetector(ComplexityDetector):
         self.calibration_statistics_ = self._statistics(reference)
 
     def _warn_of_groups(self) -> None:
-        group = getattr(self.density_, "tight_group", None)
-        n_rows = len(group(USUAL_SHARE)) if group is not None else 0
-        if n_rows and isinstance(self.contamination, str):
+        if not self._is_auto or not hasattr(self.density_, "tight_group"):
+            return
+        n_rows = len(self.density_.tight_group(USUAL_SHARE))
+        if n_rows:
             warnings.warn(
                 f"{n_rows} rows lie in a tight group far from all others, and new rows like them are taken for normal. "
                 f"If they are outliers, leave them out or give {type(self).__name__} contamination, the share of "
@@ -322,14 +326,9 @@ class OODDetector(ComplexityDetector):
         many = self.image_shape_ is not None and n_rows > MOST_JUDGED
         return np.union1d(reference, calibration) if many and len(calibration) else None
 
-    def _training_scores(self, X: Any) -> NDArray[np.float64]:
-        if self._scores_itself:
-            return np.asarray(self.density_.leave_one_out_scores_, dtype=np.float64)  # type: ignore[attr-defined]
-        return super()._training_scores(X)
-
     def _settle(self, scores: NDArray[np.float64], is_calibration: NDArray[np.bool_]) -> None:
         super()._settle(scores, is_calibration)
-        if self.image_shape_ is None and not isinstance(self.contamination, str):
+        if self.image_shape_ is None and not self._is_auto:
             kept = scores[is_calibration & (scores >= self.offset_)]  # outliers are not to be compared with
             self.calibration_scores_ = np.sort(kept) if len(kept) else self.calibration_scores_
         self._say(f"fitted in {time.monotonic() - self._started:.0f} s")

@@ -35,7 +35,10 @@ def kept_seed(checkpoint: PathName) -> int:
             f"remove both files to start anew."
         ) from error
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**N_BITS:
-        raise ValueError(f"{str(path)!r} holds the seed {seed!r}, which is none; remove it to start anew.")
+        raise ValueError(
+            f"{str(path)!r} holds the seed {seed!r}, which is no whole number from 0 to 2**{N_BITS} - 1; remove it "
+            f"and the checkpoint to start anew."
+        )
     return seed
 
 
@@ -44,7 +47,11 @@ def _write(path: Path, text: str) -> None:
     if not path.parent.is_dir():
         raise OSError(f"{str(path)!r} cannot be written: its folder does not exist.")
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, path)
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise

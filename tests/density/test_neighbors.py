@@ -41,13 +41,13 @@ def test_training_rows_are_scored_by_the_others(contamination):
         k = density._scales
         expected = [distances[k[0] - 1]] if contamination else [distances[:n].mean() for n in k]
         log_p = density._log_densities(np.array([expected])).mean()
-        np.testing.assert_allclose(density.leave_one_out_scores_[i], log_p)
+        np.testing.assert_allclose(density.score_samples(X)[i], log_p)
 
 
 def test_outliers_do_not_vouch_for_each_other():
     X = np.concatenate([rng.normal(size=(900, 4)), np.full((100, 4), 6.0) + rng.normal(0, 0.01, (100, 4))])
-    blind = NeighborsDensity().fit(X).leave_one_out_scores_
-    warned = NeighborsDensity(contamination=0.1).fit(X).leave_one_out_scores_
+    blind = NeighborsDensity().fit(X).score_samples(X)
+    warned = NeighborsDensity(contamination=0.1).fit(X).score_samples(X)
     assert blind[900:].min() > np.median(blind[:900])
     assert warned[900:].max() < np.quantile(warned[:900], 0.05)
     np.testing.assert_array_equal(NeighborsDensity().fit(X).tight_group(), np.arange(900, 1000))
@@ -58,7 +58,7 @@ def test_more_rows_than_references():
     X = rng.normal(size=(2500, 2))
     density = NeighborsDensity(contamination=0.05, random_state=0).fit(X)
     assert len(density._sample) == 2000
-    assert np.isfinite(density.leave_one_out_scores_).all()
+    assert np.isfinite(density.score_samples(X)).all()
     again = NeighborsDensity(contamination=0.05, random_state=0).fit(X)
     np.testing.assert_array_equal(again.score_samples(X[:50]), density.score_samples(X[:50]))
 

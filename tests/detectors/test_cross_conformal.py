@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from detector_table import ASK_FOR_MORE, DETECTORS
+from detector_table import ASK_FOR_MORE, DETECTORS, Asked
 from pyod.models.hbos import HBOS
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
-from sklearn.utils import Bunch
 
 from flowdetect import GlowDensity, PyODDetector, TypicalityDetector, load
 from flowdetect.detectors import ComplexityDetector, FisherDetector, LikelihoodDetector
@@ -20,24 +19,6 @@ from flowdetect.detectors import ComplexityDetector, FisherDetector, LikelihoodD
 X = np.random.default_rng(0).normal(size=(60, 4))
 X_NEW = np.concatenate([X[:5], X[5:10] + 4])
 LEVELS = (0.05, 0.1, 0.2)
-
-
-class Asked(GaussianMixture):
-    """A mixture that also has what some scores ask for."""
-
-    def likelihood_terms(self, X):
-        levels = np.asarray(X, dtype=float)[:, :2]
-        return Bunch(log_pz=self.score_samples(X), log_pz_levels=levels, log_det_levels=levels**3)
-
-    def layer_gradient_norms(self, X):
-        return np.exp(np.asarray(X, dtype=float))
-
-    def likelihood_regret(self, X, *, n_steps, learning_rate):
-        return np.asarray(X, dtype=float)[:, 0] * learning_rate * n_steps
-
-    def likelihood_path(self, X):
-        error, norm, scale = np.asarray(X, dtype=float).T[:3]
-        return Bunch(reconstruction_error=error, latent_norm=norm, latent_scale=scale)
 
 
 @pytest.fixture(params=[*(DETECTORS | ASK_FOR_MORE), "PyODDetector"])

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from detector_table import ASK_FOR_MORE, DETECTORS
+from detector_table import ASK_FOR_MORE, DETECTORS, Asked
 from pyod.models.hbos import HBOS
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -13,31 +13,12 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import Bunch
 
 from flowdetect import EnsembleDensity, GlowDensity, OODDetector, PyODDetector, WAICDetector, load, to_pyod
 from flowdetect.detectors import LikelihoodDetector, LikelihoodRatioDetector
 
 X = np.random.default_rng(0).normal(size=(60, 4))
 X_NEW = np.concatenate([X[:5], X[5:10] + 4])
-
-
-class Asked(GaussianMixture):
-    """A mixture that also has what some scores ask for."""
-
-    def likelihood_terms(self, X):
-        levels = np.asarray(X, dtype=float)[:, :2]
-        return Bunch(log_pz=self.score_samples(X), log_pz_levels=levels, log_det_levels=levels**3)
-
-    def layer_gradient_norms(self, X):
-        return np.exp(np.asarray(X, dtype=float))
-
-    def likelihood_regret(self, X, *, n_steps, learning_rate):
-        return np.asarray(X, dtype=float)[:, 0] * learning_rate * n_steps
-
-    def likelihood_path(self, X):
-        error, norm, scale = np.asarray(X, dtype=float).T[:3]
-        return Bunch(reconstruction_error=error, latent_norm=norm, latent_scale=scale)
 
 
 ALL = DETECTORS | ASK_FOR_MORE

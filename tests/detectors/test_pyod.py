@@ -21,7 +21,16 @@ from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from flowdetect import FlowOD, LikelihoodDetector, PyODDetector, RealNVPDensity, TypicalityDetector, load, to_pyod
+from flowdetect import (
+    FlowOD,
+    LikelihoodDetector,
+    OODDetector,
+    PyODDetector,
+    RealNVPDensity,
+    TypicalityDetector,
+    load,
+    to_pyod,
+)
 from flowdetect.detectors.pyod import PyODAdapter, write_knowledge
 from flowdetect.testing import check_detector
 
@@ -199,3 +208,13 @@ def test_files_ask_for_trust(tmp_path):
 def test_what_is_no_pyod_model():
     with pytest.raises(TypeError, match="needs a model of pyod, such as KNN"):
         PyODDetector(GaussianMixture()).fit(X_TRAIN)
+
+
+def test_the_detector_to_start_with_speaks_pyod():
+    """pyod knows no contamination "auto": it is 0.1, and says how many of the rows are outliers."""
+    adapter = to_pyod(OODDetector(random_state=0)).fit(X_TRAIN)
+    assert adapter.contamination == 0.1
+    same = FlowOD(random_state=0).fit(X_TRAIN)
+    np.testing.assert_array_equal(adapter.decision_scores_, same.decision_scores_)
+    with pytest.raises(TypeError, match=r"The first argument of FlowOD is contamination.*FlowOD\(density=...\)"):
+        FlowOD(RealNVPDensity())

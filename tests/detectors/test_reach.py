@@ -4,14 +4,13 @@ import pickle
 
 import numpy as np
 import pytest
-from detector_table import ASK_FOR_MORE, DETECTORS
+from detector_table import ASK_FOR_MORE, DETECTORS, Asked
 from pyod.models.hbos import HBOS
 from sklearn.base import BaseEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import Bunch
 
 from flowdetect import (
     EnsembleDensity,
@@ -41,24 +40,6 @@ DENSITIES = {
     "mixture": GaussianMixture(),
     "kernels": KernelDensity(),
 }
-
-
-class Asked(GaussianMixture):
-    """A mixture that also has what some scores ask for."""
-
-    def likelihood_terms(self, X):
-        levels = np.asarray(X, dtype=float)[:, :2]
-        return Bunch(log_pz=self.score_samples(X), log_pz_levels=levels, log_det_levels=levels**3)
-
-    def layer_gradient_norms(self, X):
-        return np.exp(np.asarray(X, dtype=float))
-
-    def likelihood_regret(self, X, *, n_steps, learning_rate):
-        return np.abs(np.asarray(X, dtype=float)).max(axis=1) * learning_rate * n_steps
-
-    def likelihood_path(self, X):
-        error, norm, scale = np.asarray(X, dtype=float).T[:3]
-        return Bunch(reconstruction_error=error, latent_norm=norm, latent_scale=scale)
 
 
 def with_far_cells(rows, *values):

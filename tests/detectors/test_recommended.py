@@ -283,7 +283,8 @@ def test_log_p_values_are_p_values_with_an_exponential_tail():
 
 
 def test_refusals_come_before_any_training():
-    with pytest.raises(ValueError, match="OODDetector needs contamination"):
-        OODDetector(contamination=0.9).fit(rng.normal(size=(50, 2)))
+    for share in (0.9, "automatic", None):
+        with pytest.raises(ValueError, match="OODDetector needs contamination"):
+            OODDetector(contamination=share).fit(rng.normal(size=(50, 2)))
     with pytest.raises(TypeError, match="needs a density with score_samples"):
         OODDetector(FrozenEstimator(object())).fit(rng.normal(size=(50, 2)))

@@ -5,6 +5,10 @@ A new detector is one line; a class that is in no line fails the completeness te
 
 from functools import partial
 
+import numpy as np
+from sklearn.mixture import GaussianMixture
+from sklearn.utils import Bunch
+
 from flowdetect.detectors import (
     ComplexityDetector,
     DoSEDetector,
@@ -46,3 +50,21 @@ ASK_FOR_MORE = {
     "ScaleDetector": ScaleDetector,
     "WAICDetector": WAICDetector,
 }
+
+
+class Asked(GaussianMixture):
+    """A mixture, of rows (n, 4), that also has what the scores of ASK_FOR_MORE ask for."""
+
+    def likelihood_terms(self, X):
+        levels = np.asarray(X, dtype=float)[:, :2]
+        return Bunch(log_pz=self.score_samples(X), log_pz_levels=levels, log_det_levels=levels**3)
+
+    def layer_gradient_norms(self, X):
+        return np.exp(np.asarray(X, dtype=float))
+
+    def likelihood_regret(self, X, *, n_steps, learning_rate):
+        return np.abs(np.asarray(X, dtype=float)).max(axis=1) * learning_rate * n_steps
+
+    def likelihood_path(self, X):
+        error, norm, scale = np.asarray(X, dtype=float).T[:3]
+        return Bunch(reconstruction_error=error, latent_norm=norm, latent_scale=scale)

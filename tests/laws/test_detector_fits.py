@@ -7,13 +7,12 @@ import pickle
 import numpy as np
 import pytest
 import sklearn
-from detector_table import ASK_FOR_MORE, DETECTORS
+from detector_table import ASK_FOR_MORE, DETECTORS, Asked
 from pyod.models.hbos import HBOS
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from flowdetect import AddNoise, EnsembleDensity, GlowDensity, OODDetector, PyODDetector, TransformDetector, load
@@ -25,24 +24,6 @@ X = np.random.default_rng(0).normal(size=(50, 4))
 X_NEW = np.concatenate([X[:5], X[5:10] + 3])
 X_OTHER = np.random.default_rng(1).normal(size=(40, 4)) * 3 + 5
 CONTAINERS = ["pandas", *(["polars"] if importlib.util.find_spec("polars") else [])]
-
-
-class Asked(GaussianMixture):
-    """A mixture that also has what some scores ask for."""
-
-    def likelihood_terms(self, X):
-        levels = np.asarray(X, dtype=float)[:, :2]
-        return Bunch(log_pz=self.score_samples(X), log_pz_levels=levels, log_det_levels=levels**3)
-
-    def layer_gradient_norms(self, X):
-        return np.exp(np.asarray(X, dtype=float))
-
-    def likelihood_regret(self, X, *, n_steps, learning_rate):
-        return np.asarray(X, dtype=float)[:, 0] * learning_rate * n_steps
-
-    def likelihood_path(self, X):
-        error, norm, scale, _ = np.asarray(X, dtype=float).T
-        return Bunch(reconstruction_error=error, latent_norm=norm, latent_scale=scale)
 
 
 def detectors():
