@@ -51,7 +51,7 @@ class OODDetector(ComplexityDetector):
     logarithms of five p-values: of c(x) = log2 p(x) + L(x) (complexity; see `ComplexityDetector`) and of four
     statistics of the whole image, spectrum, its logarithm, texture and shape (see Notes). Without a density, p is a
     `PixelCNNDensity` of variant "pixelcnn++" with 32 filters and one block, trained for about 1,500 steps of 16 images:
-    some four minutes on one core for images of 28x28.
+    about five minutes of one core for images of 28x28.
 
     Parameters
     ----------
