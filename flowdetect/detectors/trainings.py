@@ -25,7 +25,7 @@ class Trainings:
     _interrupt: KeyboardInterrupt
 
     def _check_before_fit(self: Any) -> None:
-        """Do what `check_within` asks of every estimator of ours."""
+        """Refuse what cannot work whatever the data are; an estimator around this one asks before it trains another."""
         self._check_parameters()
 
     def _settle_seed(self: Any, X: Any, y: Any) -> np.random.RandomState:
