@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -89,7 +90,8 @@ class BaseDensity(FittedDensity):
         _inputs.check_time_limit(self.time_limit)
         before = dict(self.__dict__)
         try:
-            failure = self._fit(X, y)
+            with ExitStack() as opened:
+                failure = self._fit(X, y, opened)
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)
@@ -98,13 +100,13 @@ class BaseDensity(FittedDensity):
             raise failure
         return self
 
-    def _fit(self, X: ArrayLike, y: ArrayLike | None) -> BaseException | None:
+    def _fit(self, X: ArrayLike, y: ArrayLike | None, opened: ExitStack) -> BaseException | None:
         name, started = type(self).__name__, time.monotonic()
         source, layout = read_rows(self, X, self.image_shape, reset=True)
         classes, labels = _inputs.encode_labels(y, len(source), name) if self.conditional else (None, None)
         goes_on = self.warm_start and self.__sklearn_is_fitted__()
         device = resolve_device(self.device)
-        checkpoints = self._open_checkpoints(source, labels, classes)
+        checkpoints = self._open_checkpoints(source, labels, classes, opened)
         found = [checkpoint.found for checkpoint in checkpoints.values() if checkpoint.found]
         seed = found[0]["seed"] if found else self.seed_ if goes_on else draw_seed(self.random_state)
         fraction = self.validation_fraction if self.early_stopping else 0.0
@@ -173,8 +175,9 @@ class BaseDensity(FittedDensity):
         return min(AUTO_MAX_EPOCHS, math.ceil(AUTO_STEPS / (n_rows // batch_size)))
 
     def _open_checkpoints(
-        self, source: RowSource, labels: NDArray[np.int64] | None, classes: NDArray[Any] | None
+        self, source: RowSource, labels: NDArray[np.int64] | None, classes: NDArray[Any] | None, opened: ExitStack
     ) -> dict[str, Checkpoint]:
+        """Open a checkpoint for each stage of training, all to be closed, so that others can have them."""
         if self.checkpoint is None:
             return {}
         try:
@@ -182,7 +185,11 @@ class BaseDensity(FittedDensity):
         except TypeError:
             raise ValueError(f"checkpoint must be a path or None, got {self.checkpoint!r}.") from None
         mark = fingerprint(type(self).__name__, self.get_params(deep=False), source, labels, classes)
-        return {stage: Checkpoint(path + stage, {**mark, "stage": stage}) for stage in self._stages}
+        found = {}
+        for stage in self._stages:
+            found[stage] = Checkpoint(path + stage, {**mark, "stage": stage})
+            opened.callback(found[stage].close)
+        return found
 
     def _model_params(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in sorted(self._model_param_names())}
