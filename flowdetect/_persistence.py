@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 
+from flowdetect._ctrl_c import whole_imports
 from flowdetect._homes import IN_FILES as OURS
 from flowdetect._protocols import PathName
 
@@ -79,7 +80,8 @@ def load(path: PathName, *, trusted: Sequence[str] = ()) -> Any:
 
 def write(path: Path, kind: str, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
     """Write header and arrays to a new file and put it in the place of the old one."""
-    from safetensors.numpy import save as to_bytes
+    with whole_imports():
+        from safetensors.numpy import save as to_bytes
 
     arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
     text = json.dumps({**header, "format": FORMAT, "kind": kind, "version": VERSION})
@@ -100,8 +102,9 @@ def write(path: Path, kind: str, header: dict[str, Any], arrays: dict[str, NDArr
 
 def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Read header and arrays; raise ValueError unless the file is whole, ours, of this kind and of a known format."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as from_bytes
+    with whole_imports():
+        from safetensors import SafetensorError
+        from safetensors.numpy import load as from_bytes
 
     content = path.read_bytes()
     try:
@@ -163,7 +166,8 @@ def _encode(value: Any, arrays: dict[str, NDArray[Any]], where: str) -> Any:
     if type(value).__name__ in OURS and type(value).__module__.startswith(OURS[type(value).__name__]):
         return {"estimator": type(value).__name__, "state": _encode(value.__getstate__(), arrays, where)}
     if isinstance(value, BaseEstimator):
-        import skops.io
+        with whole_imports():
+            import skops.io
 
         arrays[where] = np.frombuffer(skops.io.dumps(value), dtype=np.uint8)
         return {"skops": where}
@@ -208,7 +212,8 @@ def _decode(tree: Any, arrays: dict[str, NDArray[Any]], trusted: Sequence[str]) 
 
 def _decode_foreign(content: bytes, trusted: Sequence[str]) -> BaseEstimator:
     """Let skops build it, of types that skops trusts, that are ours, or that the user names."""
-    import skops.io
+    with whole_imports():
+        import skops.io
 
     asked = skops.io.get_untrusted_types(data=content)
     ours = {f"{getattr(importlib.import_module(room), name).__module__}.{name}" for name, room in OURS.items()}
