@@ -95,6 +95,7 @@ class Life:
             self.estimator, self.X = make(self.name)
             self.before = set(vars(self.estimator))
             self.phase = "fit"
+            print("fitting", flush=True)
             self.estimator.fit(self.X)
             self.phase = "end"
         except KeyboardInterrupt:
@@ -137,8 +138,8 @@ def live(name: str, how: str) -> dict[str, Any]:
 # ---- the one that interrupts
 
 
-def interrupted_at(name: str, how: str, seconds: float) -> dict[str, Any]:
-    """Start a process, press Ctrl-C some seconds after it is ready, and give what it reports."""
+def interrupted_at(name: str, how: str, seconds: float, after: str = "ready") -> dict[str, Any]:
+    """Start a process, press Ctrl-C some seconds after it says a word, and give what it reports."""
     command = [sys.executable, "-W", "ignore", __file__, "--live", name, how]
     if how == "terminal":
         pid, terminal = pty.fork()
@@ -160,7 +161,7 @@ def interrupted_at(name: str, how: str, seconds: float) -> dict[str, Any]:
     try:
         while part := _read(terminal):
             text += part
-            if not timers[0].ident and "ready" in text:
+            if not timers[0].ident and after in text:
                 for timer in timers:
                     timer.start()
     finally:

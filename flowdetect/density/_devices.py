@@ -49,7 +49,7 @@ def new_fabric(device: str, n_devices: int) -> Fabric:
         from lightning_fabric import Fabric
         from lightning_fabric.plugins.environments import LightningEnvironment
 
-        torch.optim.SGD([torch.zeros(1)])  # the first optimizer of a process makes torch import its compiler
+        torch.optim.SGD([torch.zeros(1)]).step()  # the first step of a process makes torch import its compiler
 
     kind, _, index = device.partition(":")
     if n_devices == 1:
