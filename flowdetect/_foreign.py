@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from flowdetect._ctrl_c import whole_imports
 from flowdetect._homes import IN_FILES as OURS
 
 
 def as_bytes(estimator: BaseEstimator) -> NDArray[np.uint8]:
     """Give the bytes of a skops file."""
-    import skops.io
+    with whole_imports():
+        import skops.io
 
     return np.frombuffer(skops.io.dumps(estimator), dtype=np.uint8)
 
@@ -35,7 +37,8 @@ def from_bytes(content: bytes, trusted: Sequence[str]) -> tuple[BaseEstimator | 
     ValueError
         If it is compressed, which ours never are: little would become much.
     """
-    import skops.io
+    with whole_imports():
+        import skops.io
 
     with ZipFile(io.BytesIO(content)) as archive:
         if any(entry.compress_type != ZIP_STORED or entry.file_size > len(content) for entry in archive.infolist()):

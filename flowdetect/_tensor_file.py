@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from flowdetect._ctrl_c import whole_imports
 from flowdetect._files import open_within, write_atomically
 
 FORMAT, FORMATS = 2, (1, 2)
@@ -57,7 +58,8 @@ def write(path: Path, kind: str, header: dict[str, Any], arrays: dict[str, NDArr
     ValueError
         If the header is larger than `TensorFile` reads.
     """
-    from safetensors.numpy import save as to_bytes
+    with whole_imports():
+        from safetensors.numpy import save as to_bytes
 
     arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
     text = json.dumps({**header, "format": FORMAT, "kind": kind, "version": VERSION})
@@ -156,8 +158,9 @@ class TensorFile:
         return self._read_arrays() if self._arrays is None else self._arrays
 
     def _read_arrays(self) -> dict[str, NDArray[Any]]:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load as from_bytes
+        with whole_imports():
+            from safetensors import SafetensorError
+            from safetensors.numpy import load as from_bytes
 
         content = self._start + self._file.read()
         try:

@@ -13,13 +13,16 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from sklearn.datasets import fetch_openml, load_digits
-from sklearn.utils import Bunch
+from flowdetect._ctrl_c import whole_imports
 
-from flowdetect._files import open_within
-from flowdetect._images import N_BINS_8_BIT, check_image_shape, check_n_bins, draw_seed
-from flowdetect._protocols import RandomState
+with whole_imports():
+    import numpy as np
+    from sklearn.datasets import fetch_openml, load_digits
+    from sklearn.utils import Bunch
+
+    from flowdetect._files import open_within
+    from flowdetect._images import N_BINS_8_BIT, check_image_shape, check_n_bins, draw_seed
+    from flowdetect._protocols import RandomState
 
 _SPLITS = ("train", "test", "val")
 MOST_BYTES = 2**33  # of an archive

@@ -172,7 +172,7 @@ class Training:
         checkpoint = checkpoint if rank == 0 else None
         model, optimizer = fabric.setup(self.model, self.optimizer)
         written = time.monotonic()
-        with freed_memory_kept(), Interruption() as interruption, self._progress(rank) as progress:
+        with Interruption() as interruption, freed_memory_kept(), self._progress(rank) as progress:
             while not self.finished:
                 shuffling = np.random.default_rng(stream(self.settings.seed, ORDER, self.epoch))
                 order = shuffling.permutation(len(self.source))
@@ -185,7 +185,8 @@ class Training:
                     # several processes stop together, at an epoch's end
                     if failure is not None or (interruption.pending and world_size == 1):
                         self._write(checkpoint)
-                        return failure or KeyboardInterrupt()
+                        if failure := failure or interruption.outcome():
+                            return failure
                     if time.monotonic() - written > CHECKPOINT_SECONDS:
                         self._write(checkpoint)
                         written = time.monotonic()
@@ -195,9 +196,9 @@ class Training:
                 self._write(checkpoint)
                 written = time.monotonic()
                 self.finished, interrupted = fabric.broadcast((self.finished, interruption.pending))
-                if interrupted:
-                    return KeyboardInterrupt()
-        return None
+                if interrupted and (failure := interruption.outcome() if world_size == 1 else KeyboardInterrupt()):
+                    return failure
+        return interruption.outcome()  # after the last step
 
     def _progress(self, rank: int) -> AbstractContextManager[Progress]:
         """Build no bar where none is shown: a hidden one would still fix the process's start method."""
@@ -235,7 +236,7 @@ class Training:
     def reason(self, failure: BaseException | None) -> str:
         """Say why training ended."""
         if failure is not None:
-            return "interrupted" if isinstance(failure, KeyboardInterrupt) else "failed"
+            return "failed" if isinstance(failure, FloatingPointError) else "interrupted"
         if self.step >= self.settings.max_epochs * self.n_batches:
             return "max_epochs"
         return "time_limit" if self._is_over else "early stopping"

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Generator
 
+from flowdetect._fitting import all_or_nothing
 from flowdetect._images import check_n_bins, draw_seed
 from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint, fingerprint
@@ -79,7 +80,8 @@ class BaseDensity(FittedDensity):
         ValueError
             If parameters or data break a rule, before any training starts.
         KeyboardInterrupt
-            After Ctrl-C; the estimator is then fitted with the best weights so far.
+            After Ctrl-C in training, once the step is done; the estimator is then fitted with the best weights so far.
+            Before training, or at a second Ctrl-C, at once; the estimator is then what it was before.
         FloatingPointError
             If the loss stays non-finite or keeps leaping; the estimator is then fitted with the best weights so far.
 
@@ -88,18 +90,13 @@ class BaseDensity(FittedDensity):
         self._validate_params()
         check_n_bins(self.n_bins)
         _inputs.check_time_limit(self.time_limit)
-        before = dict(self.__dict__)
-        try:
-            with ExitStack() as opened:
-                failure = self._fit(X, y, opened)
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
+        with ExitStack() as opened:
+            failure = self._fit(X, y, opened)
         if failure is not None:
             raise failure
         return self
 
+    @all_or_nothing
     def _fit(self, X: ArrayLike, y: ArrayLike | None, opened: ExitStack) -> BaseException | None:
         name, started = type(self).__name__, time.monotonic()
         source, layout = read_rows(self, X, self.image_shape, reset=True)

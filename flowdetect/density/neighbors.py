@@ -24,6 +24,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect import _persistence
+from flowdetect._fitting import all_or_nothing
 from flowdetect._protocols import PathName, RandomState
 
 MOST_REFERENCES = 2000  # rows to measure distances to where many neighbours are asked for
@@ -102,6 +103,7 @@ class NeighborsDensity(BaseEstimator):
         self.contamination = contamination
         self.random_state = random_state
 
+    @all_or_nothing
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Keep the rows, scaled.
 
