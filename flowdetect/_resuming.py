@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from flowdetect._files import write_atomically
 from flowdetect._images import to_rows
 from flowdetect._protocols import PathName, RandomState
 
@@ -163,7 +164,7 @@ def kept_seed(path: PathName) -> int:
         seed = json.loads(path.read_text())["seed"]
     except FileNotFoundError:
         seed = secrets.randbits(N_BITS)
-        _write(path, json.dumps({"seed": seed}))
+        write_atomically(path, json.dumps({"seed": seed}).encode())
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{str(path)!r} should hold the seed of trainings whose checkpoints stand beside it, and does not; remove "
@@ -175,21 +176,6 @@ def kept_seed(path: PathName) -> int:
             f"and the checkpoints beside it to start anew."
         )
     return seed
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    if not path.parent.is_dir():
-        raise OSError(f"{str(path)!r} cannot be written: its folder does not exist.")
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
 
 
 def resuming_seed(estimator: Any, checkpoint: PathName | None, X: Any, y: Any) -> RandomState:

@@ -4,10 +4,10 @@
 
 On the table of breast cancer (569 rows, 30 columns) `LikelihoodRatioDetector` and `WAICDetector` with `RealNVPDensity`,
 and `OODDetector` without a density and with that one, each with ``random_state=None`` and 0. A process fits the
-detector with a folder as `checkpoint`, and gets SIGKILL after a random time, up to 0.6 of what an undisturbed fit takes;
-the next process starts the same fit, until one ends. Then comes another folder, until there were ten kills. Every
-detector that was finished is compared, bit for bit, with one of a process that was left alone: scores, `offset_` and
-`calibration_scores_`. With None that process has the seed's file and no other, with 0 it has no folder at all.
+detector with a folder as `checkpoint`, and gets SIGKILL after a random time, up to 0.6 of what an undisturbed fit
+takes; the next process starts the same fit, until one ends. Then comes another folder, until there were ten kills.
+Every detector that was finished is compared, bit for bit, with one of a process that was left alone: scores, p-values,
+`offset_` and `calibration_scores_`. With None that process has the seed's file and no other, with 0 it has no folder.
 
 Needs signals of POSIX. Writes killed_detectors.json and .txt.
 """

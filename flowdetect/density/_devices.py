@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from flowdetect._ctrl_c import whole_imports
+
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
@@ -43,8 +45,11 @@ def resolve_precision(precision: str, device: str) -> Literal["float32", "bfloat
 
 def new_fabric(device: str, n_devices: int) -> Fabric:
     """Lightning Fabric on a resolved device, or on n_devices of its kind with one process each."""
-    from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import LightningEnvironment
+    with whole_imports():
+        from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments import LightningEnvironment
+
+        torch.optim.SGD([torch.zeros(1)]).step()  # the first step of a process makes torch import its compiler
 
     kind, _, index = device.partition(":")
     if n_devices == 1:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flowdetect import _persistence
-from flowdetect.density._checkpoint import Checkpoint
+from flowdetect._tensor_file import read, write
+from flowdetect.density._checkpoint import Checkpoint, Form
 from flowdetect.density._devices import mean_over_processes, new_fabric, resolve_precision
 from flowdetect.density._interruption import Interruption
 from flowdetect.density._leaps import Leaps
@@ -69,7 +69,8 @@ def train(
     fabric = new_fabric(settings.device, settings.n_devices)
     training = Training(model, source, held_out, settings)
     if checkpoint is not None and checkpoint.found:
-        training.restore(checkpoint.found, checkpoint.arrays)
+        form = Form.of(*training.state(), training.model.parameters(), n_batches=training.n_batches)
+        training.restore(*checkpoint.read(form))
     if settings.n_devices == 1:
         failure = training.run(fabric, checkpoint)
     else:
@@ -85,7 +86,7 @@ def _train_elsewhere(fabric: Fabric, training: Training, checkpoint: Checkpoint 
         path = Path(folder) / "state"
         launch: Callable[..., BaseException | None] = fabric.launch  # whose own type allows for no further arguments
         failure = launch(_train_one, training, checkpoint, path)
-        training.restore(*_persistence.read(path, "training"))
+        training.restore(*read(path, "training"))
     return failure
 
 
@@ -93,7 +94,7 @@ def _train_one(fabric: Fabric, training: Training, checkpoint: Checkpoint | None
     """Be one of the processes of a distributed training."""
     failure = training.run(fabric, checkpoint)
     if fabric.is_global_zero:
-        _persistence.write(path, "training", *training.state())
+        write(path, "training", *training.state())
     fabric.barrier()  # nobody leaves while another still speaks to it
     torch.distributed.destroy_process_group()
     return failure
@@ -171,7 +172,7 @@ class Training:
         checkpoint = checkpoint if rank == 0 else None
         model, optimizer = fabric.setup(self.model, self.optimizer)
         written = time.monotonic()
-        with freed_memory_kept(), Interruption() as interruption, self._progress(rank) as progress:
+        with Interruption() as interruption, freed_memory_kept(), self._progress(rank) as progress:
             while not self.finished:
                 shuffling = np.random.default_rng(stream(self.settings.seed, ORDER, self.epoch))
                 order = shuffling.permutation(len(self.source))
@@ -184,7 +185,8 @@ class Training:
                     # several processes stop together, at an epoch's end
                     if failure is not None or (interruption.pending and world_size == 1):
                         self._write(checkpoint)
-                        return failure or KeyboardInterrupt()
+                        if failure := failure or interruption.outcome():
+                            return failure
                     if time.monotonic() - written > CHECKPOINT_SECONDS:
                         self._write(checkpoint)
                         written = time.monotonic()
@@ -194,9 +196,9 @@ class Training:
                 self._write(checkpoint)
                 written = time.monotonic()
                 self.finished, interrupted = fabric.broadcast((self.finished, interruption.pending))
-                if interrupted:
-                    return KeyboardInterrupt()
-        return None
+                if interrupted and (failure := interruption.outcome() if world_size == 1 else KeyboardInterrupt()):
+                    return failure
+        return interruption.outcome()  # after the last step
 
     def _progress(self, rank: int) -> AbstractContextManager[Progress]:
         """Build no bar where none is shown: a hidden one would still fix the process's start method."""
@@ -234,7 +236,7 @@ class Training:
     def reason(self, failure: BaseException | None) -> str:
         """Say why training ended."""
         if failure is not None:
-            return "interrupted" if isinstance(failure, KeyboardInterrupt) else "failed"
+            return "failed" if isinstance(failure, FloatingPointError) else "interrupted"
         if self.step >= self.settings.max_epochs * self.n_batches:
             return "max_epochs"
         return "time_limit" if self._is_over else "early stopping"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -16,8 +17,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Generator
 
+from flowdetect._fitting import all_or_nothing
 from flowdetect._images import check_image_shape, check_n_bins, draw_seed
-from flowdetect._resuming import check_can_write, path_of_training
+from flowdetect._resuming import check_can_write, is_folder, path_of_training
 from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint, fingerprint
 from flowdetect.density._devices import in_torch_state, resolve_device
@@ -32,6 +34,7 @@ from flowdetect.density.streams import INITIAL, SCORING, stream
 
 AUTO_STEPS, AUTO_MAX_EPOCHS = 4000, 500
 AUTO_BATCH, AUTO_TABLE_BATCH = 64, 256
+BETWEEN_TRIES = 0.5  # seconds
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -78,20 +81,16 @@ class BaseDensity(FittedDensity):
         ValueError
             If parameters or data break a rule, before any training starts.
         KeyboardInterrupt
-            After Ctrl-C; the estimator is then fitted with the best weights so far.
+            After Ctrl-C in training, once the step is done; the estimator is then fitted with the best weights so far.
+            Before training, or at a second Ctrl-C, at once; the estimator is then what it was before.
         FloatingPointError
             If the loss stays non-finite or keeps leaping; the estimator is then fitted with the best weights so far.
 
         After any other exception the estimator is what it was before.
         """
         self._check_before_fit()
-        before = dict(self.__dict__)
-        try:
-            failure = self._fit(X, y)
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
+        with ExitStack() as opened:
+            failure = self._fit(X, y, opened)
         if failure is not None:
             raise failure
         return self
@@ -106,13 +105,14 @@ class BaseDensity(FittedDensity):
         if self.checkpoint is not None:
             check_can_write(self.checkpoint)
 
-    def _fit(self, X: ArrayLike, y: ArrayLike | None) -> BaseException | None:
+    @all_or_nothing
+    def _fit(self, X: ArrayLike, y: ArrayLike | None, opened: ExitStack) -> BaseException | None:
         name, started = type(self).__name__, time.monotonic()
         source, layout = read_rows(self, X, self.image_shape, reset=True)
         classes, labels = _inputs.encode_labels(y, len(source), name) if self.conditional else (None, None)
         goes_on = self.warm_start and self.__sklearn_is_fitted__()
         device = resolve_device(self.device)
-        checkpoints = self._open_checkpoints(source, labels, classes)
+        checkpoints = self._open_checkpoints(source, labels, classes, opened)
         found = [checkpoint.found for checkpoint in checkpoints.values() if checkpoint.found]
         seed = found[0]["seed"] if found else self.seed_ if goes_on else draw_seed(self.random_state)
         fraction = self.validation_fraction if self.early_stopping else 0.0
@@ -181,16 +181,20 @@ class BaseDensity(FittedDensity):
         return min(AUTO_MAX_EPOCHS, math.ceil(AUTO_STEPS / (n_rows // batch_size)))
 
     def _open_checkpoints(
-        self, source: RowSource, labels: NDArray[np.int64] | None, classes: NDArray[Any] | None
+        self, source: RowSource, labels: NDArray[np.int64] | None, classes: NDArray[Any] | None, opened: ExitStack
     ) -> dict[str, Checkpoint]:
+        """Open a checkpoint for each stage of training, all to be closed, so that others can have them."""
         if self.checkpoint is None:
             return {}
         parameters = self.get_params(deep=False)
         mark = fingerprint(type(self).__name__, parameters, source, labels, classes)
         # in a folder, trainings that a search tells apart by max_epochs or by generators have a file each
-        marks = mark, self.max_epochs, self.random_state
-        paths = {stage: path_of_training(self.checkpoint, mark["class"], stage, *marks) for stage in self._stages}
-        return {stage: Checkpoint(path, {**mark, "stage": stage}) for stage, path in paths.items()}
+        marks, found = (mark, self.max_epochs, self.random_state), {}
+        for stage in self._stages:
+            path = path_of_training(self.checkpoint, type(self).__name__, stage, *marks)
+            found[stage] = _open_checkpoint(path, {**mark, "stage": stage}, waits=is_folder(self.checkpoint))
+            opened.callback(found[stage].close)
+        return found
 
     def _model_params(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in sorted(self._model_param_names())}
@@ -206,3 +210,14 @@ class BaseDensity(FittedDensity):
                 f"{type(self).__name__}: warm_start goes on from weights that belong to something else: {difference}. "
                 f"Set warm_start=False, or fit a clone."
             )
+
+
+def _open_checkpoint(path: str, mark: dict[str, Any], *, waits: bool) -> Checkpoint:
+    """Open a checkpoint; one in a folder waits for another process that does the same training, and has its result."""
+    while True:
+        try:
+            return Checkpoint(path, mark)
+        except BlockingIOError:
+            if not waits:
+                raise
+        time.sleep(BETWEEN_TRIES)
