@@ -163,7 +163,8 @@ class Checkpoint:
             )
             raise ValueError(
                 f"checkpoint={str(self.path)!r} belongs to another training, which differs in {shown}. Restore these, "
-                f"or choose another file."
+                f"or choose another file; with a folder as checkpoint each training has a file of its own, as in a "
+                f"search."
             )
 
     def write(self, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:

@@ -7,7 +7,6 @@ parameters and `_build(spec)`; everything else is here or in the modules below.
 from __future__ import annotations
 
 import math
-import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Generator
 
 from flowdetect._fitting import all_or_nothing
-from flowdetect._images import check_n_bins, draw_seed
+from flowdetect._images import check_image_shape, check_n_bins, draw_seed
+from flowdetect._resuming import check_can_write, path_of_training
 from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint, fingerprint
 from flowdetect.density._devices import in_torch_state, resolve_device
@@ -87,14 +87,22 @@ class BaseDensity(FittedDensity):
 
         After any other exception the estimator is what it was before.
         """
-        self._validate_params()
-        check_n_bins(self.n_bins)
-        _inputs.check_time_limit(self.time_limit)
+        self._check_before_fit()
         with ExitStack() as opened:
             failure = self._fit(X, y, opened)
         if failure is not None:
             raise failure
         return self
+
+    def _check_before_fit(self) -> None:
+        """Refuse what cannot work whatever the data are; an estimator around this one asks before it trains another."""
+        self._validate_params()
+        check_n_bins(self.n_bins)
+        check_image_shape(self.image_shape)
+        _inputs.check_time_limit(self.time_limit)
+        resolve_device(self.device)
+        if self.checkpoint is not None:
+            check_can_write(self.checkpoint)
 
     @all_or_nothing
     def _fit(self, X: ArrayLike, y: ArrayLike | None, opened: ExitStack) -> BaseException | None:
@@ -177,14 +185,14 @@ class BaseDensity(FittedDensity):
         """Open a checkpoint for each stage of training, all to be closed, so that others can have them."""
         if self.checkpoint is None:
             return {}
-        try:
-            path = os.fspath(self.checkpoint)
-        except TypeError:
-            raise ValueError(f"checkpoint must be a path or None, got {self.checkpoint!r}.") from None
-        mark = fingerprint(type(self).__name__, self.get_params(deep=False), source, labels, classes)
+        parameters = self.get_params(deep=False)
+        mark = fingerprint(type(self).__name__, parameters, source, labels, classes)
+        # in a folder, trainings that a search tells apart by max_epochs or by generators have a file each
+        marks = mark, self.max_epochs, self.random_state
+        paths = {stage: path_of_training(self.checkpoint, mark["class"], stage, *marks) for stage in self._stages}
         found = {}
-        for stage in self._stages:
-            found[stage] = Checkpoint(path + stage, {**mark, "stage": stage})
+        for stage, path in paths.items():
+            found[stage] = Checkpoint(path, {**mark, "stage": stage})
             opened.callback(found[stage].close)
         return found
 
