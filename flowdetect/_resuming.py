@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from flowdetect._files import write_atomically
+from flowdetect._files import open_within, write_new
 from flowdetect._images import to_rows
 from flowdetect._protocols import PathName, RandomState
 
 N_BITS = 32  # of a seed
+MOST_OF_SEED = 1000  # bytes of its file
 N_DIGITS = 16  # of a digest, in a file's name
 N_HASHED = 4096  # rows at a time
 MAY_CHANGE = {"verbose", "device", "checkpoint", "n_jobs"}  # between a kill and the fit that goes on
@@ -161,11 +162,11 @@ def kept_seed(path: PathName) -> int:
     """
     path = Path(path)
     try:
-        seed = json.loads(path.read_text())["seed"]
-    except FileNotFoundError:
-        seed = secrets.randbits(N_BITS)
-        write_atomically(path, json.dumps({"seed": seed}).encode())
-    except (ValueError, KeyError, TypeError) as error:
+        if not path.exists():
+            write_new(path, json.dumps({"seed": secrets.randbits(N_BITS)}).encode())
+        with open_within(path, MOST_OF_SEED) as file:
+            seed = json.loads(file.read())["seed"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{str(path)!r} should hold the seed of trainings whose checkpoints stand beside it, and does not; remove "
             f"it and them to start anew."

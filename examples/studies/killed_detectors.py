@@ -112,7 +112,7 @@ def main() -> None:
     args = parser.parse_args()
     folder, rng = Path(args.results), np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
-    max_epochs, n_kills = (3, 2) if args.quick else (20, 10)
+    max_epochs, n_kills = (2, 2) if args.quick else (6, 10)
     make(NAMES[0], 1).fit(load_breast_cancer().data[:100])  # so that kills come to trainings, not to imports
     found: dict[str, dict[str, Any]] = {}
     for name in NAMES:
