@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flowdetect import _persistence
-from flowdetect.density._checkpoint import Checkpoint
+from flowdetect._tensor_file import read, write
+from flowdetect.density._checkpoint import Checkpoint, Form
 from flowdetect.density._devices import mean_over_processes, new_fabric, resolve_precision
 from flowdetect.density._interruption import Interruption
 from flowdetect.density._leaps import Leaps
@@ -69,7 +69,8 @@ def train(
     fabric = new_fabric(settings.device, settings.n_devices)
     training = Training(model, source, held_out, settings)
     if checkpoint is not None and checkpoint.found:
-        training.restore(checkpoint.found, checkpoint.arrays)
+        form = Form.of(*training.state(), training.model.parameters(), n_batches=training.n_batches)
+        training.restore(*checkpoint.read(form))
     if settings.n_devices == 1:
         failure = training.run(fabric, checkpoint)
     else:
@@ -85,7 +86,7 @@ def _train_elsewhere(fabric: Fabric, training: Training, checkpoint: Checkpoint 
         path = Path(folder) / "state"
         launch: Callable[..., BaseException | None] = fabric.launch  # whose own type allows for no further arguments
         failure = launch(_train_one, training, checkpoint, path)
-        training.restore(*_persistence.read(path, "training"))
+        training.restore(*read(path, "training"))
     return failure
 
 
@@ -93,7 +94,7 @@ def _train_one(fabric: Fabric, training: Training, checkpoint: Checkpoint | None
     """Be one of the processes of a distributed training."""
     failure = training.run(fabric, checkpoint)
     if fabric.is_global_zero:
-        _persistence.write(path, "training", *training.state())
+        write(path, "training", *training.state())
     fabric.barrier()  # nobody leaves while another still speaks to it
     torch.distributed.destroy_process_group()
     return failure

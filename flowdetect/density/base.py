@@ -7,8 +7,8 @@ parameters and `_build(spec)`; everything else is here or in the modules below.
 from __future__ import annotations
 
 import math
-import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Generator
 
 from flowdetect._fitting import all_or_nothing
-from flowdetect._images import check_n_bins, draw_seed
+from flowdetect._images import check_image_shape, check_n_bins, draw_seed
+from flowdetect._resuming import check_can_write, path_of_training
 from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint, fingerprint
 from flowdetect.density._devices import in_torch_state, resolve_device
@@ -86,22 +87,31 @@ class BaseDensity(FittedDensity):
 
         After any other exception the estimator is what it was before.
         """
-        self._validate_params()
-        check_n_bins(self.n_bins)
-        _inputs.check_time_limit(self.time_limit)
-        failure = self._fit(X, y)
+        self._check_before_fit()
+        with ExitStack() as opened:
+            failure = self._fit(X, y, opened)
         if failure is not None:
             raise failure
         return self
 
+    def _check_before_fit(self) -> None:
+        """Refuse what cannot work whatever the data are; an estimator around this one asks before it trains another."""
+        self._validate_params()
+        check_n_bins(self.n_bins)
+        check_image_shape(self.image_shape)
+        _inputs.check_time_limit(self.time_limit)
+        resolve_device(self.device)
+        if self.checkpoint is not None:
+            check_can_write(self.checkpoint)
+
     @all_or_nothing
-    def _fit(self, X: ArrayLike, y: ArrayLike | None) -> BaseException | None:
+    def _fit(self, X: ArrayLike, y: ArrayLike | None, opened: ExitStack) -> BaseException | None:
         name, started = type(self).__name__, time.monotonic()
         source, layout = read_rows(self, X, self.image_shape, reset=True)
         classes, labels = _inputs.encode_labels(y, len(source), name) if self.conditional else (None, None)
         goes_on = self.warm_start and self.__sklearn_is_fitted__()
         device = resolve_device(self.device)
-        checkpoints = self._open_checkpoints(source, labels, classes)
+        checkpoints = self._open_checkpoints(source, labels, classes, opened)
         found = [checkpoint.found for checkpoint in checkpoints.values() if checkpoint.found]
         seed = found[0]["seed"] if found else self.seed_ if goes_on else draw_seed(self.random_state)
         fraction = self.validation_fraction if self.early_stopping else 0.0
@@ -170,16 +180,21 @@ class BaseDensity(FittedDensity):
         return min(AUTO_MAX_EPOCHS, math.ceil(AUTO_STEPS / (n_rows // batch_size)))
 
     def _open_checkpoints(
-        self, source: RowSource, labels: NDArray[np.int64] | None, classes: NDArray[Any] | None
+        self, source: RowSource, labels: NDArray[np.int64] | None, classes: NDArray[Any] | None, opened: ExitStack
     ) -> dict[str, Checkpoint]:
+        """Open a checkpoint for each stage of training, all to be closed, so that others can have them."""
         if self.checkpoint is None:
             return {}
-        try:
-            path = os.fspath(self.checkpoint)
-        except TypeError:
-            raise ValueError(f"checkpoint must be a path or None, got {self.checkpoint!r}.") from None
-        mark = fingerprint(type(self).__name__, self.get_params(deep=False), source, labels, classes)
-        return {stage: Checkpoint(path + stage, {**mark, "stage": stage}) for stage in self._stages}
+        parameters = self.get_params(deep=False)
+        mark = fingerprint(type(self).__name__, parameters, source, labels, classes)
+        # in a folder, trainings that a search tells apart by max_epochs or by generators have a file each
+        marks = mark, self.max_epochs, self.random_state
+        paths = {stage: path_of_training(self.checkpoint, mark["class"], stage, *marks) for stage in self._stages}
+        found = {}
+        for stage, path in paths.items():
+            found[stage] = Checkpoint(path, {**mark, "stage": stage})
+            opened.callback(found[stage].close)
+        return found
 
     def _model_params(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in sorted(self._model_param_names())}

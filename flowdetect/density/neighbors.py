@@ -121,7 +121,7 @@ class NeighborsDensity(BaseEstimator):
         ValueError
             If a parameter is out of range or X is not finite.
         """
-        self._check_parameters()
+        self._check_before_fit()
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         n = len(rows)
         self.shift_ = np.median(rows, axis=0)
@@ -221,7 +221,7 @@ class NeighborsDensity(BaseEstimator):
         """
         _persistence.save(self, path)
 
-    def _check_parameters(self) -> None:
+    def _check_before_fit(self) -> None:
         scales = self.n_neighbors
         is_sequence = isinstance(scales, Sequence | np.ndarray) and not isinstance(scales, str) and len(scales) > 0
         if not is_sequence or not all(_is_count(k) for k in scales):
@@ -266,6 +266,21 @@ class NeighborsDensity(BaseEstimator):
         super().__setstate__(state)
         if "_scales" in state and self._sample is None:
             self._index_rows()
+
+    def _check_state(self, state: dict[str, Any]) -> None:
+        """Refuse a state from a file that would not make a density; its arrays may be placeholders."""
+        if "_references" not in state:
+            return
+        references, n_columns, sample = state["_references"], state["n_features_in_"], state["_sample"]
+        n_rows = len(references if sample is None else sample)
+        is_whole = references.shape == (len(references), n_columns) and references.dtype == np.float64
+        is_whole &= all(state[name].shape == (n_columns,) for name in ("shift_", "scale_"))
+        if not is_whole or not all(_is_count(k) and k < n_rows for k in state["_scales"]):
+            raise ValueError("the rows of NeighborsDensity, their scales and numbers of neighbours do not fit together")
+
+    def _example(self) -> NDArray[np.float64] | None:
+        """Give a row for a loaded density to score; None if it is not fitted."""
+        return self.shift_[None] if hasattr(self, "shift_") else None
 
     def _scaled(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self)

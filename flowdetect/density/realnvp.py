@@ -208,7 +208,8 @@ class RealNVPDensity(FlowDensity):
         epochs = max(1, round(self.pretraining * max_epochs)) if self._pretrains else 0
         main = data.checkpoints.get("")
         if main is not None and main.found:
-            factored = main.arrays["model/factored_dims"].copy()
+            usual = factorization.factor(shape, n_levels, factorization.checkerboard)
+            factored = main.read_one("model/factored_dims", lambda found: factorization.is_alike(found, usual))
         elif self.factorization == "standard":
             factored = factorization.factor(shape, n_levels, factorization.checkerboard)
         elif self.factorization == "random":
