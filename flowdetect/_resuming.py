@@ -58,7 +58,7 @@ def make_folder(checkpoint: PathName) -> str:
     OSError
         If it cannot be made or written to.
     """
-    name = name_of_path(checkpoint)
+    name = os.path.normpath(name_of_path(checkpoint))
     if os.path.exists(name) and not os.path.isdir(name):
         raise ValueError(f"checkpoint must be a folder here, and {name!r} is a file; choose another name.")
     try:

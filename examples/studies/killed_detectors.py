@@ -4,22 +4,21 @@
 
 On the table of breast cancer (569 rows, 30 columns) `LikelihoodRatioDetector` and `WAICDetector` with `RealNVPDensity`,
 and `OODDetector` without a density and with that one, each with ``random_state=None`` and 0. A process fits the
-detector with a folder as `checkpoint`, and gets SIGKILL after a random time, up to 0.6 of what an undisturbed fit takes;
-the next process starts the same fit, until one ends. Then comes another folder, until there were ten kills. Every
-detector that was finished is compared, bit for bit, with one of a process that was left alone: scores, `offset_` and
-`calibration_scores_`. With None that process has the seed's file and no other, with 0 it has no folder at all.
+detector with a folder as `checkpoint`, and gets SIGKILL after a random time, up to 0.6 of what an undisturbed fit
+takes; the next process starts the same fit, until one ends. Then comes another folder, until there were ten kills.
+Every detector that was finished is compared, bit for bit, with one of a process that was left alone: scores, p-values,
+`offset_` and `calibration_scores_`. With None that process has the seed's file and no other, with 0 it has no folder.
 
-Needs signals of POSIX. Writes killed_detectors.json and .txt.
+Needs fork and signals of POSIX. Writes killed_detectors.json and .txt.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -32,7 +31,6 @@ from flowdetect import LikelihoodRatioDetector, OODDetector, RealNVPDensity, WAI
 from flowdetect.detectors import BaseDetector
 
 NAMES = ("LikelihoodRatioDetector", "WAICDetector", "OODDetector", "OODDetector of RealNVPDensity")
-STARTED = "fit begins"
 LONGEST_WAIT = 0.6  # before a kill, in fits that are left alone
 
 
@@ -46,34 +44,25 @@ def make(name: str, max_epochs: int, **parameters: Any) -> BaseDetector:
     return OODDetector(density if "of" in name else None, **parameters)
 
 
-def fit_and_store(name: str, max_epochs: int, seed: int | None, folder: str | None, path: str) -> None:
+def fit_and_store(name: str, max_epochs: int, seed: int | None, folder: Path | None, path: Path) -> None:
     """Be the process that is killed: fit, and write what the detector answers."""
-    X, density = load_breast_cancer().data, RealNVPDensity(n_blocks=1, hidden_channels=4, max_epochs=1, random_state=0)
-    detector = make(name, max_epochs, checkpoint=folder, random_state=seed)
-    density.fit(X[:64])  # so that a kill comes to a training, not to imports
-    print(STARTED, flush=True)
-    started = time.monotonic()
-    detector.fit(X)
+    X, started = load_breast_cancer().data, time.monotonic()
+    detector = make(name, max_epochs, checkpoint=folder, random_state=seed).fit(X)
     seconds = time.monotonic() - started
     found = {"scores": detector.score_samples(X), "p_values": detector.p_values(X), "offset": detector.offset_}
     np.savez(path, **found, calibration_scores=detector.calibration_scores_, seconds=seconds)
 
 
-def run(arguments: list[Any], wait: float | None = None) -> bool:
-    """Run one process, killed so many seconds after its fit began; say whether it came to its end."""
-    command = [sys.executable, __file__, "--child", json.dumps(arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        if not any(STARTED in line for line in iter(process.stdout.readline, "")):
-            raise RuntimeError(f"{arguments} did not begin to fit.")
-        try:
-            code = process.wait(wait)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            code = process.wait()
-    if code not in (0, -signal.SIGKILL):
-        raise RuntimeError(f"{arguments} ended with {code}.")
-    return code == 0
+def run(*arguments: Any, wait: float | None = None) -> bool:
+    """Run one process, killed after so many seconds; say whether it came to its end."""
+    process = multiprocessing.get_context("fork").Process(target=fit_and_store, args=arguments)
+    process.start()
+    process.join(wait)
+    process.kill()  # SIGKILL, of no effect on one that has ended
+    process.join()
+    if process.exitcode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"{arguments} ended with {process.exitcode}.")
+    return process.exitcode == 0
 
 
 def same(path: Path, other: Path) -> bool:
@@ -87,12 +76,12 @@ def study(name: str, max_epochs: int, seed: int | None, n_kills: int, rng: np.ra
     kills, within, equal = 0, 0, []
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary)
-        run([name, max_epochs, seed, None, str(home / "alone.npz")])
+        run(name, max_epochs, seed, None, home / "alone.npz")
         seconds = float(np.load(home / "alone.npz")["seconds"])
         while kills < n_kills:
             folder, resumed = home / f"folder{len(equal)}", home / f"resumed{len(equal)}.npz"
-            arguments = [name, max_epochs, seed, str(folder), str(resumed)]
-            while not run(arguments, rng.uniform(0, LONGEST_WAIT * seconds) if kills < n_kills else None):
+            case = name, max_epochs, seed, folder, resumed
+            while not run(*case, wait=rng.uniform(0, LONGEST_WAIT * seconds) if kills < n_kills else None):
                 kills += 1
                 within += any(folder.glob("*.checkpoint"))
             alone = home / "alone.npz"
@@ -101,7 +90,7 @@ def study(name: str, max_epochs: int, seed: int | None, n_kills: int, rng: np.ra
                 kept.mkdir()
                 for file in folder.glob("*.seed"):
                     shutil.copy(file, kept)
-                run([name, max_epochs, seed, str(kept), str(alone)])
+                run(name, max_epochs, seed, kept, alone)
             equal.append(same(resumed, alone))
     return {"kills": kills, "with_checkpoint": within, "fits": len(equal), "equal": sum(equal), "seconds": seconds}
 
@@ -120,14 +109,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two kills each, of short trainings")
     parser.add_argument("--results", default="results")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.child:
-        fit_and_store(*json.loads(args.child))
-        return
     folder, rng = Path(args.results), np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     max_epochs, n_kills = (3, 2) if args.quick else (20, 10)
+    make(NAMES[0], 1).fit(load_breast_cancer().data[:100])  # so that kills come to trainings, not to imports
     found: dict[str, dict[str, Any]] = {}
     for name in NAMES:
         for seed in (None, 0):

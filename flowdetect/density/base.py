@@ -19,7 +19,7 @@ from torch import Generator
 
 from flowdetect._fitting import all_or_nothing
 from flowdetect._images import check_image_shape, check_n_bins, draw_seed
-from flowdetect._resuming import check_can_write, path_of_training
+from flowdetect._resuming import check_can_write, is_folder, path_of_training
 from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint, fingerprint
 from flowdetect.density._devices import in_torch_state, resolve_device
@@ -34,6 +34,7 @@ from flowdetect.density.streams import INITIAL, SCORING, stream
 
 AUTO_STEPS, AUTO_MAX_EPOCHS = 4000, 500
 AUTO_BATCH, AUTO_TABLE_BATCH = 64, 256
+BETWEEN_TRIES = 0.5  # seconds
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -188,11 +189,10 @@ class BaseDensity(FittedDensity):
         parameters = self.get_params(deep=False)
         mark = fingerprint(type(self).__name__, parameters, source, labels, classes)
         # in a folder, trainings that a search tells apart by max_epochs or by generators have a file each
-        marks = mark, self.max_epochs, self.random_state
-        paths = {stage: path_of_training(self.checkpoint, mark["class"], stage, *marks) for stage in self._stages}
-        found = {}
-        for stage, path in paths.items():
-            found[stage] = Checkpoint(path, {**mark, "stage": stage})
+        marks, found = (mark, self.max_epochs, self.random_state), {}
+        for stage in self._stages:
+            path = path_of_training(self.checkpoint, type(self).__name__, stage, *marks)
+            found[stage] = _open_checkpoint(path, {**mark, "stage": stage}, waits=is_folder(self.checkpoint))
             opened.callback(found[stage].close)
         return found
 
@@ -210,3 +210,14 @@ class BaseDensity(FittedDensity):
                 f"{type(self).__name__}: warm_start goes on from weights that belong to something else: {difference}. "
                 f"Set warm_start=False, or fit a clone."
             )
+
+
+def _open_checkpoint(path: str, mark: dict[str, Any], *, waits: bool) -> Checkpoint:
+    """Open a checkpoint; one in a folder waits for another process that does the same training, and has its result."""
+    while True:
+        try:
+            return Checkpoint(path, mark)
+        except BlockingIOError:
+            if not waits:
+                raise
+        time.sleep(BETWEEN_TRIES)

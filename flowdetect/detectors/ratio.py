@@ -33,6 +33,9 @@ class LikelihoodRatioDetector(BaseDetector):
     It costs a second training and a second likelihood. Weakness: the best share depends on the data, and the paper
     chose it with OoD data at hand. Where the background is what tells two sets apart, the likelihood is better.
 
+    Ctrl-C while the background is trained leaves a whole detector; while the density is trained, before there is a
+    background, it leaves the old fit.
+
     Parameters
     ----------
     density : estimator with `fit` and `score_samples`

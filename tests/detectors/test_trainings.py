@@ -101,6 +101,10 @@ def answers(detector):
     return [np.asarray(each).tobytes() for each in found]
 
 
+def files_in(folder):
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+
+
 def killed_and_resumed(make, steps, at):
     """Kill a fit, and give a second one that goes on from there."""
     steps.restart(at)
@@ -180,21 +184,20 @@ def test_a_density_with_a_checkpoint_of_its_own(steps, tmp_path):
 
     resumed = killed_and_resumed(make, steps, 13)
     assert steps.done <= 5
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["own", "own.background", "own.seed"]
+    assert files_in(tmp_path) == ["own", "own.background", "own.seed"]
     for path in (tmp_path / "own", tmp_path / "own.background"):
         path.unlink()
     assert answers(make().fit(X)) == answers(resumed)
     (tmp_path / "folder").mkdir()
     killed_and_resumed(lambda: LikelihoodDetector(flow(checkpoint=tmp_path / "folder")), steps, 5)
     assert steps.done <= 5
-    kinds = sorted(path.suffix for path in (tmp_path / "folder").iterdir())
-    assert kinds == [".checkpoint", ".seed"]
+    assert [Path(name).suffix for name in files_in(tmp_path / "folder")] == [".seed", ".checkpoint"]
 
 
 def test_an_ensemble_keeps_its_seed(steps, tmp_path):
     resumed = killed_and_resumed(lambda: EnsembleDensity(flow(checkpoint=tmp_path / "own"), 2), steps, 13)
     assert steps.done <= 5
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["own.member0", "own.member1", "own.seed"]
+    assert files_in(tmp_path) == ["own.member0", "own.member1", "own.seed"]
     for path in tmp_path.glob("own.member*"):
         path.unlink()
     again = EnsembleDensity(flow(checkpoint=tmp_path / "own"), 2).fit(X)
