@@ -22,6 +22,7 @@ from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint, fingerprint
 from flowdetect.density._devices import in_torch_state, resolve_device
 from flowdetect.density._fitted import FittedDensity
+from flowdetect.density._processes import check_same, in_first, joined
 from flowdetect.density._reading import TrainingRows, read_rows, split_rows
 from flowdetect.density._scoring import chunk_length
 from flowdetect.density._training import train
@@ -89,7 +90,8 @@ class BaseDensity(FittedDensity):
         _inputs.check_time_limit(self.time_limit)
         before = dict(self.__dict__)
         try:
-            failure = self._fit(X, y)
+            with joined(self.n_devices, resolve_device(self.device)):
+                failure = self._fit(X, y)
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)
@@ -104,9 +106,11 @@ class BaseDensity(FittedDensity):
         classes, labels = _inputs.encode_labels(y, len(source), name) if self.conditional else (None, None)
         goes_on = self.warm_start and self.__sklearn_is_fitted__()
         device = resolve_device(self.device)
-        checkpoints = self._open_checkpoints(source, labels, classes)
+        check_same(lambda: self._fingerprint(source, labels, classes))
+        checkpoints = in_first(lambda: self._open_checkpoints(source, labels, classes))
         found = [checkpoint.found for checkpoint in checkpoints.values() if checkpoint.found]
-        seed = found[0]["seed"] if found else self.seed_ if goes_on else draw_seed(self.random_state)
+        drawn = in_first(lambda: draw_seed(self.random_state))
+        seed = found[0]["seed"] if found else self.seed_ if goes_on else drawn
         fraction = self.validation_fraction if self.early_stopping else 0.0
         data = split_rows(source, labels, fraction, seed, device, checkpoints, goes_on)
         data = replace(data, started=started)
@@ -181,8 +185,13 @@ class BaseDensity(FittedDensity):
             path = os.fspath(self.checkpoint)
         except TypeError:
             raise ValueError(f"checkpoint must be a path or None, got {self.checkpoint!r}.") from None
-        mark = fingerprint(type(self).__name__, self.get_params(deep=False), source, labels, classes)
+        mark = self._fingerprint(source, labels, classes)
         return {stage: Checkpoint(path + stage, {**mark, "stage": stage}) for stage in self._stages}
+
+    def _fingerprint(
+        self, source: RowSource, labels: NDArray[np.int64] | None, classes: NDArray[Any] | None
+    ) -> dict[str, Any]:
+        return fingerprint(type(self).__name__, self.get_params(deep=False), source, labels, classes)
 
     def _model_params(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in sorted(self._model_param_names())}
