@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -53,20 +53,30 @@ class Processes:
 
     Parameters
     ----------
-    fabric : Fabric
+    position : Position
+    device : str
+        Where this one computes.
+    new_fabric : callable
+        Makes the Fabric that trains.
     interruption : MayStop
 
     Attributes
     ----------
     rank, n : int
         Which process this is, and how many there are.
-    device : str
-        Where this one computes.
     """
 
-    def __init__(self, fabric: Fabric, interruption: MayStop) -> None:
-        self.fabric, self.interruption = fabric, interruption
-        self.rank, self.n, self.device = fabric.global_rank, fabric.world_size, str(fabric.device)
+    def __init__(
+        self, position: Position, device: str, new_fabric: Callable[[], Fabric], interruption: MayStop
+    ) -> None:
+        self.rank, self.n, self.device = position.rank, position.n, device
+        self.interruption = interruption
+        self._new_fabric = new_fabric
+
+    @cached_property
+    def fabric(self) -> Fabric:
+        """Fabric, which is slow to import."""
+        return self._new_fabric()
 
     def means(self, *values: Tensor | float) -> list[float]:
         """Give the mean of each of some scalars over the processes."""
@@ -98,6 +108,10 @@ class Processes:
             for tensor in tensors.values():
                 distributed.broadcast(tensor, src=0)
 
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        self.total(0.0)
+
     def of_all(self, value: T) -> list[T]:
         """Give the values of all processes, by rank."""
         values: list[Any] = [None] * self.n
@@ -110,14 +124,14 @@ class Processes:
 
 def alone(device: str) -> Processes:
     """Give the only process of a training."""
-    return Processes(new_fabric(device), Interruption())
+    return Processes(Position(0, 1, 0, 1), device, lambda: new_fabric(device), Interruption())
 
 
 # ---- one of several
 
 
 @contextmanager
-def group(store: distributed.Store, position: Position, device: str) -> Iterator[Fabric]:
+def group(store: distributed.Store, position: Position, device: str, interruption: MayStop) -> Iterator[Processes]:
     """Be one of several processes, each with a device of one kind.
 
     Parameters
@@ -125,10 +139,13 @@ def group(store: distributed.Store, position: Position, device: str) -> Iterator
     store : where the processes find each other
     position : Position
     device : str, such as "cuda"
+    interruption : MayStop
     """
     backend = distributed.get_default_backend_for_device(device)
+    own = device
     if device == "cuda":
         torch.cuda.set_device(position.rank_here)
+        own = f"cuda:{position.rank_here}"
     own_group = not distributed.is_initialized()
     if own_group:
         distributed.init_process_group(backend, store=store, rank=position.rank, world_size=position.n)
@@ -136,7 +153,7 @@ def group(store: distributed.Store, position: Position, device: str) -> Iterator
         with warnings.catch_warnings():
             # a gradient of a 1x1 convolution may have another, equivalent memory format
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-            yield _distributed_fabric(position, device, backend)
+            yield Processes(position, own, lambda: _distributed_fabric(position, device, backend), interruption)
     finally:
         if own_group:
             distributed.destroy_process_group()
@@ -255,13 +272,19 @@ def joined(n_devices: int, device: str) -> Iterator[Processes | None]:
     position = Position(*(int(os.environ[name]) for name in names))
     store = distributed.PrefixStore(f"flowdetect/{next(_count)}", _torchrun_store())
     try:
-        with group(store, position, device) as fabric:
-            processes = Processes(fabric, PatientInterruption())
+        with group(store, position, device, PatientInterruption()) as processes:
             token = _JOINED.set(processes)
             try:
                 yield processes
             finally:
                 _JOINED.reset(token)
+    except RuntimeError as error:
+        if isinstance(error, distributed.DistError) or "gloo" in str(error):
+            raise RuntimeError(
+                f"Process {position.rank} of 0..{position.n - 1} lost another one, which failed or was ended; see what "
+                f"that one says. Fit again; with checkpoint=path, training goes on from where the file stands."
+            ) from error
+        raise
     finally:
         _ONE_AT_A_TIME.release()
 

@@ -21,17 +21,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.spawn import get_executable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import distributed
 
 from flowdetect.density._interruption import Interruption
-from flowdetect.density._processes import Position, Processes, group
+from flowdetect.density._processes import Position, group
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 1.0  # after a process ended: others may end by the same cause, and the first cause is told
-START = "import sys; from flowdetect.density._ranks import serve; serve(sys.argv[1], int(sys.argv[2]))"
+START = "import sys; from flowdetect.density._ranks import main; main(sys.argv[1], int(sys.argv[2]))"
 
 
 class Task(NamedTuple):
@@ -182,22 +182,35 @@ class StopFile:
         pass
 
 
-def serve(text: str, rank: int) -> None:
-    """Be one of the processes: the main function of each."""
+def main(text: str, rank: int) -> NoReturn:
+    """Be one of the processes."""
     folder = Path(text)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_caller, args=(folder,), daemon=True).start()
     try:
         task: Task = load(folder / "task")
         store = distributed.FileStore(str(folder / "store"), task.n)
-        with group(store, Position(rank, task.n, rank, task.n), task.device) as fabric:
-            result = task.function(Processes(fabric, StopFile(folder)), *task.args)
-            if rank == 0:
-                dump(result, folder / "result")
-            fabric.barrier()  # nobody leaves while another still speaks to it
+        position = Position(rank, task.n, rank, task.n)
+        with group(store, position, task.device, StopFile(folder)) as processes:
+            try:
+                result = task.function(processes, *task.args)
+                if rank == 0:
+                    dump(result, folder / "result")
+                processes.wait()  # nobody leaves while another still speaks to it
+            except BaseException as error:  # told before the others can miss us
+                _tell(error, folder / f"error{rank}")
+                _exit(1)
     except BaseException as error:
         _tell(error, folder / f"error{rank}")
-        sys.exit(1)
+        _exit(1)
+    _exit(0)
+
+
+def _exit(code: int) -> NoReturn:
+    """End at once: taking torch down would take seconds."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _end_with_caller(folder: Path) -> None:
