@@ -9,6 +9,7 @@ The public names below are loaded on first use, so that importing the package st
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from flowdetect._ctrl_c import whole_imports
 from flowdetect._homes import HOMES
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+    with whole_imports():
+        return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

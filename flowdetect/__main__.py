@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flowdetect.demo import Measurements
 
+LARGEST_SEED = 2**32 - 1
+INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
+
 DATA_HELP = (
     "The digits come with scikit-learn. Other sets are read from the folder that the environment variable "
     "FLOWDETECT_DATA names (fashion_mnist.npz, mnist.npz, ...), else fetched from OpenML, once."
@@ -37,34 +40,41 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--ood", default="", metavar="NAME,...", help="outside sets (default: those that suit the data set)"
     )
-    demo.add_argument("--epochs", type=_positive, help="passes over the training images")
-    demo.add_argument("--steps", type=_positive, help="steps of flow a level")
-    demo.add_argument("--hidden", type=_positive, help="width of the networks inside the couplings")
-    demo.add_argument("--images", type=_positive, help="train on at most so many images")
+    demo.add_argument("--epochs", type=_count, help="passes over the training images")
+    demo.add_argument("--steps", type=_count, help="steps of flow a level")
+    demo.add_argument("--hidden", type=_count, help="width of the networks inside the couplings")
+    demo.add_argument("--images", type=_count, help="train on at most so many images")
     demo.add_argument("--out", type=Path, default=Path("flowdetect_demo"), help="folder of the report (%(default)s)")
-    demo.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    demo.add_argument("--seed", type=_seed, default=0, help="(default: 0)")
     demo.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; what is wrong with its words or data is said in a line, with exit code 2."""
+    """Run a command; what is wrong with its words, data or folder is said before any training, with exit code 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    options = parser().parse_args(arguments)
     try:
+        options = parser().parse_args(arguments)
         demo(options, shlex.join(["python", "-m", "flowdetect", *arguments]))
-    except (ValueError, OSError) as error:
-        print(f"flowdetect: {error}\n{DATA_HELP}", file=sys.stderr)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"flowdetect: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("flowdetect: interrupted; no report was written.", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 
 def demo(options: argparse.Namespace, command: str) -> None:
     """Fit, measure, print, and write the report."""
-    from flowdetect.demo import DATASETS, Settings, load_sets, measure, write_report
+    from flowdetect.demo import DATASETS, Settings, check_folder, load_sets, measure, write_report
 
+    check_folder(options.out)
     names = [name.strip() for name in options.ood.split(",") if name.strip()]
-    sets = load_sets(options.dataset, names, options.images, options.seed)
+    try:
+        sets = load_sets(options.dataset, names, options.images, options.seed)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{error}\n{DATA_HELP}") from error
     usual = DATASETS[options.dataset]
     chosen = {name: getattr(options, name) or getattr(usual, name) for name in ("epochs", "steps", "hidden")}
     print(f"Fitting a Glow flow to {len(sets.train)} images of {sets.name}: {chosen['epochs']} epochs.", flush=True)
@@ -100,10 +110,22 @@ def print_story(found: Measurements) -> None:
     print(f"Fitted in {found.fit_seconds:.0f} s, all in {found.seconds:.0f} s.")
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+def _count(text: str) -> int:
+    return _whole(text, 1, None)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0, LARGEST_SEED)
+
+
+def _whole(text: str, least: int, most: int | None) -> int:
+    rule = f"of at least {least}" if most is None else f"from {least} to {most}"
+    try:
+        number = int(text)
+    except ValueError:
+        number = None
+    if number is None or number < least or (most is not None and number > most):
+        raise argparse.ArgumentTypeError(f"must be a whole number {rule}, got {text!r}")
     return number
 
 

@@ -13,17 +13,18 @@ Fit = TypeVar("Fit", bound=Callable[..., Any])
 def all_or_nothing(fit: Fit) -> Fit:
     """Decorate a `fit` so that, if it raises or is interrupted, the estimator stays as it was before.
 
-    It restores the attributes, so `fit` must replace what it learns and never change the old objects in place.
+    It runs on a twin, whose attributes the estimator takes over in one assignment at the end: whenever Ctrl-C comes,
+    also a second one, the fit is whole or has not happened. The twin holds the same objects, so `fit` must replace
+    what it learns and never change the old objects in place.
     """
 
     @functools.wraps(fit)
     def whole_fit(self: Any, *args: Any, **kwargs: Any) -> Any:
-        before = vars(self).copy()
-        try:
-            return fit(self, *args, **kwargs)
-        except BaseException:  # KeyboardInterrupt too
-            self.__dict__ = before  # one assignment: a second Ctrl-C cannot leave half of it
-            raise
+        twin = object.__new__(type(self))
+        twin.__dict__ = vars(self).copy()
+        result = fit(twin, *args, **kwargs)
+        self.__dict__ = vars(twin)
+        return self if result is twin else result
 
     return cast(Fit, whole_fit)
 

@@ -21,6 +21,7 @@ from flowdetect._reach import OutOfReachError
 N_BINS_8_BIT = 256
 LARGEST_N_BINS = 2**20  # beyond, float32 leaves fewer than 16 steps within a bin
 COUNTED_AT_ONCE = 1024  # rows
+AXES = "rows", "nhw", "nhwc", "nchw"
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,13 @@ class Members(BaseEstimator):
         check_is_fitted(self, "members_")
         return np.stack([np.asarray(member.score_samples(X), dtype=np.float64) for member in self.members_], axis=1)
 
+    def _example(self) -> Any:
+        """Give a row for a loaded ensemble to score; None if it is not fitted."""
+        if not hasattr(self, "members_"):
+            return None
+        first = self.members_[0]
+        return first._example() if hasattr(first, "_example") else np.zeros((1, first.n_features_in_))
+
     def score_samples(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float64]:
         """Log-density of the members' mixture in equal shares: (n,), nats."""
         scores = self.member_scores(X)

@@ -2,16 +2,18 @@
 
 An estimator is a tree of plain values and arrays. The tree goes into the header, the arrays beside it; estimators of
 ours are named and rebuilt from an allow-list, foreign ones go through skops with its list of trusted types.
+
+A file may come from anyone. It is read twice: first its header alone, with empty arrays of the shapes that it declares,
+so that what does not fit together is refused before memory is asked for; then whole.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 import os
+import warnings
 from collections.abc import Sequence
-from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -19,24 +21,31 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
+from flowdetect._files import as_path
+from flowdetect._foreign import as_bytes, from_bytes
 from flowdetect._homes import IN_FILES as OURS
 from flowdetect._protocols import PathName
+from flowdetect._tensor_file import MOST_BYTES, VERSION, TensorFile, write
 
-FORMAT = 2
-MAGIC = "flowdetect"
-VERSION = version("flowdetect-ood")
+LARGEST_TRIED = 2**16  # values of a row that a loaded estimator scores
+MOST_OF_STRINGS = 2**26  # bytes of one array of text
+BROKEN = (
+    *(ArithmeticError, AssertionError, AttributeError, BadZipFile, LookupError, MemoryError, NotFittedError),
+    *(RecursionError, RuntimeError, TypeError, ValueError),
+)
 
 
 def save(estimator: BaseEstimator, path: PathName) -> None:
     """Write an estimator of ours to a file, atomically."""
     arrays: dict[str, NDArray[Any]] = {}
     header = {"estimator": _encode(estimator, arrays, type(estimator).__name__)}
-    write(Path(os.fspath(path)), "estimator", header, arrays)
+    write(as_path(path), "estimator", header, arrays)
 
 
-def load(path: PathName, *, trusted: Sequence[str] = ()) -> Any:
+def load(path: PathName, *, trusted: Sequence[str] = (), max_bytes: int = MOST_BYTES) -> Any:
     """Read an estimator that `save` wrote; no code from the file is run.
 
     Parameters
@@ -44,15 +53,19 @@ def load(path: PathName, *, trusted: Sequence[str] = ()) -> Any:
     path : str or path
     trusted : sequence of str
         Types that skops may build where a foreign estimator stands inside, beyond those it trusts by itself.
+    max_bytes : int, default 2**32
+        A larger file is refused before it is read.
 
     Returns
     -------
     estimator
+        If it is fitted, it has scored a row.
 
     Raises
     ------
     ValueError
-        If the file is not whole, not ours, or of a newer format.
+        If the file is not whole, not ours, of a format that is not known, too large, or holds an estimator that could
+        not score.
     OSError
         If it cannot be read.
 
@@ -67,78 +80,32 @@ def load(path: PathName, *, trusted: Sequence[str] = ()) -> Any:
     >>> bool((flowdetect.load(path).score_samples(X[:5]) == detector.score_samples(X[:5])).all())
     True
     """
-    header, arrays = read(Path(os.fspath(path)), "estimator")
-    try:
-        return _decode(header["estimator"], arrays, trusted)
-    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, BadZipFile) as error:
-        raise ValueError(f"{str(path)!r} is no whole flowdetect file: {error!r}. Save the estimator again.") from error
+    if not isinstance(max_bytes, Integral) or isinstance(max_bytes, bool) or max_bytes < 1:
+        raise ValueError(f"max_bytes must be a whole number >= 1, got {max_bytes!r}.")
+    with TensorFile(as_path(path), "estimator", int(max_bytes)) as file:
+        try:
+            tree = file.header["estimator"]
+            if not isinstance(tree, dict) or "estimator" not in tree:
+                raise ValueError("it holds no estimator")
+            placeholders = {name: declared.placeholder() for name, declared in file.declared.items()}
+            _Decoder(placeholders, trusted, dry=True).decode_all(tree)
+            estimator = _Decoder(file.arrays(), trusted).decode_all(tree)
+            _check_that_it_scores(estimator)
+        except _Refusal as refusal:
+            raise ValueError(str(refusal)) from None
+        except BROKEN as error:
+            told = str(error) if type(error) is ValueError else repr(error)
+            raise ValueError(
+                f"{str(path)!r} is no whole flowdetect file ({told}); nothing was loaded. Save the estimator again."
+            ) from error
+    return estimator
 
 
-# ---- files
+class _Refusal(Exception):
+    """What a user can act upon: told as it is."""
 
 
-def write(path: Path, kind: str, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-    """Write header and arrays to a new file and put it in the place of the old one."""
-    from safetensors.numpy import save as to_bytes
-
-    arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    text = json.dumps({**header, "format": FORMAT, "kind": kind, "version": VERSION})
-    metadata = {MAGIC: text, "sha256": _digest(text, arrays)}
-    if not path.parent.is_dir():
-        raise OSError(f"{str(path)!r} cannot be written: its folder does not exist.")
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(to_bytes(arrays, metadata=metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Read header and arrays; raise ValueError unless the file is whole, ours, of this kind and of a known format."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as from_bytes
-
-    content = path.read_bytes()
-    try:
-        length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-        text, checksum = metadata[MAGIC], metadata["sha256"]
-        header = json.loads(text)
-        found_format, found_kind = int(header["format"]), header["kind"]
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} is no flowdetect file, or is not whole; nothing was loaded.") from error
-    if found_format > FORMAT:
-        raise ValueError(
-            f"{str(path)!r} has format {found_format}, written by flowdetect {header.get('version')}; this is "
-            f"flowdetect {VERSION}, which reads up to {FORMAT}. Update flowdetect."
-        )
-    if found_kind != kind:
-        raise ValueError(
-            f"{str(path)!r} holds a flowdetect {found_kind}, not a flowdetect {kind}; choose another file."
-        )
-    try:
-        arrays = from_bytes(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise ValueError(f"{str(path)!r} is not whole ({error}); nothing was loaded.") from error
-    if _digest(text, arrays) != checksum:
-        raise ValueError(f"{str(path)!r} is corrupt: its content does not match its checksum; nothing was loaded.")
-    return header, arrays
-
-
-def _digest(text: str, arrays: dict[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(arrays):
-        digest.update(f"{name}{arrays[name].dtype}{arrays[name].shape}".encode())
-        digest.update(arrays[name].tobytes())
-    return digest.hexdigest()
-
-
-# ---- trees
+# ---- estimators to trees
 
 
 def _encode(value: Any, arrays: dict[str, NDArray[Any]], where: str) -> Any:
@@ -163,9 +130,7 @@ def _encode(value: Any, arrays: dict[str, NDArray[Any]], where: str) -> Any:
     if type(value).__name__ in OURS and type(value).__module__.startswith(OURS[type(value).__name__]):
         return {"estimator": type(value).__name__, "state": _encode(value.__getstate__(), arrays, where)}
     if isinstance(value, BaseEstimator):
-        import skops.io
-
-        arrays[where] = np.frombuffer(skops.io.dumps(value), dtype=np.uint8)
+        arrays[where] = as_bytes(value)
         return {"skops": where}
     raise ValueError(
         f"{where} holds a {type(value).__name__}, which a flowdetect file does not keep; replace it with a plain value "
@@ -182,52 +147,111 @@ def _encode_array(value: NDArray[Any], arrays: dict[str, NDArray[Any]], where: s
     return {"array": where}
 
 
-def _decode(tree: Any, arrays: dict[str, NDArray[Any]], trusted: Sequence[str]) -> Any:
-    if isinstance(tree, list):
-        return [_decode(item, arrays, trusted) for item in tree]
-    if not isinstance(tree, dict):
-        return tree
-    if "tuple" in tree:
-        return tuple(_decode(item, arrays, trusted) for item in tree["tuple"])
-    if "slice" in tree:
-        return slice(*tree["slice"])
-    if "dict" in tree:
-        return {_decode(k, arrays, trusted): _decode(v, arrays, trusted) for k, v in tree["dict"]}
-    if "array" in tree:
-        return np.array(arrays[tree["array"]])
-    if "strings" in tree:
-        return np.array(tree["strings"], dtype=object if tree["object"] else None)
-    if "path" in tree:
-        return Path(tree["path"])
-    if "frozen" in tree:
-        return FrozenEstimator(_decode(tree["frozen"], arrays, trusted))
-    if "skops" in tree:
-        return _decode_foreign(arrays[tree["skops"]].tobytes(), trusted)
-    return _decode_estimator(tree, arrays, trusted)
+# ---- trees to estimators
 
 
-def _decode_foreign(content: bytes, trusted: Sequence[str]) -> BaseEstimator:
-    """Let skops build it, of types that skops trusts, that are ours, or that the user names."""
-    import skops.io
+class _Decoder:
+    """Build the values of a tree.
 
-    asked = skops.io.get_untrusted_types(data=content)
-    ours = {f"{getattr(importlib.import_module(room), name).__module__}.{name}" for name, room in OURS.items()}
-    unknown = [name for name in asked if name not in ours and name not in trusted]
-    if unknown:
-        raise ValueError(
-            f"The file holds an estimator of types that are not trusted: {unknown}. If you trust where the file comes "
-            f"from, pass load(path, trusted={unknown})."
-        )
-    return skops.io.loads(content, trusted=asked)
+    Parameters
+    ----------
+    arrays : dict of arrays
+        Each may stand in one place of the tree, and none may be left over.
+    trusted : sequence of str
+        Types that skops may build.
+    dry : bool
+        Whether the arrays are placeholders: states of estimators are then compared, and nothing is built.
+    """
+
+    def __init__(self, arrays: dict[str, NDArray[Any]], trusted: Sequence[str], dry: bool = False) -> None:
+        self.arrays, self.trusted, self.dry = dict(arrays), trusted, dry
+
+    def decode_all(self, tree: dict[str, Any]) -> Any:
+        """Build the estimator that the whole tree stands for."""
+        found = self._decode(tree)
+        if self.arrays:
+            raise ValueError(f"it holds arrays that nothing refers to: {sorted(self.arrays)[:3]}")
+        return found
+
+    def _decode(self, tree: Any) -> Any:
+        if isinstance(tree, list):
+            return [self._decode(item) for item in tree]
+        if not isinstance(tree, dict):
+            return tree
+        if "tuple" in tree:
+            return tuple(self._decode(item) for item in tree["tuple"])
+        if "slice" in tree:
+            return slice(*tree["slice"])
+        if "dict" in tree:
+            return {self._decode(k): self._decode(v) for k, v in tree["dict"]}
+        if "array" in tree:
+            found = self.arrays.pop(tree["array"])
+            return found if self.dry else np.array(found)
+        if "strings" in tree:
+            return _strings(tree["strings"], as_objects=tree["object"])
+        if "path" in tree:
+            return Path(tree["path"])
+        if "frozen" in tree:
+            return FrozenEstimator(self._decode(tree["frozen"]))
+        if "skops" in tree:
+            content = self.arrays.pop(tree["skops"])
+            return None if self.dry else self._foreign(content)
+        return self._estimator(tree)
+
+    def _foreign(self, content: NDArray[Any]) -> BaseEstimator:
+        found, unknown = from_bytes(content.tobytes(), self.trusted)
+        if found is None:
+            raise _Refusal(
+                f"The file holds an estimator of types that are not trusted: {unknown}. If you trust where the file "
+                f"comes from, pass load(path, trusted={unknown})."
+            )
+        return found
+
+    def _estimator(self, tree: dict[str, Any]) -> Any:
+        name = tree["estimator"]
+        if not isinstance(name, str) or name not in OURS:
+            raise _Refusal(
+                f"The file names an estimator {name!r}, which this flowdetect ({VERSION}) does not know; nothing was "
+                f"loaded. Update flowdetect."
+            )
+        kind = getattr(importlib.import_module(OURS[name]), name)
+        estimator = kind.__new__(kind)  # its parameters are part of the state
+        state = self._decode(tree["state"])
+        _check_names(kind, state)
+        if not self.dry:
+            estimator.__setstate__(state)
+        elif hasattr(estimator, "_check_state"):
+            estimator._check_state(state)
+        return estimator
 
 
-def _decode_estimator(tree: dict[str, Any], arrays: dict[str, NDArray[Any]], trusted: Sequence[str]) -> BaseEstimator:
-    name = tree["estimator"]
-    if name not in OURS:
-        raise ValueError(
-            f"The file names an estimator {name!r}, which this flowdetect ({VERSION}) does not know; update it."
-        )
-    kind = getattr(importlib.import_module(OURS[name]), name)
-    estimator: BaseEstimator = kind.__new__(kind)  # its parameters are part of the state
-    estimator.__setstate__(_decode(tree["state"], arrays, trusted))
-    return estimator
+def _check_names(kind: type, state: Any) -> None:
+    """Refuse a state that would hide a method."""
+    if not isinstance(state, dict):
+        raise TypeError(f"the state of {kind.__name__} is a {type(state).__name__}")
+    for name in state:
+        told = getattr(kind, name, None) if isinstance(name, str) and name.isidentifier() else callable
+        if callable(told) and not isinstance(told, type):
+            raise KeyError(f"{kind.__name__} has no attribute {name!r} to set")
+
+
+def _strings(items: Any, as_objects: Any) -> NDArray[Any]:
+    """Give an array of text, whose every entry takes the memory of the longest."""
+    found = np.array(items, dtype=object)
+    lengths = [len(item) if isinstance(item, str) else MOST_OF_STRINGS for item in found.ravel().tolist()]
+    if 4 * len(lengths) * max(lengths, default=0) > MOST_OF_STRINGS:
+        raise ValueError("an array of text is no such array, or too large")
+    return found if as_objects else np.array(items, dtype=str)
+
+
+def _check_that_it_scores(estimator: Any) -> None:
+    """Let a fitted estimator score a row of the kind that it was fitted to."""
+    rows = estimator._example() if hasattr(estimator, "_example") else None
+    if rows is None or rows.size > LARGEST_TRIED:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ask = getattr(estimator, "decision_function", estimator.score_samples)
+        scores = np.asarray(ask(rows), dtype=np.float64)
+    if scores.shape != (1,) or not np.isfinite(scores).all():
+        raise ValueError(f"{type(estimator).__name__} gives the score {scores}")

@@ -4,6 +4,7 @@ The package ships no data: :func:`load_images` is a thin door to what scikit-lea
 of compressed NumPy archives named by the environment variable ``FLOWDETECT_DATA``.
 """
 
+import math
 import os
 import zipfile
 import zlib
@@ -12,14 +13,20 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from sklearn.datasets import fetch_openml, load_digits
-from sklearn.utils import Bunch
+from flowdetect._ctrl_c import whole_imports
 
-from flowdetect._images import N_BINS_8_BIT, check_image_shape, check_n_bins, draw_seed
-from flowdetect._protocols import RandomState
+with whole_imports():
+    import numpy as np
+    from sklearn.datasets import fetch_openml, load_digits
+    from sklearn.utils import Bunch
+
+    from flowdetect._files import open_within
+    from flowdetect._images import N_BINS_8_BIT, check_image_shape, check_n_bins, draw_seed
+    from flowdetect._protocols import RandomState
 
 _SPLITS = ("train", "test", "val")
+MOST_BYTES = 2**33  # of an archive
+MOST_UNCHECKED, MOST_COMPRESSED = 2**24, 100  # bytes of a member, and its ratio to the compressed ones beyond that
 
 
 class _ImageSet(NamedTuple):
@@ -213,14 +220,10 @@ def _from_sklearn(split: str) -> tuple[np.ndarray, np.ndarray, str]:
 def _from_archive(path: Path, name: str, split: str) -> tuple[np.ndarray, np.ndarray, str]:
     shape = _IMAGE_SETS[name].shape
     expected = f"it must hold X_{split}, uint8 of shape (n, {_join(shape)}), and y_{split}, integers of shape (n,)"
+    wanted = (f"X_{split}", f"y_{split}")
     try:
-        with path.open("rb") as file:  # np.load would leave a broken file open
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise zipfile.BadZipFile("not an .npz archive")
-            splits = [s for s in _SPLITS if f"X_{s}" in archive or f"y_{s}" in archive]
-            arrays = {key: archive[key] for key in (f"X_{split}", f"y_{split}") if key in archive}
-    except (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        splits, arrays = _read_members(path, wanted)
+    except (ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read ({error}); {expected}.") from error
     if splits:
         _check_split(name, split, splits, where=f" in {path}")
@@ -233,6 +236,32 @@ def _from_archive(path: Path, name: str, split: str) -> tuple[np.ndarray, np.nda
             f"{expected}."
         )
     return X, y, str(path)
+
+
+def _read_members(path: Path, wanted: Iterable[str]) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Read arrays of an .npz archive, once their headers agree with their sizes; also tell the splits it has."""
+    with open_within(path, MOST_BYTES) as file:
+        if not zipfile.is_zipfile(file):
+            raise zipfile.BadZipFile("not an .npz archive")
+        archive = zipfile.ZipFile(file)
+        names = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        splits = [split for split in _SPLITS if f"X_{split}" in names or f"y_{split}" in names]
+        arrays = {name: _read_member(archive, names[name]) for name in wanted if name in names}
+    return splits, arrays
+
+
+def _read_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    if entry.file_size > max(MOST_UNCHECKED, MOST_COMPRESSED * entry.compress_size):
+        raise ValueError(f"{entry.filename} unpacks to {entry.file_size} bytes, suspiciously many")
+    with archive.open(entry) as member:
+        version = np.lib.format.read_magic(member)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(member)
+        declared, there = math.prod(shape) * dtype.itemsize, entry.file_size - member.tell()
+    if dtype.hasobject or declared != there or min(shape, default=0) < 0:
+        raise ValueError(f"{entry.filename} declares {dtype} of shape {shape}, and has {there} bytes")
+    with archive.open(entry) as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
 
 
 def _from_openml(name: str, split: str) -> tuple[np.ndarray, np.ndarray, str]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from flowdetect._ctrl_c import whole_imports
+
+with whole_imports():
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 MAX_LOG_SCALE = 7.0

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from flowdetect._ctrl_c import whole_imports
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
@@ -140,7 +142,8 @@ class TableExplanation(Explanation):
             Columns row, column, value, importance, usual_value, change (usual_value - value), suffices, best_value,
             gain, cell_p_value, residual_p_value, score.
         """
-        from pandas import DataFrame
+        with whole_imports():
+            from pandas import DataFrame
 
         n_rows, n_columns = self.values.shape
         order = np.argsort(-self.importance, axis=1, kind="stable")
@@ -227,7 +230,8 @@ class ImageExplanation(Explanation):
         frame : pandas DataFrame
             Columns row, y (from the top), x (from the left), value (mean over channels), importance, score.
         """
-        from pandas import DataFrame
+        with whole_imports():
+            from pandas import DataFrame
 
         n_images, height, width = self.importance.shape
         flat = self.importance.reshape(n_images, height * width)

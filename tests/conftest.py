@@ -1,6 +1,7 @@
 """What holds for every test: scikit-learn's array checks switched on, few hypothesis examples, no GPU assumed."""
 
 import os
+import signal
 
 import hypothesis
 import pytest
@@ -9,6 +10,14 @@ os.environ["SCIPY_ARRAY_API"] = "1"  # scipy reads it once, when it is first imp
 
 hypothesis.settings.register_profile("flowdetect", deadline=None, max_examples=20)
 hypothesis.settings.load_profile("flowdetect")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c_is_heard():
+    """Let tests send Ctrl-C in a job in the background too, where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def pytest_collection_modifyitems(items):

@@ -1,12 +1,15 @@
+import errno
+import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from flowdetect.__main__ import main
-from flowdetect.demo import OUTSIDE, load_sets, wording
+from flowdetect.demo import OUTSIDE, load_sets, report, wording
 
 TINY = ["--epochs", "1", "--steps", "1", "--hidden", "8", "--images", "200"]
 
@@ -130,6 +133,89 @@ def test_wrong_arguments(arguments, capsys):
         main(arguments)
     assert stopped.value.code == 2
     assert "usage: python -m flowdetect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["x", "0", "-1", "1e3", "nan", "1.5", ""])
+@pytest.mark.parametrize("option", ["--epochs", "--steps", "--hidden", "--images"])
+def test_counts_that_are_none(option, value, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["demo", f"{option}={value}"])
+    assert stopped.value.code == 2
+    assert f"argument {option}: must be a whole number of at least 1, got {value!r}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "4294967296", "0.5"])
+def test_seeds_that_are_none(value, capsys):
+    with pytest.raises(SystemExit):
+        main(["demo", f"--seed={value}"])
+    assert f"argument --seed: must be a whole number from 0 to 4294967295, got {value!r}" in capsys.readouterr().err
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    monkeypatch.setattr("flowdetect.demo.load_sets", lambda *a: pytest.fail("the folder was not checked first"))
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("file", "is a file; name another with --out"),
+        ("file/", "is a file; name another with --out"),
+        ("file/below", "Not a directory"),
+        ("taken", "where the report is to stand, is a folder; remove it"),
+        ("x" * 300, "File name too long"),
+        ("/proc/none/there", "no report can be written"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_to_is_refused_before_training(place, said, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken" / "report.html").mkdir(parents=True)
+    assert main(["demo", "--out", os.path.join(tmp_path, place)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert place.rstrip("/") in error
+    assert "Traceback" not in error
+    assert "FLOWDETECT_DATA" not in error  # which has nothing to do with it
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_folder_without_permission_is_refused_before_training(tmp_path, capsys, monkeypatch):
+    def refused(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("flowdetect.demo.report.tempfile.TemporaryFile", refused)  # a superuser may write anywhere
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    assert f"{str(tmp_path)!r}: Permission denied; name another with --out." in capsys.readouterr().err
+
+
+def test_ctrl_c_is_told_in_a_line(tmp_path, capsys, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flowdetect.demo.measure", interrupted)
+    assert main(["demo", *TINY, "--out", f"{tmp_path}/new/"]) == 130  # a trailing slash is no fault
+    assert "interrupted; no report was written" in capsys.readouterr().err
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_a_report_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
+    (tmp_path / "report.html").write_text("before")
+    for part in ("_story", "_scores", "_images", "_transformations", "_training"):
+        monkeypatch.setattr(report, part, lambda *a: "after")
+    found = SimpleNamespace(sets=SimpleNamespace(name="digits"))
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flowdetect.demo.report.os.replace", full)
+        with pytest.raises(OSError, match="No space"):
+            report.write_report(found, tmp_path, "command")
+    assert (tmp_path / "report.html").read_text() == "before"
+    report.write_report(found, tmp_path, "command")
+    assert "after" in (tmp_path / "report.html").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_version(capsys):

@@ -1,21 +1,24 @@
 """Bijections: invertible torch modules from data to noise, with log-determinants."""
 
-from flowdetect.bijections.autoregressive import Autoregressive
-from flowdetect.bijections.base import Bijection, Chain, Layer
-from flowdetect.bijections.coupling import AdditiveCoupling, AffineCoupling, Coupling, SplineCoupling
-from flowdetect.bijections.dequantize import UniformDequantize
-from flowdetect.bijections.elementwise import (
-    ActNorm,
-    BatchNorm,
-    Gaussianize,
-    Logit,
-    PiecewiseLinear,
-    Rescale,
-    Standardize,
-)
-from flowdetect.bijections.linear import Conv1x1, NormalizedConv1x1, Permute, Whiten
-from flowdetect.bijections.reshape import MultiScale, Reorder, Squeeze, Top
-from flowdetect.bijections.spline import Spline
+from flowdetect._ctrl_c import whole_imports
+
+with whole_imports():
+    from flowdetect.bijections.autoregressive import Autoregressive
+    from flowdetect.bijections.base import Bijection, Chain, Layer
+    from flowdetect.bijections.coupling import AdditiveCoupling, AffineCoupling, Coupling, SplineCoupling
+    from flowdetect.bijections.dequantize import UniformDequantize
+    from flowdetect.bijections.elementwise import (
+        ActNorm,
+        BatchNorm,
+        Gaussianize,
+        Logit,
+        PiecewiseLinear,
+        Rescale,
+        Standardize,
+    )
+    from flowdetect.bijections.linear import Conv1x1, NormalizedConv1x1, Permute, Whiten
+    from flowdetect.bijections.reshape import MultiScale, Reorder, Squeeze, Top
+    from flowdetect.bijections.spline import Spline
 
 __all__ = [
     "ActNorm",

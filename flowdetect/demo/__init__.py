@@ -5,7 +5,17 @@ that follow from them, `write_report` the page.
 """
 
 from flowdetect.demo.measure import Measurements, Settings, measure
-from flowdetect.demo.report import write_report
+from flowdetect.demo.report import check_folder, write_report
 from flowdetect.demo.sets import DATASETS, OUTSIDE, Sets, load_sets
 
-__all__ = ["DATASETS", "OUTSIDE", "Measurements", "Sets", "Settings", "load_sets", "measure", "write_report"]
+__all__ = [
+    "DATASETS",
+    "OUTSIDE",
+    "Measurements",
+    "Sets",
+    "Settings",
+    "check_folder",
+    "load_sets",
+    "measure",
+    "write_report",
+]

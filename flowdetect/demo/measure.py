@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
 
+from flowdetect._ctrl_c import whole_imports
 from flowdetect.demo.sets import Sets
 from flowdetect.density import GlowDensity
 from flowdetect.detectors import BaseDetector, ComplexityDetector, LikelihoodDetector
@@ -72,7 +73,8 @@ class Measurements:
 
     def flagged(self) -> pd.DataFrame:
         """Share of each set's images that each detector's threshold calls outliers: sets down, detectors across."""
-        import pandas as pd
+        with whole_imports():
+            import pandas as pd
 
         columns = {
             name: {key: float(np.mean(scores < detector.offset_)) for key, scores in self.report.scores[name].items()}
@@ -82,7 +84,8 @@ class Measurements:
 
     def shift_table(self) -> pd.DataFrame:
         """Mean bits/dim before and after each transformation, and the change."""
-        import pandas as pd
+        with whole_imports():
+            import pandas as pd
 
         rows = {name: (shift.before.mean(), shift.after.mean()) for name, shift in self.shifts.items()}
         table = pd.DataFrame.from_dict(rows, orient="index", columns=["before", "after"])
@@ -146,7 +149,9 @@ def settings_in_words(found: Measurements) -> dict[str, str]:
     import platform
 
     import sklearn
-    import torch
+
+    with whole_imports():
+        import torch
 
     sets, density = found.sets, found.density
     return {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowdetect._ctrl_c import whole_imports
 from flowdetect.demo.measure import CORRECTED, LIKELIHOOD, Measurements
 from flowdetect.evaluation import plot_image_grid, plot_roc, plot_score_histograms, plot_sit_shifts
 
@@ -120,6 +121,7 @@ def _padded(images: NDArray[Any]) -> NDArray[Any]:
 
 
 def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
+    with whole_imports():
+        from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

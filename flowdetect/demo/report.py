@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from html import escape
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from flowdetect.demo import pictures, wording
 from flowdetect.demo.measure import Measurements, settings_in_words
 from flowdetect.demo.sets import OUTSIDE
 
+PAGE = "report.html"
 STYLE = """
 body { max-width: 960px; margin: 2.5rem auto; padding: 0 1.2rem; color: #222; background: #fff;
        font: 16px/1.55 system-ui, sans-serif; }
@@ -25,6 +28,27 @@ code { background: #f4f4f4; padding: .1rem .3rem; border-radius: 3px; }
 """
 
 
+def check_folder(folder: Path) -> None:
+    """Make the report's folder and try to write there: what is wrong with it is said before anything is trained.
+
+    Raises
+    ------
+    OSError
+        If no report can be written there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"the report needs a folder, but {str(folder)!r} is a file; name another with --out.")
+    if (folder / PAGE).is_dir():
+        raise IsADirectoryError(f"{str(folder / PAGE)!r}, where the report is to stand, is a folder; remove it.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"no report can be written to {str(folder)!r}: {reason}; name another with --out.") from error
+
+
 def write_report(found: Measurements, folder: Path, command: str) -> Path:
     """Write the page.
 
@@ -39,13 +63,16 @@ def write_report(found: Measurements, folder: Path, command: str) -> Path:
     path : of the page, report.html in the folder
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "report.html"
+    path = folder / PAGE
     body = "\n".join(
         [_story(found), _scores(found), _images(found), _transformations(found), _training(found, command)]
     )
     head = f'<meta charset="utf-8"><title>flowdetect demo: {escape(found.sets.name)}</title><style>{STYLE}</style>'
     meta = '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    path.write_text(f'<!DOCTYPE html>\n<html lang="en"><head>{head}{meta}</head><body>\n{body}\n</body></html>\n')
+    text = f'<!DOCTYPE html>\n<html lang="en"><head>{head}{meta}</head><body>\n{body}\n</body></html>\n'
+    with tempfile.TemporaryDirectory(dir=folder) as beside:  # a page is whole, or the one before stays
+        (Path(beside) / PAGE).write_text(text, encoding="utf-8")
+        os.replace(Path(beside) / PAGE, path)
     return path
 
 

@@ -1,16 +1,19 @@
 """Densities: scikit-learn estimators around one torch module each."""
 
-from flowdetect._persistence import load
-from flowdetect.density.base import BaseDensity
-from flowdetect.density.ensemble import EnsembleDensity
-from flowdetect.density.flow import FlowDensity, FlowModel
-from flowdetect.density.glow import GlowDensity
-from flowdetect.density.maf import MAFDensity
-from flowdetect.density.model import DensityModel
-from flowdetect.density.neighbors import NeighborsDensity
-from flowdetect.density.pixelcnn import PixelCNNDensity
-from flowdetect.density.realnvp import RealNVPDensity
-from flowdetect.density.vae import VAEDensity
+from flowdetect._ctrl_c import whole_imports
+
+with whole_imports():
+    from flowdetect._persistence import load
+    from flowdetect.density.base import BaseDensity
+    from flowdetect.density.ensemble import EnsembleDensity
+    from flowdetect.density.flow import FlowDensity, FlowModel
+    from flowdetect.density.glow import GlowDensity
+    from flowdetect.density.maf import MAFDensity
+    from flowdetect.density.model import DensityModel
+    from flowdetect.density.neighbors import NeighborsDensity
+    from flowdetect.density.pixelcnn import PixelCNNDensity
+    from flowdetect.density.realnvp import RealNVPDensity
+    from flowdetect.density.vae import VAEDensity
 
 __all__ = [
     "BaseDensity",

@@ -4,23 +4,78 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from pathlib import Path
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from flowdetect import _persistence
+from flowdetect._files import Lock, as_path
+from flowdetect._tensor_file import FORMAT, VERSION, Declared, TensorFile, write
 from flowdetect.density.source import RowSource, chunks
 
 KIND = "checkpoint"
+OPTIONAL = {"time_plan"}  # older files have none
 MAY_DIFFER = {"max_epochs", "verbose", "device", "checkpoint"}
 
 
+@dataclass(frozen=True)
+class Form:
+    """The form of a training's state: what a checkpoint must hold so that this training can go on from it.
+
+    Attributes
+    ----------
+    header : dict
+        Of this training before its first step.
+    arrays : dict of dicts of Declared
+        By group and name; "model" and "average" must be there, each group present must be whole.
+    most : dict of int
+        The largest values of some counters.
+    """
+
+    header: dict[str, Any]
+    arrays: dict[str, dict[str, Declared]]
+    most: dict[str, int]
+
+    @classmethod
+    def of(
+        cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]], parameters: Iterable[Tensor], *, n_batches: int
+    ) -> Form:
+        """Make it of the state of a training before its first step; Adam keeps two moments of each parameter."""
+        groups: dict[str, dict[str, Declared]] = {}
+        for key, value in arrays.items():
+            group, _, name = key.partition("/")
+            groups.setdefault(group, {})[name] = Declared.of(value)
+        for i, parameter in enumerate(parameters):
+            moments = Declared.of(parameter.detach().cpu().numpy())
+            groups[f"adam{i}"] = {"step": Declared(moments.dtype, (1,)), "exp_avg": moments, "exp_avg_sq": moments}
+        return cls(header, {**groups, "best": groups["model"]}, {"batch": n_batches})
+
+    def check(self, header: dict[str, Any], declared: dict[str, Declared]) -> None:
+        """Raise ValueError, TypeError or KeyError unless the state of a file has this form."""
+        for name, fresh in self.header.items():
+            if name in header or name not in OPTIONAL:
+                _check_like(header[name], fresh, name)
+        for name, most in self.most.items():
+            if header[name] > most:
+                raise ValueError(f"{name} is {header[name]}, at most {most} here")
+        if any(len(column) not in (0, header["epoch"]) for column in header["history"].values()):
+            raise ValueError(f"its history is not that of {header['epoch']} epochs")
+        found: dict[str, dict[str, Declared]] = {"model": {}, "average": {}}
+        for name, value in declared.items():
+            group, _, within = name.partition("/")
+            found.setdefault(group, {})[within] = value
+        for group, values in found.items():
+            if values != self.arrays.get(group):
+                raise ValueError(f"its arrays {group!r} are not those of this model")
+
+
 class Checkpoint:
-    """A checkpoint file and what an earlier run left in it.
+    """A checkpoint file, locked, and what an earlier run left in it.
 
     Parameters
     ----------
@@ -32,35 +87,74 @@ class Checkpoint:
     ----------
     found : dict or None
         The header that an earlier run of the same training left; None: there is no file.
-    arrays : dict of arrays
 
     Raises
     ------
     ValueError
         If the file is no checkpoint of ours, is not whole, or belongs to another training; it says what differs.
+    BlockingIOError
+        If another training has the file.
     OSError
         If the file cannot be read, or its folder not be written to.
     """
 
     def __init__(self, path: Any, fingerprint: dict[str, Any]) -> None:
-        try:
-            self.path = Path(os.fspath(path))
-        except TypeError:
-            raise ValueError(f"checkpoint must be a path or None, got {path!r}.") from None
+        self.path = as_path(path, "checkpoint")
         self.fingerprint = fingerprint
         self.found: dict[str, Any] | None = None
-        self.arrays: dict[str, NDArray[Any]] = {}
-        if self.path.exists():
-            self.found, self.arrays = _persistence.read(self.path, KIND)
-            self._compare(self.found["fingerprint"])
-        elif not os.access(self.path.parent, os.W_OK | os.X_OK):
-            raise OSError(
-                f"checkpoint={str(self.path)!r} cannot be written: its folder does not exist or is not writable."
-            )
+        self._lock = Lock(self.path, "checkpoint")
+        self._lock.acquire()
+        try:
+            if self.path.exists():
+                with TensorFile(self.path, KIND) as file:
+                    self._compare(file.header)
+                    self.found = file.header
+        except BaseException:
+            self._lock.release()
+            raise
 
-    def _compare(self, other: dict[str, Any]) -> None:
-        ours = _flat(self.fingerprint)
-        theirs = _flat(other)
+    def close(self) -> None:
+        """Let another training have the file."""
+        self._lock.release()
+
+    def read(self, form: Form) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Read what an earlier run left: header and arrays, compared with the form that they must have.
+
+        Raises
+        ------
+        ValueError
+            If training could not go on from them.
+        """
+        with TensorFile(self.path, KIND) as file:
+            try:
+                form.check(file.header, file.declared)
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(self._broken(str(error))) from error
+            header, arrays = file.header, file.arrays()
+        for name, value in arrays.items():
+            if not np.isfinite(value).all():
+                raise ValueError(self._broken(f"{name!r} is not finite"))
+        return header, arrays
+
+    def read_one(self, name: str, is_right: Callable[[NDArray[Any]], bool]) -> NDArray[Any]:
+        """Read one array that an earlier run left, of which something can be said."""
+        with TensorFile(self.path, KIND) as file:
+            found = file.arrays().get(name)
+        if found is None or not is_right(found):
+            raise ValueError(self._broken(f"its {name!r} is not one of this model"))
+        return found.copy()
+
+    def _broken(self, what: str) -> str:
+        return (
+            f"checkpoint={str(self.path)!r} cannot be gone on from: {what}. Remove it to train anew, or choose another "
+            f"file."
+        )
+
+    def _compare(self, header: dict[str, Any]) -> None:
+        other, seed = header.get("fingerprint"), header.get("seed")
+        if not isinstance(other, dict) or type(seed) is not int or not 0 <= seed < 2**32:
+            raise ValueError(self._broken("it does not say what was trained, and from which seed"))
+        ours, theirs = _flat(self.fingerprint), _flat(other)
         differ = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
         if differ:
             shown = "; ".join(
@@ -74,7 +168,7 @@ class Checkpoint:
 
     def write(self, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
         """Replace the file, atomically."""
-        _persistence.write(self.path, KIND, {**header, "fingerprint": self.fingerprint}, arrays)
+        write(self.path, KIND, {**header, "fingerprint": self.fingerprint}, arrays)
 
 
 def fingerprint(
@@ -90,7 +184,7 @@ def fingerprint(
         "parameters": {key: _plain(value) for key, value in parameters.items() if key not in MAY_DIFFER},
         "X": digest(source),
         "y": None if labels is None or classes is None else _digest(labels) + _digest(classes.astype(str)),
-        "versions": {"flowdetect": _persistence.VERSION, "torch": torch.__version__, "format": _persistence.FORMAT},
+        "versions": {"flowdetect": VERSION, "torch": torch.__version__, "format": FORMAT},
     }
 
 
@@ -124,3 +218,21 @@ def _plain(value: Any) -> Any:
 def _digest(array: NDArray[Any]) -> str:
     array = np.ascontiguousarray(array)
     return hashlib.sha256(f"{array.shape}{array.dtype}".encode() + array.tobytes()).hexdigest()
+
+
+def _check_like(found: Any, fresh: Any, where: str) -> None:
+    """Demand a value of the kind of that of a fresh training; None stands for a count that is not known yet."""
+    if isinstance(fresh, dict):
+        for name, value in fresh.items():
+            _check_like(found[name], value, f"{where}.{name}")
+    elif isinstance(fresh, list):
+        for value in found:
+            _check_like(value, 0.0, where)
+    elif isinstance(fresh, bool):
+        if not isinstance(found, bool):
+            raise TypeError(f"{where} is {found!r}, neither true nor false")
+    elif isinstance(fresh, float):
+        if isinstance(found, bool) or not isinstance(found, int | float) or math.isnan(found):
+            raise TypeError(f"{where} is {found!r}, not a number")
+    elif not (fresh is None and found is None) and not (type(found) is int and found >= (1 if fresh is None else 0)):
+        raise TypeError(f"{where} is {found!r}, not a count")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import torch
 
+from flowdetect._ctrl_c import whole_imports
+
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
@@ -41,8 +43,11 @@ def resolve_precision(precision: str, device: str) -> Literal["float32", "bfloat
 
 def new_fabric(device: str) -> Fabric:
     """Lightning Fabric on a resolved device, in this process alone."""
-    from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import LightningEnvironment
+    with whole_imports():
+        from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments import LightningEnvironment
+
+        torch.optim.SGD([torch.zeros(1)]).step()  # the first step of a process makes torch import its compiler
 
     kind, _, index = device.partition(":")
     # its own environment: within a job of SLURM, LSF or torchrun, Fabric would else look for the job's other processes

@@ -11,7 +11,6 @@ from numbers import Integral
 from typing import Any, ClassVar, cast
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Bunch, check_array
 from sklearn.utils.validation import check_is_fitted
@@ -25,6 +24,7 @@ from flowdetect.density import _derivatives, _inputs
 from flowdetect.density._devices import in_torch_state, resolve_device
 from flowdetect.density._parameters import DensityParameters
 from flowdetect.density._reading import read_directions, read_labels, read_one, read_rows
+from flowdetect.density._restoring import restored_model
 from flowdetect.density._scoring import Scoring, chunk_length
 from flowdetect.density.model import DensityModel, HasLatents
 from flowdetect.density.source import RowSource, chunks
@@ -307,22 +307,51 @@ class FittedDensity(DensityParameters):
 
     @in_torch_state()
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if "weights_" in state and "spec_" not in state:
-            from flowdetect.density._format1 import upgraded
-
-            state = upgraded(state, self._model_param_names())
-        weights = state.get("weights_")
+        restored = self._restored(state)
+        if restored is not None:
+            state, spec, model = restored
         super().__setstate__({name: value for name, value in state.items() if name != "weights_"})
-        if weights is not None:
-            self.spec_ = DataSpec.from_dict(state["spec_"])
+        if restored is not None:
             try:
                 self.device_ = resolve_device(self.device)
             except ValueError:  # it was fitted where there is such a device
                 self.device_ = resolve_device("auto")
-            fitted = type(self)(**self._fitted_params)
-            model = fitted._build(self.spec_).to(torch.float32)
-            model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
-            self.model_ = model.to(self.device_).eval()
+            self.spec_, self.model_ = spec, model.to(self.device_).eval()
+
+    @classmethod
+    def _restored(cls, state: dict[str, Any]) -> tuple[dict[str, Any], DataSpec, DensityModel] | None:
+        """Give the state in today's form with the spec and the model it describes; None if it is not fitted."""
+        if "weights_" not in state:
+            return None
+        if "spec_" not in state:
+            from flowdetect.density._format1 import upgraded
+
+            state = upgraded(state, cls._model_param_names())
+        spec = DataSpec.from_dict(state["spec_"])
+        fitted = cls(**state["_fitted_params"])
+        fitted._validate_params()
+        return state, spec, restored_model(fitted._build, spec, state["weights_"])
+
+    @in_torch_state()
+    def _check_state(self, state: dict[str, Any]) -> None:
+        """Refuse a state from a file that would not make a density; its arrays may be placeholders."""
+        names = [name for name in self._get_param_names() if name in state]
+        type(self)(**{name: state[name] for name in names})._validate_params()
+        restored = self._restored(state)
+        if restored is None:
+            return
+        state, spec, _ = restored
+        n_features, history = state["n_features_in_"], state["history_"]
+        if n_features != spec.n_features:
+            raise ValueError(f"n_features_in_ is {n_features!r}, but the data had {spec.n_features} columns")
+        if not all(isinstance(value, int | float) for column in history.values() for value in column):
+            raise ValueError("history_ holds something other than numbers")
+        if not all(isinstance(state[name], int) for name in ("seed_", "noise_seed_", "n_iter_")):
+            raise ValueError("a seed or the number of epochs is no whole number")
+
+    def _example(self) -> NDArray[np.float64] | None:
+        """Give a row for a loaded density to score, (1, n_features); None if it is not fitted."""
+        return self.spec_.random_rows(1) if self.__sklearn_is_fitted__() else None
 
     @classmethod
     def _model_param_names(cls) -> set[str]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor, distributed
 
+from flowdetect._ctrl_c import CtrlC, whole_imports
 from flowdetect.density._devices import new_fabric
 from flowdetect.density._interruption import Interruption
 
@@ -34,7 +35,10 @@ class MayStop(Protocol):
     def pending(self) -> bool:
         """Whether it is."""
 
-    def __enter__(self) -> MayStop: ...
+    def outcome(self) -> BaseException | None:
+        """Give what is to be raised once training has stopped; None: it is to go on."""
+
+    def __enter__(self) -> object: ...
 
     def __exit__(self, *error: object) -> None: ...
 
@@ -108,6 +112,27 @@ class Processes:
             for tensor in tensors.values():
                 distributed.broadcast(tensor, src=0)
 
+    def in_first(self, function: Callable[[], T]) -> T:
+        """Call a function in the first process, and give what it gives, or raise what it raises, in all."""
+        if self.n == 1:
+            return function()
+        results: list[T] = []
+        failure: Exception | None = None
+        if self.rank == 0:
+            try:
+                results.append(function())
+            except Exception as error:
+                failure = error
+        results, failure = self.of_first((results, failure))
+        if failure is not None:
+            raise failure
+        return results[0]
+
+    def outcome(self) -> BaseException | None:
+        """Give what is to be raised once all have agreed to stop; None: the only process is to go on."""
+        raised = self.interruption.outcome()
+        return raised if self.n == 1 else raised or KeyboardInterrupt()
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         self.total(0.0)
@@ -160,9 +185,10 @@ def group(store: distributed.Store, position: Position, device: str, interruptio
 
 
 def _distributed_fabric(position: Position, device: str, backend: str) -> Fabric:
-    from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import LightningEnvironment
-    from lightning_fabric.strategies import DDPStrategy
+    with whole_imports():
+        from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments import LightningEnvironment
+        from lightning_fabric.strategies import DDPStrategy
 
     class Placed(LightningEnvironment):
         """Say what is known already, and start nothing."""
@@ -204,13 +230,6 @@ def _threads_kept() -> Iterator[None]:
 
 
 # ---- torchrun's
-
-
-class PatientInterruption(Interruption):
-    """Ctrl-C that waits however often it comes: torchrun sends its processes the one that they had already."""
-
-    def _handle(self, *signal: object) -> None:
-        self.pending = True
 
 
 _JOINED: ContextVar[Processes | None] = ContextVar("_JOINED", default=None)  # while a fit is one of torchrun's
@@ -272,7 +291,8 @@ def joined(n_devices: int, device: str) -> Iterator[Processes | None]:
     position = Position(*(int(os.environ[name]) for name in names))
     store = distributed.PrefixStore(f"flowdetect/{next(_count)}", _torchrun_store())
     try:
-        with group(store, position, device, PatientInterruption()) as processes:
+        # torchrun sends its processes the Ctrl-C that they had from the terminal already
+        with group(store, position, device, CtrlC(second="waits")) as processes:
             token = _JOINED.set(processes)
             try:
                 yield processes
@@ -295,21 +315,9 @@ def present() -> Processes | None:
 
 
 def in_first(function: Callable[[], T]) -> T:
-    """Call a function in the first of the processes joined, and give what it gives, or raise what it raises, in all."""
+    """Call a function in the first of the processes that a fit has joined, or here if it has joined none."""
     processes = present()
-    if processes is None:
-        return function()
-    results: list[T] = []
-    failure: Exception | None = None
-    if processes.rank == 0:
-        try:
-            results.append(function())
-        except Exception as error:
-            failure = error
-    results, failure = processes.of_first((results, failure))
-    if failure is not None:
-        raise failure
-    return results[0]
+    return function() if processes is None else processes.in_first(function)
 
 
 def check_same(told: Callable[[], dict[str, Any]]) -> None:

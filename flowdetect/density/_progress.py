@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
+from flowdetect._ctrl_c import whole_imports
+
 LINE_SECONDS = 10.0  # between two lines within an epoch, or of sampling
 BAR_AFTER = 2.0  # seconds of sampling
 
@@ -78,7 +80,8 @@ class Lines(Progress):
 
 def _write_line(text: str, elapsed: float, left: float) -> None:
     """Write a line that ends as tqdm's do: [seconds elapsed<seconds left]."""
-    from tqdm.std import tqdm
+    with whole_imports():
+        from tqdm.std import tqdm
 
     sys.stderr.write(f"{text} [{tqdm.format_interval(elapsed)}<{tqdm.format_interval(left)}]\n")
     sys.stderr.flush()
@@ -99,7 +102,8 @@ def show_progress(name: str, step: int, n_steps: int) -> Iterator[Progress]:
     elif not redraws():
         yield Lines(name, step)
     else:
-        from tqdm.auto import tqdm
+        with whole_imports():
+            from tqdm.auto import tqdm
 
         with tqdm(total=n_steps, initial=step, desc=name, unit="batch") as bar:
             yield Bar(bar)
@@ -111,7 +115,8 @@ def show_sampling(pixels: Iterator[T], n_pixels: int) -> Iterable[T]:
         return pixels
     if not redraws():
         return _with_lines(pixels, n_pixels)
-    from tqdm.auto import tqdm
+    with whole_imports():
+        from tqdm.auto import tqdm
 
     bar: Iterable[T] = tqdm(pixels, desc="sampling", total=n_pixels, unit="pixel", delay=BAR_AFTER)
     return bar

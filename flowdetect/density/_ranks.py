@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import distributed
 
+from flowdetect._ctrl_c import CtrlC, whole_imports
 from flowdetect.density._interruption import Interruption
 from flowdetect.density._processes import Position, group
 
@@ -46,8 +47,10 @@ class Task(NamedTuple):
 # ---- the caller's side
 
 
-def run_in_processes(name: str, function: Callable[..., Any], args: tuple[Any, ...], device: str, n: int) -> Any:
-    """Call function(processes, *args) in n new processes of this machine; give what the first one's gives.
+def run_in_processes(
+    name: str, function: Callable[..., Any], args: tuple[Any, ...], device: str, n: int
+) -> tuple[Any, BaseException | None]:
+    """Call function(processes, *args) in n new processes of this machine.
 
     Parameters
     ----------
@@ -56,6 +59,11 @@ def run_in_processes(name: str, function: Callable[..., Any], args: tuple[Any, .
     args : tuple
     device : str, such as "cuda"
     n : int
+
+    Returns
+    -------
+    result : what the call in the first process gave
+    raised : KeyboardInterrupt or whatever else the caller's handler of Ctrl-C raised meanwhile, or None
 
     Raises
     ------
@@ -74,8 +82,8 @@ def run_in_processes(name: str, function: Callable[..., Any], args: tuple[Any, .
                 f"or a dataset that can be pickled, or n_devices=1."
             ) from error
         with Interruption() as interruption, _started(folder, n) as processes:
-            _wait(name, processes, folder, interruption)
-        return load(folder / "result")
+            raised = _wait(name, processes, folder, interruption)
+        return load(folder / "result"), raised
 
 
 @contextmanager
@@ -116,21 +124,25 @@ def _ctrl_c_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _wait(name: str, processes: list[subprocess.Popen[bytes]], folder: Path, interruption: Interruption) -> None:
-    """Wait until all processes are done; hand Ctrl-C on to them; raise if one of them fails."""
+def _wait(
+    name: str, processes: list[subprocess.Popen[bytes]], folder: Path, interruption: CtrlC
+) -> BaseException | None:
+    """Wait until all processes are done, and have them stop at Ctrl-C, whose exception is given; raise if one fails."""
+    raised: BaseException | None = None
     failed_since: float | None = None
     while True:
         codes = [process.poll() for process in processes]
         if all(code == 0 for code in codes):
-            return
+            return raised
         if failed_since is None and any(codes):
             failed_since = time.monotonic()
         if failed_since is not None and (None not in codes or time.monotonic() - failed_since > GRACE_SECONDS):
             raise _failure(name, codes, folder)
-        if interruption.pending and not (folder / "begun").exists():
-            raise KeyboardInterrupt  # nothing is lost
-        if interruption.pending:
+        if (outcome := interruption.outcome()) is not None:
+            if not (folder / "begun").exists():
+                raise outcome  # nothing is lost
             (folder / "stop").touch()
+            raised = outcome
         time.sleep(POLL_SECONDS)
 
 
@@ -173,6 +185,10 @@ class StopFile:
     def pending(self) -> bool:
         """Whether it has been made."""
         return self.stop.exists()
+
+    def outcome(self) -> BaseException | None:
+        """Give what the caller's handler of Ctrl-C raises, as a rule; the caller knows."""
+        return KeyboardInterrupt() if self.pending else None
 
     def __enter__(self) -> StopFile:
         self.begun.touch()
@@ -235,7 +251,8 @@ def _tell(error: BaseException, path: Path) -> None:
 
 def dump(value: Any, path: Path) -> None:
     """Write a value to a file; arrays beside it, as they are, so that they are not copied in memory."""
-    import cloudpickle  # which takes classes of a notebook or of the script along
+    with whole_imports():
+        import cloudpickle  # which takes classes of a notebook or of the script along
 
     buffers: list[pickle.PickleBuffer] = []
     content = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flowdetect.density._averages import Averages
-from flowdetect.density._checkpoint import Checkpoint
+from flowdetect.density._checkpoint import Checkpoint, Form
 from flowdetect.density._devices import resolve_precision
 from flowdetect.density._leaps import Leaps
 from flowdetect.density._memory import freed_memory_kept
@@ -69,7 +69,9 @@ def train(
     elif (processes := present()) is not None:
         result, leaps, step = train_one(processes, *args)
     else:
-        result, leaps, step = run_in_processes(settings.name, train_one, args, settings.device, n)
+        (result, leaps, step), raised = run_in_processes(settings.name, train_one, args, settings.device, n)
+        if raised is not None:
+            result = replace(result, failure=raised)
     result.model.to(settings.device)
     leaps.warn(settings, step)
     return result
@@ -90,7 +92,8 @@ def train_one(
         held_out = None if held_out is None else held_out.on(processes.device)
     training = Training(model, source, held_out, settings, processes)
     if checkpoint is not None and checkpoint.found:
-        training.restore(checkpoint.found, checkpoint.arrays)
+        form = Form.of(*training.state(), training.model.parameters(), n_batches=training.n_batches)
+        training.restore(*processes.in_first(lambda: checkpoint.read(form)))
     failure = training.run(checkpoint)
     best = training.best_model()
     processes.copy_first(best.state_dict())
@@ -173,7 +176,7 @@ class Training(Averages):
         checkpoint = checkpoint if processes.rank == 0 else None
         model, optimizer = processes.fabric.setup(self.model, self.optimizer)
         written = time.monotonic()
-        with freed_memory_kept(), processes.interruption, self._progress() as progress:
+        with processes.interruption, freed_memory_kept(), self._progress() as progress:
             while not self.finished:
                 shuffling = np.random.default_rng(stream(self.settings.seed, ORDER, self.epoch))
                 order = shuffling.permutation(len(self.source))
@@ -185,7 +188,8 @@ class Training(Averages):
                     progress.step(self._place(self.epoch + 1, self.bits_sum / self.batch))
                     if failure is not None or self.is_interrupted:
                         self._write(checkpoint)
-                        return failure or KeyboardInterrupt()
+                        if failure := failure or processes.outcome():
+                            return failure
                     if time.monotonic() - written > CHECKPOINT_SECONDS:
                         self._write(checkpoint)
                         written = time.monotonic()
@@ -194,11 +198,11 @@ class Training(Averages):
                 progress.epoch(self._place(self.epoch, self.history["bits_per_dim"][-1], *held_out_bits))
                 self._write(checkpoint)
                 written = time.monotonic()
-                told = (self.finished, self.plan.exceeded, processes.interruption.pending)
-                self.finished, self.plan.exceeded, interrupted = processes.of_first(told)
-                if interrupted:
-                    return KeyboardInterrupt()
-        return None
+                asked = processes.means(processes.interruption.pending)[0]
+                self.finished, self.plan.exceeded = processes.of_first((self.finished, self.plan.exceeded))
+                if asked and (failure := processes.outcome()):
+                    return failure
+        return processes.interruption.outcome()  # after the last step
 
     def _progress(self) -> AbstractContextManager[Progress]:
         """Build no bar where none is shown: a hidden one would still fix the process's start method."""
@@ -237,7 +241,7 @@ class Training(Averages):
     def reason(self, failure: BaseException | None) -> str:
         """Say why training ended."""
         if failure is not None:
-            return "interrupted" if isinstance(failure, KeyboardInterrupt) else "failed"
+            return "failed" if isinstance(failure, FloatingPointError) else "interrupted"
         if self.step >= self.settings.max_epochs * self.n_batches:
             return "max_epochs"
         return "time_limit" if self._is_over else "early stopping"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Generator
 
+from flowdetect._fitting import all_or_nothing
 from flowdetect._images import check_n_bins, draw_seed
 from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint, fingerprint
@@ -79,7 +81,8 @@ class BaseDensity(FittedDensity):
         ValueError
             If parameters or data break a rule, before any training starts.
         KeyboardInterrupt
-            After Ctrl-C; the estimator is then fitted with the best weights so far.
+            After Ctrl-C in training, once the step is done; the estimator is then fitted with the best weights so far.
+            Before training, or at a second Ctrl-C, at once; the estimator is then what it was before.
         FloatingPointError
             If the loss stays non-finite or keeps leaping; the estimator is then fitted with the best weights so far.
 
@@ -88,26 +91,21 @@ class BaseDensity(FittedDensity):
         self._validate_params()
         check_n_bins(self.n_bins)
         _inputs.check_time_limit(self.time_limit)
-        before = dict(self.__dict__)
-        try:
-            with joined(self.n_devices, resolve_device(self.device)):
-                failure = self._fit(X, y)
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
+        with joined(self.n_devices, resolve_device(self.device)), ExitStack() as opened:
+            failure = self._fit(X, y, opened)
         if failure is not None:
             raise failure
         return self
 
-    def _fit(self, X: ArrayLike, y: ArrayLike | None) -> BaseException | None:
+    @all_or_nothing
+    def _fit(self, X: ArrayLike, y: ArrayLike | None, opened: ExitStack) -> BaseException | None:
         name, started = type(self).__name__, time.monotonic()
         source, layout = read_rows(self, X, self.image_shape, reset=True)
         classes, labels = _inputs.encode_labels(y, len(source), name) if self.conditional else (None, None)
         goes_on = self.warm_start and self.__sklearn_is_fitted__()
         device = resolve_device(self.device)
         check_same(lambda: self._fingerprint(source, labels, classes))
-        checkpoints = in_first(lambda: self._open_checkpoints(source, labels, classes))
+        checkpoints = in_first(lambda: self._open_checkpoints(source, labels, classes, opened))
         found = [checkpoint.found for checkpoint in checkpoints.values() if checkpoint.found]
         drawn = in_first(lambda: draw_seed(self.random_state))
         seed = found[0]["seed"] if found else self.seed_ if goes_on else drawn
@@ -177,8 +175,9 @@ class BaseDensity(FittedDensity):
         return min(AUTO_MAX_EPOCHS, math.ceil(AUTO_STEPS / (n_rows // batch_size)))
 
     def _open_checkpoints(
-        self, source: RowSource, labels: NDArray[np.int64] | None, classes: NDArray[Any] | None
+        self, source: RowSource, labels: NDArray[np.int64] | None, classes: NDArray[Any] | None, opened: ExitStack
     ) -> dict[str, Checkpoint]:
+        """Open a checkpoint for each stage of training, all to be closed, so that others can have them."""
         if self.checkpoint is None:
             return {}
         try:
@@ -186,7 +185,11 @@ class BaseDensity(FittedDensity):
         except TypeError:
             raise ValueError(f"checkpoint must be a path or None, got {self.checkpoint!r}.") from None
         mark = self._fingerprint(source, labels, classes)
-        return {stage: Checkpoint(path + stage, {**mark, "stage": stage}) for stage in self._stages}
+        found = {}
+        for stage in self._stages:
+            found[stage] = Checkpoint(path + stage, {**mark, "stage": stage})
+            opened.callback(found[stage].close)
+        return found
 
     def _fingerprint(
         self, source: RowSource, labels: NDArray[np.int64] | None, classes: NDArray[Any] | None

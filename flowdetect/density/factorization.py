@@ -40,6 +40,13 @@ def factor(shape: tuple[int, int, int], n_levels: int, goes_on: Choice) -> NDArr
     return factored
 
 
+def is_alike(factored: NDArray[Any], other: NDArray[np.int64]) -> bool:
+    """Whether as many dimensions leave at each level, so that the same networks fit."""
+    if factored.shape != other.shape or factored.dtype != other.dtype:
+        return False
+    return np.array_equal(np.sort(factored, axis=None), np.sort(other, axis=None))
+
+
 def orders(factored: NDArray[np.int64]) -> Iterator[Tensor]:
     """For each level but the last, the order of `Reorder` that puts what leaves into the first half of the channels."""
     arriving: NDArray[Any] = np.arange(factored.size).reshape(factored.shape)

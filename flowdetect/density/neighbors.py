@@ -24,6 +24,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect import _persistence
+from flowdetect._fitting import all_or_nothing
 from flowdetect._protocols import PathName, RandomState
 
 MOST_REFERENCES = 2000  # rows to measure distances to where many neighbours are asked for
@@ -102,6 +103,7 @@ class NeighborsDensity(BaseEstimator):
         self.contamination = contamination
         self.random_state = random_state
 
+    @all_or_nothing
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Keep the rows, scaled.
 
@@ -264,6 +266,21 @@ class NeighborsDensity(BaseEstimator):
         super().__setstate__(state)
         if "_scales" in state and self._sample is None:
             self._index_rows()
+
+    def _check_state(self, state: dict[str, Any]) -> None:
+        """Refuse a state from a file that would not make a density; its arrays may be placeholders."""
+        if "_references" not in state:
+            return
+        references, n_columns, sample = state["_references"], state["n_features_in_"], state["_sample"]
+        n_rows = len(references if sample is None else sample)
+        is_whole = references.shape == (len(references), n_columns) and references.dtype == np.float64
+        is_whole &= all(state[name].shape == (n_columns,) for name in ("shift_", "scale_"))
+        if not is_whole or not all(_is_count(k) and k < n_rows for k in state["_scales"]):
+            raise ValueError("the rows of NeighborsDensity, their scales and numbers of neighbours do not fit together")
+
+    def _example(self) -> NDArray[np.float64] | None:
+        """Give a row for a loaded density to score; None if it is not fitted."""
+        return self.shift_[None] if hasattr(self, "shift_") else None
 
     def _scaled(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self)

@@ -65,7 +65,7 @@ class TrainingResult:
     reason : "max_epochs", "time_limit", "early stopping", "interrupted" or "failed"
     seconds : float
         Used by the training, including those of earlier runs that it went on from.
-    failure : KeyboardInterrupt, FloatingPointError or None
+    failure : FloatingPointError, KeyboardInterrupt or whatever else the caller's handler of Ctrl-C raises, or None
         What ended it early, to be raised once all is kept.
     """
 

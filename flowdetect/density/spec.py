@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowdetect._images import Layout, check_on_grid, resolve_n_bins_of
+from flowdetect._images import AXES, Layout, check_image_shape, check_n_bins, check_on_grid, resolve_n_bins_of
 from flowdetect.density import _inputs
 from flowdetect.density.source import RowSource, sample_rows
 
@@ -196,7 +196,43 @@ class DataSpec:
     def from_dict(cls, plain: dict[str, Any]) -> DataSpec:
         """Make a spec of what `to_dict` gave."""
         image_shape, axes = plain["layout"]
-        return cls(**{**plain, "layout": Layout(None if image_shape is None else tuple(image_shape), axes)})
+        spec = cls(**{**plain, "layout": Layout(check_image_shape(image_shape), axes)})
+        spec._check()
+        return spec
+
+    def _check(self) -> None:
+        """Refuse what `learn_spec` does not give; of arrays, shapes and dtypes are compared, not values."""
+        check_n_bins(self.n_bins)
+        n_constant = len(self.constant_features)
+        shapes = {
+            "constant_features": (self.constant_features, (n_constant,), "iu"),
+            "constant_values": (self.constant_values, (n_constant,), "f"),
+            "loc": (self.loc, (self.n_values,), "f"),
+            "scale": (self.scale, (self.n_values,), "f"),
+            "classes": (self.classes, (self.n_context,), "biufU"),
+            "class_log_prior": (self.class_log_prior, (self.n_context,), "f"),
+        }
+        wrong = [
+            name
+            for name, (array, shape, kinds) in shapes.items()
+            if array is not None and (array.shape != shape or array.dtype.kind not in kinds)
+        ]
+        sizes = [self.n_features] if self.image_shape is None else [self.n_features, math.prod(self.image_shape)]
+        are_wrong = {
+            "layout": self.layout.axes not in AXES,
+            "n_features": type(self.n_features) is not int or self.n_features < 1 or len(set(sizes)) > 1,
+            "n_bins": isinstance(self.n_bins, str),
+            "dtype": np.dtype(self.dtype).kind not in "biuf",
+            "the number of constant columns": n_constant >= self.n_features or (n_constant and not self.is_table),
+            "loc or scale": (self.loc is None) != (self.scale is None)
+            or (self.n_bins is not None and self.loc is not None),
+            "classes": (self.classes is None) != (self.class_log_prior is None),
+            "learned": not all(isinstance(array, np.ndarray) for array in self.learned.values()),
+            "the range": not (math.isfinite(self.low) and math.isfinite(self.high)),
+        }
+        wrong += [name for name, is_wrong in are_wrong.items() if is_wrong]
+        if wrong:
+            raise ValueError(f"what was learned of the data does not fit together: {', '.join(wrong)}")
 
     def difference(self, other: DataSpec) -> str:
         """Say in what a spec differs from another so that one model cannot serve both; empty if in nothing."""

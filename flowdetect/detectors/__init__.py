@@ -3,19 +3,22 @@
 Every detector takes a fitted or unfitted density as an object, ours or anyone's with `score_samples`.
 """
 
-from flowdetect.detectors.base import BaseDetector
-from flowdetect.detectors.complexity import ComplexityDetector
-from flowdetect.detectors.fisher import FisherDetector
-from flowdetect.detectors.gradients import GradientNormDetector
-from flowdetect.detectors.likelihood import LikelihoodDetector
-from flowdetect.detectors.lpath import LPathDetector
-from flowdetect.detectors.ratio import LikelihoodRatioDetector
-from flowdetect.detectors.recommended import OODDetector
-from flowdetect.detectors.regret import LikelihoodRegretDetector
-from flowdetect.detectors.terms import DoSEDetector, ScaleDetector
-from flowdetect.detectors.transform import TransformDetector
-from flowdetect.detectors.typicality import TypicalityDetector
-from flowdetect.detectors.waic import WAICDetector
+from flowdetect._ctrl_c import whole_imports
+
+with whole_imports():
+    from flowdetect.detectors.base import BaseDetector
+    from flowdetect.detectors.complexity import ComplexityDetector
+    from flowdetect.detectors.fisher import FisherDetector
+    from flowdetect.detectors.gradients import GradientNormDetector
+    from flowdetect.detectors.likelihood import LikelihoodDetector
+    from flowdetect.detectors.lpath import LPathDetector
+    from flowdetect.detectors.ratio import LikelihoodRatioDetector
+    from flowdetect.detectors.recommended import OODDetector
+    from flowdetect.detectors.regret import LikelihoodRegretDetector
+    from flowdetect.detectors.terms import DoSEDetector, ScaleDetector
+    from flowdetect.detectors.transform import TransformDetector
+    from flowdetect.detectors.typicality import TypicalityDetector
+    from flowdetect.detectors.waic import WAICDetector
 
 __all__ = [
     "BaseDetector",

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowdetect._ctrl_c import whole_imports
+
 BITS_PER_BYTE = 8
 
 # name: (Pillow's name of the format, of the library behind it, options for the shortest code in good time)
@@ -35,10 +37,12 @@ def encode(image: NDArray[np.uint8], codec: str) -> bytes:
         A whole file; for "jpeg2000" and "jpegxl" a bare codestream.
     """
     if codec == "jpegxl":
-        import imagecodecs
+        with whole_imports():
+            import imagecodecs
 
         return bytes(imagecodecs.jpegxl_encode(np.ascontiguousarray(image), lossless=True, effort=JPEG_XL_EFFORT))
-    from PIL import Image
+    with whole_imports():
+        from PIL import Image
 
     file_format, _, options = BY_PILLOW[codec]
     if codec == "jpeg2000":
@@ -81,9 +85,11 @@ def _at_hand(codec: str) -> bool:
     if codec == "jpegxl":
         if importlib.util.find_spec("imagecodecs") is None:
             return False
-        import imagecodecs
+        with whole_imports():
+            import imagecodecs
 
         return bool(imagecodecs.JPEGXL.available)  # it can be built without
-    from PIL import features
+    with whole_imports():
+        from PIL import features
 
     return bool(features.check(BY_PILLOW[codec][1]))

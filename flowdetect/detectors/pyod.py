@@ -13,18 +13,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyod.utils.knowledge
-from numpy.typing import ArrayLike, NDArray
-from pyod.models.base import BaseDetector as PyODBase
-from sklearn.base import BaseEstimator, clone
-from sklearn.frozen import FrozenEstimator
-from sklearn.utils.validation import check_array, check_is_fitted
+from flowdetect._ctrl_c import whole_imports
 
-from flowdetect._fitting import all_or_nothing
-from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
-from flowdetect.detectors.base import BaseDetector
-from flowdetect.detectors.recommended import OODDetector
+with whole_imports():
+    import numpy as np
+    import pyod.utils.knowledge
+    from numpy.typing import ArrayLike, NDArray
+    from pyod.models.base import BaseDetector as PyODBase
+    from sklearn.base import BaseEstimator, clone
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.utils.validation import check_array, check_is_fitted
+
+    from flowdetect._fitting import all_or_nothing
+    from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
+    from flowdetect.detectors.base import BaseDetector
+    from flowdetect.detectors.recommended import OODDetector
 
 __all__ = ["FlowOD", "PyODAdapter", "PyODDetector", "to_pyod", "write_knowledge"]
 

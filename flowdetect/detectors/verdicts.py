@@ -75,6 +75,16 @@ class Verdicts:
         """
         _persistence.save(self, path)
 
+    def _example(self: Any) -> Any:
+        """Give a row for a loaded detector to score; None if it is not fitted."""
+        if not hasattr(self, "offset_"):
+            return None
+        known = self.__dict__.get("calibration_scores_", np.zeros(0))
+        if known.ndim != 1 or not np.isfinite(known).all() or (np.diff(known) < 0).any():
+            raise ValueError("calibration_scores_ are not in order")
+        rows = self.__dict__.get("_remembered_rows")
+        return np.zeros((1, self.n_features_in_)) if rows is None else rows[:1]
+
     def decision_function(self: Any, X: ArrayLike) -> NDArray[np.float64]:
         """Say how far above the threshold each row scores: score_samples(X) - offset_.
 

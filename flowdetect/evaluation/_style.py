@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from flowdetect._ctrl_c import whole_imports
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -18,7 +20,8 @@ LABEL_SIZE = 9  # points; readable when a figure 9 inches wide is shown 900 pixe
 def own_axes(ax: Axes | None, inches: tuple[float, float]) -> Axes:
     if ax is not None:
         return ax
-    from matplotlib.figure import Figure
+    with whole_imports():
+        from matplotlib.figure import Figure
 
     return Figure(figsize=inches, layout="constrained").add_subplot()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from flowdetect._ctrl_c import whole_imports
 from flowdetect.evaluation._style import GREY, LABEL_SIZE, color_of, own_axes, tidy
 from flowdetect.evaluation.ood import OODReport
 from flowdetect.evaluation.report import Report
@@ -51,7 +52,8 @@ class CombinedReport(Report):
 
     def to_frame(self) -> pd.DataFrame:
         """Give a pandas frame, one row for each scorer and pair; columns as of `OODReport.to_frame`."""
-        import pandas as pd
+        with whole_imports():
+            import pandas as pd
 
         return pd.concat([report.to_frame() for report in self.reports], ignore_index=True)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowdetect._ctrl_c import whole_imports
 from flowdetect._protocols import Scorer
 from flowdetect.evaluation.metrics import aupr_in, aupr_out, auroc, bootstrap_interval, fpr_at_95_tpr
 from flowdetect.evaluation.plots import plot_roc, plot_score_histograms
@@ -69,7 +70,8 @@ class OODReport(Report):
         frame : columns scorer, in_set, out_set, auroc, auroc_low, auroc_high (95 % bootstrap interval), aupr_out,
             aupr_in, fpr95 (shares in [0, 1]; OoD is positive), ms_per_image (wall-clock, both sets)
         """
-        import pandas as pd
+        with whole_imports():
+            import pandas as pd
 
         return pd.DataFrame(self.results, columns=list(COLUMNS))
 
@@ -91,7 +93,8 @@ class OODReport(Report):
         """
         out_sets = list(dict.fromkeys(result["out_set"] for result in self.results))
         if fig is None:
-            from matplotlib.figure import Figure
+            with whole_imports():
+                from matplotlib.figure import Figure
 
             fig = Figure()
         column_inches = min(4.5, 9 / len(out_sets))

@@ -10,6 +10,7 @@ import numpy as np
 import sklearn
 from numpy.typing import NDArray
 
+from flowdetect._ctrl_c import whole_imports
 from flowdetect._images import to_rows
 from flowdetect.evaluation.images import plot_image_grid
 from flowdetect.evaluation.plots import plot_sit_classes, plot_sit_shifts
@@ -85,7 +86,8 @@ class SITReport(Report):
             bootstrap over images), shift_median (median over images of their shifts), mean and median (of the
             transformed images' bits/dim or scores), unit, n_images
         """
-        import pandas as pd
+        with whole_imports():
+            import pandas as pd
 
         return pd.DataFrame(self.results, columns=list(COLUMNS))
 
@@ -137,7 +139,8 @@ class SITReport(Report):
         fig : matplotlib Figure
         """
         if fig is None:
-            from matplotlib.figure import Figure
+            with whole_imports():
+                from matplotlib.figure import Figure
 
             fig = Figure()
         fig.set_size_inches(9, 3.1 * len(self.scores))

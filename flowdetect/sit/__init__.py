@@ -9,9 +9,12 @@ Source: "Exploring the Correlation Between Likelihood of Flow-based Generative M
 under double-blind review), sections 4.1 to 4.3.
 """
 
-from flowdetect.sit.geometry import Flip, Rotate90, Translate
-from flowdetect.sit.intensity import Contrast, Gray
-from flowdetect.sit.latents import ZeroLatents
-from flowdetect.sit.noise import AddNoise
+from flowdetect._ctrl_c import whole_imports
+
+with whole_imports():
+    from flowdetect.sit.geometry import Flip, Rotate90, Translate
+    from flowdetect.sit.intensity import Contrast, Gray
+    from flowdetect.sit.latents import ZeroLatents
+    from flowdetect.sit.noise import AddNoise
 
 __all__ = ["AddNoise", "Contrast", "Flip", "Gray", "Rotate90", "Translate", "ZeroLatents"]

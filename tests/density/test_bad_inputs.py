@@ -9,7 +9,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 
 import flowdetect
-from flowdetect import GlowDensity, PixelCNNDensity, _persistence
+from flowdetect import GlowDensity, PixelCNNDensity, _tensor_file
 from flowdetect.density import _training
 
 RNG = np.random.default_rng(0)
@@ -48,9 +48,9 @@ def there(tmp_path_factory):
     (folder / "foreign").write_bytes(b"not ours" * 99)
     (folder / "empty").write_bytes(b"")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_persistence, "FORMAT", 99)
+        patch.setattr(_tensor_file, "FORMAT", 99)
         table.save(folder / "newer")
-        _persistence.write(folder / "newer checkpoint", "checkpoint", {}, {})
+        _tensor_file.write(folder / "newer checkpoint", "checkpoint", {}, {})
     return SimpleNamespace(table=table, images=fit_bins(IMAGES), classes=classes, folder=folder, checkpoint=checkpoint)
 
 

@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import flowdetect
-from flowdetect import ComplexityDetector, GlowDensity, LikelihoodDetector, _persistence
+from flowdetect import ComplexityDetector, GlowDensity, LikelihoodDetector, _persistence, _tensor_file
 from flowdetect.sit import Translate, ZeroLatents
 
 RNG = np.random.default_rng(0)
@@ -228,7 +228,7 @@ class Bomb:
 
 def forge(path, tree, arrays=None):
     """Write a file that is whole and has our mark, but holds a tree of somebody else's making."""
-    _persistence.write(path, "estimator", {"estimator": tree}, arrays or {})
+    _tensor_file.write(path, "estimator", {"estimator": tree}, arrays or {})
 
 
 class TestNothingIsRun:

@@ -24,7 +24,7 @@ INTERVAL = 2  # steps between checkpoints within an epoch, forced by a clock tha
 
 CHILD = """
 import os, signal, sys, torch
-from flowdetect import GlowDensity, PixelCNNDensity, RealNVPDensity, load_images, _persistence
+from flowdetect import GlowDensity, PixelCNNDensity, RealNVPDensity, load_images
 from flowdetect.density import _training
 path, kind, at, log = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 settings = {settings}

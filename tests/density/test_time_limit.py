@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowdetect import GlowDensity, MAFDensity, PixelCNNDensity, RealNVPDensity, _persistence, load_images
+from flowdetect import GlowDensity, MAFDensity, PixelCNNDensity, RealNVPDensity, _persistence, _tensor_file, load_images
 from flowdetect.density import _progress, _time_plan, _training, base
 from flowdetect.density._time_plan import TimePlan
 from flowdetect.density._training import Training
@@ -210,7 +210,7 @@ def test_seconds_of_earlier_runs_count(clock, tmp_path, monkeypatch, results):
     killed_at(monkeypatch, [30])
     with pytest.raises(KilledError):
         density.fit(X)
-    plan = _persistence.read(tmp_path / "training", "checkpoint")[0]["time_plan"]
+    plan = _tensor_file.read(tmp_path / "training", "checkpoint")[0]["time_plan"]
     assert plan["n_steps"] == 95
     assert plan["seconds"] == 30
     clock.now += 1e6  # between the runs

@@ -1,0 +1,134 @@
+"""Files on disk: read once and within a limit, replaced whole or not at all, and locked against a second writer."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+
+from flowdetect._protocols import PathName
+
+
+def as_path(path: PathName, name: str = "path") -> Path:
+    """Turn what a user passed into the path of a file, symbolic links followed.
+
+    Raises
+    ------
+    TypeError
+        If it is no path.
+    OSError
+        If it names a folder, or something else that is no regular file.
+    """
+    try:
+        text = os.fspath(path)
+    except TypeError:
+        raise TypeError(f"{name} must be a str or a path, got {path!r}.") from None
+    if not text or text.endswith(("/", os.sep)) or Path(text).is_dir():
+        raise IsADirectoryError(f"{name}={text!r} is a directory; add the name of a file.")
+    found = Path(os.path.realpath(text))
+    if found.exists() and not found.is_file():
+        raise OSError(f"{name}={text!r} is no regular file but a pipe, a device or the like; choose another path.")
+    return found
+
+
+def check_writable(path: Path, name: str = "path") -> None:
+    """Refuse a path at which no file can be written: its folder is missing, or closed to us."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{name}={str(path)!r} cannot be written: its folder does not exist; make it first.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{name}={str(path)!r} cannot be written: its folder is not writable; choose another.")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file: whoever reads it, however many write it, finds one content or another, whole.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; the old file is then left as it was. The message names the file.
+    """
+    check_writable(path)
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(
+                error.errno, f"{os.strerror(error.errno or 0)}; the file could not be written", str(path)
+            ) from error
+        raise
+
+
+def open_within(path: Path, most: int) -> BinaryIO:
+    """Open a regular file of at most so many bytes; a pipe or device is neither waited for nor read.
+
+    Raises
+    ------
+    ValueError
+        If the file is larger.
+    OSError
+        If it is no regular file or cannot be opened.
+    """
+    file = open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb")
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and status.st_size <= most:
+        return file
+    file.close()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"{str(path)!r} is no regular file but a pipe, a device or the like; nothing was read.")
+    raise ValueError(
+        f"{str(path)!r} has {status.st_size} bytes, more than the {most} that are read at most; if you trust it, pass "
+        f"a higher max_bytes."
+    )
+
+
+class Lock:
+    """The right to write a file, held by one process at a time, and gone with that process.
+
+    It is a lock of the operating system on a file beside, `path` with the ending ".lock".
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        self._lock: FileLock | None = None
+
+    def acquire(self) -> None:
+        """Take the lock, or say at once who has it.
+
+        Raises
+        ------
+        BlockingIOError
+            If another process, or another fit of this one, holds it.
+        """
+        check_writable(self.path, self.name)
+        lock = FileLock(f"{self.path}.lock", timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BlockingIOError(
+                f"{self.name}={str(self.path)!r} is in use: another training writes it now. Wait for its end, or "
+                f"choose another file."
+            ) from None
+        self._lock = lock
+
+    def release(self) -> None:
+        """Let the next one have it."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """Travel to another process without the lock, which stays with this one."""
+        return {**self.__dict__, "_lock": None}

@@ -1,0 +1,75 @@
+"""Models of weights that come from a file or a pickle: compared before they are built, and built within bounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from flowdetect.density.model import DensityModel
+from flowdetect.density.spec import DataSpec
+
+# what a model may take while it is built, per value and per tensor of its weights, and in any case
+COPIES, FREE_VALUES = 16, 2**20
+OPERATIONS, FREE_OPERATIONS = 200, 2000
+
+
+def restored_model(
+    build: Callable[[DataSpec], DensityModel], spec: DataSpec, weights: Mapping[str, NDArray[Any]]
+) -> DensityModel:
+    """Build a model and give it weights, arrays that may be mere placeholders.
+
+    Raises
+    ------
+    ValueError
+        If the model takes other weights: the message names the first.
+    """
+    n_values = sum(value.size for value in weights.values())
+    if spec.is_table and spec.n_features > n_values + len(spec.constant_features):
+        raise ValueError(f"{spec.n_features} columns cannot be modelled by {n_values} weights")
+    with _Budget(COPIES * n_values + FREE_VALUES, OPERATIONS * len(weights) + FREE_OPERATIONS):
+        model = build(spec).to(torch.float32)
+    expected = {name: f"{tuple(value.shape)} of {value.dtype}" for name, value in model.state_dict().items()}
+    found = {name: f"{value.shape} of torch.{value.dtype}" for name, value in weights.items()}
+    for name in sorted({*expected, *found}):
+        here, there = found.get(name, "missing"), expected.get(name, "none of that name")
+        if here != there:
+            raise ValueError(f"the weights {name!r} are {here}, the model takes {there}")
+    for name, value in weights.items():
+        if value.dtype.kind == "f" and not math.isfinite(value.sum(dtype=np.float64)) and not np.isfinite(value).all():
+            raise ValueError(f"the weights {name!r} are not finite")
+    model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+    return model
+
+
+class _Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Count the values and operations that torch is asked for, and stop before there are too many."""
+
+    def __init__(self, n_values: int, n_operations: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.n_values, self.n_operations = n_values, n_operations
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.n_operations -= 1
+        largest = max((_size(value) for value in args), default=1)
+        if self.n_operations < 0 or largest > self.n_values:
+            raise ValueError("a model larger than the weights that are there")
+        result = func(*args, **(kwargs or {}))
+        made = result if isinstance(result, tuple | list) else [result]
+        self.n_values -= sum(value.numel() for value in made if isinstance(value, torch.Tensor))
+        return result
+
+
+def _size(value: Any) -> int:
+    """How many values an argument may stand for: a shape, or a length."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, Iterable) and not isinstance(value, str | torch.Tensor):
+        sizes = [item for item in value if isinstance(item, int)]
+        return math.prod(sizes) if sizes else 1
+    return 1
