@@ -10,7 +10,7 @@ from packaging.version import Version
 import flowdetect
 
 ROOT = Path(flowdetect.__file__).parent
-BELOW_BASE = ("_training", "_checkpoint", "_scoring", "_derivatives")  # these know no estimator
+BELOW_BASE = ("_training", "_averages", "_checkpoint", "_scoring", "_derivatives")  # these know no estimator
 LONGEST_BASE = 300
 
 
