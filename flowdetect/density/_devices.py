@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
 
 from flowdetect._ctrl_c import whole_imports
 
@@ -43,8 +41,8 @@ def resolve_precision(precision: str, device: str) -> Literal["float32", "bfloat
     return "bfloat16" if native else "float32"
 
 
-def new_fabric(device: str, n_devices: int) -> Fabric:
-    """Lightning Fabric on a resolved device, or on n_devices of its kind with one process each."""
+def new_fabric(device: str) -> Fabric:
+    """Lightning Fabric on a resolved device, in this process alone."""
     with whole_imports():
         from lightning_fabric import Fabric
         from lightning_fabric.plugins.environments import LightningEnvironment
@@ -52,27 +50,10 @@ def new_fabric(device: str, n_devices: int) -> Fabric:
         torch.optim.SGD([torch.zeros(1)]).step()  # the first step of a process makes torch import its compiler
 
     kind, _, index = device.partition(":")
-    if n_devices == 1:
-        # its own environment: within a job of SLURM or LSF, Fabric would else look for the job's other processes
-        return Fabric(
-            accelerator=kind,
-            devices=[int(index)] if index else 1,
-            precision="32-true",
-            plugins=[LightningEnvironment()],
-        )
-    there = {"cuda": torch.cuda.device_count(), "cpu": os.cpu_count() or 1}.get(kind, 1)
-    if n_devices > there:
-        raise ValueError(f"n_devices={n_devices}, but there are {there} of device {kind!r}; pass n_devices={there}.")
-    return Fabric(accelerator=kind, devices=n_devices, strategy="ddp_spawn", precision="32-true")
-
-
-def mean_over_processes(fabric: Fabric, value: Tensor) -> float:
-    """Give the mean of a scalar over the processes of a training."""
-    if fabric.world_size > 1:
-        mean = fabric.all_reduce(value, reduce_op="mean")
-        assert isinstance(mean, Tensor)
-        value = mean
-    return value.item()
+    # its own environment: within a job of SLURM, LSF or torchrun, Fabric would else look for the job's other processes
+    return Fabric(
+        accelerator=kind, devices=[int(index)] if index else 1, precision="32-true", plugins=[LightningEnvironment()]
+    )
 
 
 @contextmanager

@@ -64,7 +64,8 @@ class DensityParameters(BaseEstimator):
         In which type the networks inside a model run while training; "auto": bfloat16 where the device computes it
         natively. Scores are always computed in float32 and inverses in float64.
     n_devices : int, default 1
-        Devices to train on; more than one: distributed data parallel.
+        Devices to train on, with a process each that takes its share of every batch. Under torchrun, the number of the
+        processes that it started; 1 then trains in each of them alone.
     checkpoint : path or None, default None
         A file written after every epoch and every minute. Fitting again with the same class, parameters, data and
         versions goes on from there; a finished training is restored. Only max_epochs, verbose and device may differ.

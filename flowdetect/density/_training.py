@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import copy
 import math
-import tempfile
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flowdetect._tensor_file import read, write
+from flowdetect.density._averages import Averages
 from flowdetect.density._checkpoint import Checkpoint, Form
-from flowdetect.density._devices import mean_over_processes, new_fabric, resolve_precision
-from flowdetect.density._interruption import Interruption
+from flowdetect.density._devices import resolve_precision
 from flowdetect.density._leaps import Leaps
 from flowdetect.density._memory import freed_memory_kept
+from flowdetect.density._processes import Processes, alone, present
 from flowdetect.density._progress import Place, Progress, show_progress
+from flowdetect.density._ranks import run_in_processes
 from flowdetect.density._time_plan import TimePlan
 from flowdetect.density.model import DensityModel, first_non_finite
 from flowdetect.density.settings import TrainingResult, TrainingSettings
@@ -36,12 +34,8 @@ from flowdetect.density.spec import TensorSource
 from flowdetect.density.streams import DROPOUT, INITIAL, NOISE, ORDER, SCORING, stream
 from flowdetect.nets import set_training_dtype
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
 GRADIENT_CLIP = 1.0  # norm of the gradient of bits/dim
 WARM_UP, FEWEST_WARM_UP = 0.1, 20  # linear: share of the steps, but at least so many, of a short training half
-EMA_DECAY = 0.99
 MAX_SKIPPED = 20  # steps in a row, not finite or leaping, after which training cannot go on from these weights
 MAX_RECOVERIES = 5
 CHECKPOINT_SECONDS = 60.0
@@ -66,41 +60,51 @@ def train(
     Ctrl-C and a loss that stays non-finite, or keeps leaping, end training with the best weights so far; they are told
     in the result, not raised. All other errors are raised.
     """
-    fabric = new_fabric(settings.device, settings.n_devices)
-    training = Training(model, source, held_out, settings)
+    n, batch_size = settings.n_devices, min(settings.batch_size, len(source))
+    if batch_size < n:
+        raise ValueError(f"batch_size must be at least n_devices, {n}, got batches of {batch_size} rows; raise it.")
+    args = (model, source, held_out, settings, checkpoint)
+    if n == 1:
+        result, leaps, step = train_one(alone(settings.device), *args)
+    elif (processes := present()) is not None:
+        result, leaps, step = train_one(processes, *args)
+    else:
+        (result, leaps, step), raised = run_in_processes(settings.name, train_one, args, settings.device, n)
+        if raised is not None:
+            result = replace(result, failure=raised)
+    result.model.to(settings.device)
+    leaps.warn(settings, step)
+    return result
+
+
+def train_one(
+    processes: Processes,
+    model: DensityModel,
+    source: TensorSource,
+    held_out: TensorSource | None,
+    settings: TrainingSettings,
+    checkpoint: Checkpoint | None,
+) -> tuple[TrainingResult, Leaps, int]:
+    """Be one of the processes of a training; also give the leaps of its loss, and the steps made."""
+    if processes.n > 1:
+        settings = replace(settings, device=processes.device)
+        source = source.on(processes.device)
+        held_out = None if held_out is None else held_out.on(processes.device)
+    training = Training(model, source, held_out, settings, processes)
     if checkpoint is not None and checkpoint.found:
         form = Form.of(*training.state(), training.model.parameters(), n_batches=training.n_batches)
-        training.restore(*checkpoint.read(form))
-    if settings.n_devices == 1:
-        failure = training.run(fabric, checkpoint)
-    else:
-        failure = _train_elsewhere(fabric, training, checkpoint)
-    training.leaps.warn(settings, training.step)
-    reason, seconds = training.reason(failure), training.plan.seconds
-    return TrainingResult(training.best_model(), training.history, training.epoch, reason, seconds, failure)
+        training.restore(*processes.in_first(lambda: checkpoint.read(form)))
+    failure = training.run(checkpoint)
+    best = training.best_model()
+    processes.copy_first(best.state_dict())
+    if processes.n > 1:
+        best.cpu()
+    seconds = training.plan.seconds
+    result = TrainingResult(best, training.history, training.epoch, training.reason(failure), seconds, failure)
+    return result, training.leaps, training.step
 
 
-def _train_elsewhere(fabric: Fabric, training: Training, checkpoint: Checkpoint | None) -> BaseException | None:
-    """Run a training in one process a device; the first one's state comes back in a file, too large for their pipe."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "state"
-        launch: Callable[..., BaseException | None] = fabric.launch  # whose own type allows for no further arguments
-        failure = launch(_train_one, training, checkpoint, path)
-        training.restore(*read(path, "training"))
-    return failure
-
-
-def _train_one(fabric: Fabric, training: Training, checkpoint: Checkpoint | None, path: Path) -> BaseException | None:
-    """Be one of the processes of a distributed training."""
-    failure = training.run(fabric, checkpoint)
-    if fabric.is_global_zero:
-        write(path, "training", *training.state())
-    fabric.barrier()  # nobody leaves while another still speaks to it
-    torch.distributed.destroy_process_group()
-    return failure
-
-
-class Training:
+class Training(Averages):
     """One training: all its state, and the loop."""
 
     def __init__(
@@ -109,8 +113,9 @@ class Training:
         source: TensorSource,
         held_out: TensorSource | None,
         settings: TrainingSettings,
+        processes: Processes,
     ) -> None:
-        self.settings, self.source, self.held_out = settings, source, held_out
+        self.settings, self.source, self.held_out, self.processes = settings, source, held_out, processes
         self.batch_size = min(settings.batch_size, len(source))
         self.n_batches = len(source) // self.batch_size
         self.n_steps = settings.max_epochs * self.n_batches
@@ -127,25 +132,24 @@ class Training:
         self.plan = TimePlan(settings.time_limit or math.inf, settings.started)
         if held_out is not None and self.plan.is_limited:
             self.plan.time_validation(self._held_out_bits, len(held_out), settings.chunk_length)
-        self.best: dict[str, Tensor] | None = None
-        self.best_bits = math.inf
+            self.plan.n_held_out = processes.of_first(self.plan.n_held_out)
         if held_out is not None and settings.start_counts:
-            self._keep_if_best(self._held_out_bits())
+            self.keep_if_best(self._held_out_bits())
         self.epoch = self.batch = self.step = self.stale = self.skipped = self.skipped_in_a_row = 0
         self.leaps = Leaps()
         self.bits_sum = 0.0
-        self.finished = False
+        self.finished = self.is_interrupted = False
         self.history: dict[str, list[float]] = {name: [] for name in HISTORY}
 
     # ---- data
 
-    def _batch(self, order: NDArray[np.intp], rank: int, world_size: int) -> Batch:
+    def _batch(self, order: NDArray[np.intp], rank: int, n: int) -> Batch:
         """Make one process's share of the next batch; all shares together do not depend on how many there are."""
         index = order[self.batch * self.batch_size : (self.batch + 1) * self.batch_size]
         x, context, noise = self._with_noise(self.source, index, stream(self.settings.seed, NOISE, self.step))
-        if world_size == 1:
+        if n == 1:
             return x, context, noise
-        share = slice(rank, None, world_size)
+        share = slice(rank, None, n)
         return x[share], None if context is None else context[share], None if noise is None else noise[share]
 
     def _with_noise(self, source: TensorSource, index: NDArray[np.intp], noise_seed: int) -> Batch:
@@ -166,26 +170,25 @@ class Training:
 
     # ---- the loop
 
-    def run(self, fabric: Fabric, checkpoint: Checkpoint | None) -> BaseException | None:
+    def run(self, checkpoint: Checkpoint | None) -> BaseException | None:
         """Train to the end; give the interruption or failure that ended it early, to be raised once all is kept."""
-        rank, world_size = fabric.global_rank, fabric.world_size
-        checkpoint = checkpoint if rank == 0 else None
-        model, optimizer = fabric.setup(self.model, self.optimizer)
+        processes = self.processes
+        checkpoint = checkpoint if processes.rank == 0 else None
+        model, optimizer = processes.fabric.setup(self.model, self.optimizer)
         written = time.monotonic()
-        with Interruption() as interruption, freed_memory_kept(), self._progress(rank) as progress:
+        with processes.interruption, freed_memory_kept(), self._progress() as progress:
             while not self.finished:
                 shuffling = np.random.default_rng(stream(self.settings.seed, ORDER, self.epoch))
                 order = shuffling.permutation(len(self.source))
                 started = time.monotonic()
                 while self.batch < self.n_batches and not self._is_over:
                     self.plan.begin_step()
-                    failure = self._step(fabric, model, optimizer, self._batch(order, rank, world_size))
-                    self._keep_time(fabric, checkpoint)
+                    failure = self._step(model, optimizer, self._batch(order, processes.rank, processes.n))
+                    self._keep_time(checkpoint)
                     progress.step(self._place(self.epoch + 1, self.bits_sum / self.batch))
-                    # several processes stop together, at an epoch's end
-                    if failure is not None or (interruption.pending and world_size == 1):
+                    if failure is not None or self.is_interrupted:
                         self._write(checkpoint)
-                        if failure := failure or interruption.outcome():
+                        if failure := failure or processes.outcome():
                             return failure
                     if time.monotonic() - written > CHECKPOINT_SECONDS:
                         self._write(checkpoint)
@@ -195,14 +198,15 @@ class Training:
                 progress.epoch(self._place(self.epoch, self.history["bits_per_dim"][-1], *held_out_bits))
                 self._write(checkpoint)
                 written = time.monotonic()
-                self.finished, interrupted = fabric.broadcast((self.finished, interruption.pending))
-                if interrupted and (failure := interruption.outcome() if world_size == 1 else KeyboardInterrupt()):
+                asked = processes.means(processes.interruption.pending)[0]
+                self.finished, self.plan.exceeded = processes.of_first((self.finished, self.plan.exceeded))
+                if asked and (failure := processes.outcome()):
                     return failure
-        return interruption.outcome()  # after the last step
+        return processes.interruption.outcome()  # after the last step
 
-    def _progress(self, rank: int) -> AbstractContextManager[Progress]:
+    def _progress(self) -> AbstractContextManager[Progress]:
         """Build no bar where none is shown: a hidden one would still fix the process's start method."""
-        if rank > 0 or not self.settings.verbose:
+        if self.processes.rank > 0 or not self.settings.verbose:
             return nullcontext(Progress())
         return show_progress(self.settings.progress_name or self.settings.name, self.step, self.n_steps)
 
@@ -214,17 +218,18 @@ class Training:
         """Whether all steps are done, or the time limit is far exceeded."""
         return self.step >= self.n_steps or self.plan.exceeded
 
-    def _keep_time(self, fabric: Fabric, checkpoint: Checkpoint | None) -> None:
+    def _keep_time(self, checkpoint: Checkpoint | None) -> None:
         """Plan the number of steps once their speed is known; the first process decides for all."""
         if not self.plan.is_limited:
             return
         can_plan = self.plan.end_step()
-        if can_plan and fabric.is_global_zero:
+        if can_plan and self.processes.rank == 0:
             started = time.monotonic()
             self._write(checkpoint)
             self.plan.plan_steps(self.step, self.n_batches, time.monotonic() - started)
         plan = self.plan
-        plan.n_steps, plan.n_plans, plan.exceeded = fabric.broadcast((plan.n_steps, plan.n_plans, plan.exceeded))
+        told = (plan.n_steps, plan.n_plans, plan.exceeded)
+        plan.n_steps, plan.n_plans, plan.exceeded = self.processes.of_first(told)
         self._follow_plan()
         if can_plan:
             self._write(checkpoint)
@@ -248,23 +253,28 @@ class Training:
         fall = 0.5 * (1 + math.cos(math.pi * max(0.0, self.step - warm_up) / max(1.0, self.n_steps - warm_up)))
         return self.settings.learning_rate * rise * fall * 0.5**self.leaps.recoveries
 
-    def _step(self, fabric: Fabric, model: nn.Module, optimizer: Optimizer, batch: Batch) -> BaseException | None:
+    def _step(self, model: nn.Module, optimizer: Optimizer, batch: Batch) -> BaseException | None:
         """One step; one that is not finite, or leaps, is skipped and counted, a run of them is a failure."""
         for group in optimizer.param_groups:
             group["lr"] = self._learning_rate()
-        x, context, noise = batch
-        self.model.begin_step(stream(self.settings.seed, DROPOUT, self.step), self.step / self.n_steps)
+        processes, (x, context, noise) = self.processes, batch
+        dropout = stream(self.settings.seed, DROPOUT, self.step * processes.n + processes.rank)
+        self.model.begin_step(dropout, self.step / self.n_steps)
         loss = -model(x, context, noise).mean() / (x[0].numel() * math.log(2))  # bits/dim
-        fabric.backward(loss)
-        norm = fabric.clip_gradients(model, optimizer, max_norm=GRADIENT_CLIP, error_if_nonfinite=False)
+        if processes.n > 1:
+            loss = loss * (len(x) * processes.n / self.batch_size)  # the mean over processes is that over rows
+        processes.fabric.backward(loss)
+        norm = processes.fabric.clip_gradients(model, optimizer, max_norm=GRADIENT_CLIP, error_if_nonfinite=False)
         assert norm is not None  # as it would be if single values were clipped
-        value = mean_over_processes(fabric, loss.detach())
+        # several processes stop at the same step
+        value, asked = processes.means(loss.detach(), processes.interruption.pending)
+        self.is_interrupted = asked > 0
         self.step += 1
         self.batch += 1
         finite = math.isfinite(value) and bool(torch.isfinite(norm))
         if finite and not self.leaps.is_leap(value):
             optimizer.step()
-            self._move_average()
+            self.move_average()
             self.bits_sum += value
             self.leaps.accept(value)
             self.skipped_in_a_row = 0
@@ -301,18 +311,7 @@ class Training:
             f"{self.settings.learning_rate:g}) or check the scale of X."
         )
 
-    # ---- averaged and best weights
-
-    @torch.no_grad()
-    def _move_average(self) -> None:
-        weight = 1 - min(EMA_DECAY, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), weight)
-
-    @torch.no_grad()
-    def _copy_buffers(self) -> None:
-        """Take running statistics over into the averaged model."""
-        for there, here in zip(self.average.buffers(), self.model.buffers(), strict=True):
-            there.copy_(here)
+    # ---- the end of an epoch
 
     def _end_epoch(self, seconds: float) -> None:
         self.history["bits_per_dim"].append(self.bits_sum / self.batch)  # the last epoch may be partial
@@ -325,7 +324,7 @@ class Training:
             self.history["validation_bits_per_dim"].append(bits)
             gained = bits < self.best_bits - self.settings.tol or self.step < self.model.warm_up * self.n_steps
             self.stale = 0 if gained else self.stale + 1
-            self._keep_if_best(bits)
+            self.keep_if_best(bits)
         self.plan.check()
         self.finished = self._is_over or self.stale >= self.settings.n_iter_no_change
 
@@ -333,28 +332,15 @@ class Training:
     def _held_out_bits(self, n_rows: int | None = None) -> float:
         """Bits/dim of held-out rows, evenly spaced, under the averaged weights, always with the same noise."""
         assert self.held_out is not None
-        self._copy_buffers()
+        self.copy_buffers()
         n_rows = n_rows or self.plan.n_held_out or len(self.held_out)
         rows = np.arange(n_rows) * len(self.held_out) // n_rows
-        total, length = 0.0, self.settings.chunk_length
-        for start in range(0, n_rows, length):
+        total, length, processes = 0.0, self.settings.chunk_length, self.processes
+        for start in range(processes.rank * length, n_rows, processes.n * length):
             index = rows[start : start + length]
             batch = self._with_noise(self.held_out, index, stream(self.settings.seed, SCORING, 1 + start))
             total -= self.average(*batch).double().sum().item()
-        return total / (n_rows * self.model.n_values * math.log(2))
-
-    def _keep_if_best(self, bits: float) -> None:
-        if bits < self.best_bits:
-            self.best_bits = bits
-            self.best = {name: value.clone() for name, value in self.average.state_dict().items()}
-
-    def best_model(self) -> DensityModel:
-        """Give the averaged weights, of the best epoch where rows are held out."""
-        if self.best is not None:
-            self.average.load_state_dict(self.best)
-        else:
-            self._copy_buffers()
-        return self.average
+        return processes.total(total) / (n_rows * self.model.n_values * math.log(2))
 
     # ---- checkpoints
 

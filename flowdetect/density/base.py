@@ -24,6 +24,7 @@ from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint, fingerprint
 from flowdetect.density._devices import in_torch_state, resolve_device
 from flowdetect.density._fitted import FittedDensity
+from flowdetect.density._processes import check_same, in_first, joined
 from flowdetect.density._reading import TrainingRows, read_rows, split_rows
 from flowdetect.density._scoring import chunk_length
 from flowdetect.density._training import train
@@ -89,7 +90,7 @@ class BaseDensity(FittedDensity):
         After any other exception the estimator is what it was before.
         """
         self._check_before_fit()
-        with ExitStack() as opened:
+        with joined(self.n_devices, resolve_device(self.device)), ExitStack() as opened:
             failure = self._fit(X, y, opened)
         if failure is not None:
             raise failure
@@ -112,9 +113,11 @@ class BaseDensity(FittedDensity):
         classes, labels = _inputs.encode_labels(y, len(source), name) if self.conditional else (None, None)
         goes_on = self.warm_start and self.__sklearn_is_fitted__()
         device = resolve_device(self.device)
-        checkpoints = self._open_checkpoints(source, labels, classes, opened)
+        check_same(lambda: self._fingerprint(source, labels, classes))
+        checkpoints = in_first(lambda: self._open_checkpoints(source, labels, classes, opened))
         found = [checkpoint.found for checkpoint in checkpoints.values() if checkpoint.found]
-        seed = found[0]["seed"] if found else self.seed_ if goes_on else draw_seed(self.random_state)
+        drawn = in_first(lambda: draw_seed(self.random_state))
+        seed = found[0]["seed"] if found else self.seed_ if goes_on else drawn
         fraction = self.validation_fraction if self.early_stopping else 0.0
         data = split_rows(source, labels, fraction, seed, device, checkpoints, goes_on)
         data = replace(data, started=started)
@@ -186,8 +189,7 @@ class BaseDensity(FittedDensity):
         """Open a checkpoint for each stage of training, all to be closed, so that others can have them."""
         if self.checkpoint is None:
             return {}
-        parameters = self.get_params(deep=False)
-        mark = fingerprint(type(self).__name__, parameters, source, labels, classes)
+        mark = self._fingerprint(source, labels, classes)
         # in a folder, trainings that a search tells apart by max_epochs or by generators have a file each
         marks, found = (mark, self.max_epochs, self.random_state), {}
         for stage in self._stages:
@@ -195,6 +197,11 @@ class BaseDensity(FittedDensity):
             found[stage] = _open_checkpoint(path, {**mark, "stage": stage}, waits=is_folder(self.checkpoint))
             opened.callback(found[stage].close)
         return found
+
+    def _fingerprint(
+        self, source: RowSource, labels: NDArray[np.int64] | None, classes: NDArray[Any] | None
+    ) -> dict[str, Any]:
+        return fingerprint(type(self).__name__, self.get_params(deep=False), source, labels, classes)
 
     def _model_params(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in sorted(self._model_param_names())}

@@ -37,6 +37,7 @@ from flowdetect.bijections import (
 )
 from flowdetect.bijections.dequantize import BIN_CENTRE
 from flowdetect.density import factorization
+from flowdetect.density._processes import in_first
 from flowdetect.density._reading import TrainingRows
 from flowdetect.density.flow import FlowDensity, FlowModel, count_levels
 from flowdetect.density.model import DensityModel
@@ -209,7 +210,8 @@ class RealNVPDensity(FlowDensity):
         main = data.checkpoints.get("")
         if main is not None and main.found:
             usual = factorization.factor(shape, n_levels, factorization.checkerboard)
-            factored = main.read_one("model/factored_dims", lambda found: factorization.is_alike(found, usual))
+            name = "model/factored_dims"
+            factored = in_first(lambda: main.read_one(name, lambda found: factorization.is_alike(found, usual)))
         elif self.factorization == "standard":
             factored = factorization.factor(shape, n_levels, factorization.checkerboard)
         elif self.factorization == "random":

@@ -266,6 +266,10 @@ class TensorSource:
     def __len__(self) -> int:
         return len(self.source)
 
+    def on(self, device: str) -> TensorSource:
+        """Give the same rows as tensors on another device."""
+        return TensorSource(self.source, self.spec, self.labels, device)
+
     def batch(self, indices: NDArray[np.intp]) -> tuple[Tensor, Tensor | None]:
         """Read x (n, C, H, W) and the context (n, n_context) or None of some rows."""
         x = self.spec.to_tensor(self.source.rows(indices), self.device)

@@ -203,33 +203,3 @@ def test_verbose_shows_bits_and_time_left_and_zero_is_silent(capsys: pytest.Capt
     shown = capsys.readouterr().err
     assert "bits/dim" in shown
     assert "<" in shown  # elapsed<left
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Grad strides do not match:UserWarning")
-def test_two_processes_train_one_model() -> None:
-    # not compared with one process: Adam turns the last bits of vanishing gradients into steps of full size
-    X, _ = load_images("digits")
-    density = GlowDensity(**{**SETTINGS, "n_devices": 2, "device": "cpu"}).fit(X[:N_ROWS])
-    bits = density.history_["validation_bits_per_dim"]
-    assert bits[-1] < bits[0] - 0.2
-    assert density.n_iter_ == SETTINGS["max_epochs"]
-    assert np.isfinite(density.score_samples(X)).all()
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_two_processes_share_the_batch_of_one(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    X, _ = load_images("digits")
-    shares: list[list[bool]] = []
-    batch = _training.Training._batch
-
-    def compare(self: _training.Training, order: np.ndarray, *place: int) -> tuple[torch.Tensor | None, ...]:
-        whole = batch(self, order, 0, 1)
-        share = batch(self, order, rank, 2)
-        shares.append([torch.equal(whole[i][rank::2], share[i]) for i in (0, 2)])
-        return whole
-
-    monkeypatch.setattr(_training.Training, "_batch", compare)
-    GlowDensity(**{**SETTINGS, "max_epochs": 1}).fit(X[:N_ROWS])
-    assert shares
-    assert all(all(pair) for pair in shares)

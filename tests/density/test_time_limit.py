@@ -163,14 +163,6 @@ def test_a_validation_pass_that_takes_too_long_has_fewer_rows(clock):
     assert plan.n_held_out == 100
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Grad strides do not match:UserWarning")
-def test_two_processes_follow_one_plan(results):
-    density = GlowDensity(max_epochs=ENDLESS, time_limit=2.0, n_devices=2, device="cpu", **SMALL).fit(X)
-    assert results[0].reason == "time_limit"
-    assert np.isfinite(density.score_samples(X)).all()
-
-
 # ---- killed and started again
 
 

@@ -1,0 +1,335 @@
+"""The processes of a training, as one of them sees the others: one as a rule, several that share every batch.
+
+Several are started by us on one machine (`_ranks.py`), or by torchrun on one machine or more.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from flowdetect._ctrl_c import CtrlC, whole_imports
+from flowdetect.density._devices import new_fabric
+from flowdetect.density._interruption import Interruption
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+T = TypeVar("T")
+
+
+class MayStop(Protocol):
+    """What says, while it is entered, whether training is to stop at the end of a step."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether it is."""
+
+    def outcome(self) -> BaseException | None:
+        """Give what is to be raised once training has stopped; None: it is to go on."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+class Position(NamedTuple):
+    """Which of how many processes one is, in all and on its machine."""
+
+    rank: int
+    n: int
+    rank_here: int
+    n_here: int
+
+
+class Processes:
+    """The processes of a training, seen from one of them.
+
+    Parameters
+    ----------
+    position : Position
+    device : str
+        Where this one computes.
+    new_fabric : callable
+        Makes the Fabric that trains.
+    interruption : MayStop
+
+    Attributes
+    ----------
+    rank, n : int
+        Which process this is, and how many there are.
+    """
+
+    def __init__(
+        self, position: Position, device: str, new_fabric: Callable[[], Fabric], interruption: MayStop
+    ) -> None:
+        self.rank, self.n, self.device = position.rank, position.n, device
+        self.interruption = interruption
+        self._new_fabric = new_fabric
+
+    @cached_property
+    def fabric(self) -> Fabric:
+        """Fabric, which is slow to import."""
+        return self._new_fabric()
+
+    def means(self, *values: Tensor | float) -> list[float]:
+        """Give the mean of each of some scalars over the processes."""
+        if self.n == 1:
+            return [float(value) for value in values]
+        together = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=self.device) for value in values])
+        distributed.all_reduce(together)
+        return (together / self.n).tolist()
+
+    def total(self, value: float) -> float:
+        """Give the sum of a number over the processes."""
+        if self.n == 1:
+            return value
+        together = torch.tensor(value, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(together)
+        return together.item()
+
+    def of_first(self, value: T) -> T:
+        """Give the first process's value in all of them."""
+        if self.n == 1:
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def copy_first(self, tensors: dict[str, Tensor]) -> None:
+        """Overwrite tensors with those of the first process."""
+        if self.n > 1:
+            for tensor in tensors.values():
+                distributed.broadcast(tensor, src=0)
+
+    def in_first(self, function: Callable[[], T]) -> T:
+        """Call a function in the first process, and give what it gives, or raise what it raises, in all."""
+        if self.n == 1:
+            return function()
+        results: list[T] = []
+        failure: Exception | None = None
+        if self.rank == 0:
+            try:
+                results.append(function())
+            except Exception as error:
+                failure = error
+        results, failure = self.of_first((results, failure))
+        if failure is not None:
+            raise failure
+        return results[0]
+
+    def outcome(self) -> BaseException | None:
+        """Give what is to be raised once all have agreed to stop; None: the only process is to go on."""
+        raised = self.interruption.outcome()
+        return raised if self.n == 1 else raised or KeyboardInterrupt()
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        self.total(0.0)
+
+    def of_all(self, value: T) -> list[T]:
+        """Give the values of all processes, by rank."""
+        values: list[Any] = [None] * self.n
+        distributed.all_gather_object(values, value)
+        return values
+
+
+# ---- one process
+
+
+def alone(device: str) -> Processes:
+    """Give the only process of a training."""
+    return Processes(Position(0, 1, 0, 1), device, lambda: new_fabric(device), Interruption())
+
+
+# ---- one of several
+
+
+@contextmanager
+def group(store: distributed.Store, position: Position, device: str, interruption: MayStop) -> Iterator[Processes]:
+    """Be one of several processes, each with a device of one kind.
+
+    Parameters
+    ----------
+    store : where the processes find each other
+    position : Position
+    device : str, such as "cuda"
+    interruption : MayStop
+    """
+    backend = distributed.get_default_backend_for_device(device)
+    own = device
+    if device == "cuda":
+        torch.cuda.set_device(position.rank_here)
+        own = f"cuda:{position.rank_here}"
+    own_group = not distributed.is_initialized()
+    if own_group:
+        distributed.init_process_group(backend, store=store, rank=position.rank, world_size=position.n)
+    try:
+        with warnings.catch_warnings():
+            # a gradient of a 1x1 convolution may have another, equivalent memory format
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+            yield Processes(position, own, lambda: _distributed_fabric(position, device, backend), interruption)
+    finally:
+        if own_group:
+            distributed.destroy_process_group()
+
+
+def _distributed_fabric(position: Position, device: str, backend: str) -> Fabric:
+    with whole_imports():
+        from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments import LightningEnvironment
+        from lightning_fabric.strategies import DDPStrategy
+
+    class Placed(LightningEnvironment):
+        """Say what is known already, and start nothing."""
+
+        creates_processes_externally = True
+
+        def world_size(self) -> int:
+            return position.n
+
+        def global_rank(self) -> int:
+            return position.rank
+
+        def local_rank(self) -> int:
+            return position.rank_here
+
+        def set_world_size(self, size: int) -> None:
+            pass
+
+        def set_global_rank(self, rank: int) -> None:
+            pass
+
+    strategy = DDPStrategy(cluster_environment=Placed(), process_group_backend=backend)
+    fabric = Fabric(accelerator=device, devices=position.n_here, strategy=strategy, precision="32-true")
+    with _threads_kept():
+        fabric.launch()
+    return fabric
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Keep Fabric from choosing a number of threads."""
+    chosen = "OMP_NUM_THREADS" in os.environ
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    try:
+        yield
+    finally:
+        if not chosen:
+            del os.environ["OMP_NUM_THREADS"]
+
+
+# ---- torchrun's
+
+
+_JOINED: ContextVar[Processes | None] = ContextVar("_JOINED", default=None)  # while a fit is one of torchrun's
+_ONE_AT_A_TIME = threading.Lock()
+_count = iter(range(2**62))  # groups that this process was in: each has a place of its own in the store
+
+
+def started_by_torchrun() -> bool:
+    """Whether torchrun started this process, or one that this is a worker of."""
+    return distributed.is_available() and distributed.is_torchelastic_launched()
+
+
+def check_n_devices(n_devices: int, device: str) -> None:
+    """Refuse a number of devices that cannot be trained on from here."""
+    if n_devices is True:
+        raise ValueError("n_devices must be a whole number >= 1, got True; pass how many devices to train on.")
+    if n_devices == 1:
+        return
+    kind, _, index = device.partition(":")
+    if index:
+        raise ValueError(f'device={device!r} is one device, got n_devices={n_devices}; pass device="{kind}".')
+    n_here = n_devices
+    if started_by_torchrun():
+        n_started, n_here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        if n_devices != n_started:
+            raise ValueError(
+                f"n_devices must be the number of processes that torchrun started, {n_started}, got {n_devices}; pass "
+                f"n_devices={n_started}, or n_devices=1 to train in each process alone."
+            )
+        if multiprocessing.parent_process() is not None:
+            raise ValueError(
+                f"n_devices={n_devices} trains in the processes that torchrun started, and this is a worker process of "
+                f"one of them; pass n_jobs=1, or n_devices=1."
+            )
+    there = {"cuda": torch.cuda.device_count(), "cpu": os.cpu_count() or 1}.get(kind, 1)
+    if n_here > there:
+        raise ValueError(f"n_devices={n_here}, but there are {there} of device {kind!r}; pass n_devices={there}.")
+
+
+@cache
+def _torchrun_store() -> distributed.Store:
+    store: distributed.Store = next(distributed.rendezvous("env://"))[0]
+    return store
+
+
+@contextmanager
+def joined(n_devices: int, device: str) -> Iterator[Processes | None]:
+    """Join the processes that torchrun started; give None where there are none, or one device is asked for."""
+    check_n_devices(n_devices, device)
+    if n_devices == 1 or not started_by_torchrun():
+        yield None
+        return
+    if not _ONE_AT_A_TIME.acquire(blocking=False):
+        raise ValueError(
+            f"n_devices={n_devices} under torchrun fits one estimator at a time, and another fit is under way in this "
+            f"process; pass n_jobs=1, or call fit one after the other."
+        )
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    position = Position(*(int(os.environ[name]) for name in names))
+    store = distributed.PrefixStore(f"flowdetect/{next(_count)}", _torchrun_store())
+    try:
+        # torchrun sends its processes the Ctrl-C that they had from the terminal already
+        with group(store, position, device, CtrlC(second="waits")) as processes:
+            token = _JOINED.set(processes)
+            try:
+                yield processes
+            finally:
+                _JOINED.reset(token)
+    except RuntimeError as error:
+        if isinstance(error, distributed.DistError) or "gloo" in str(error):
+            raise RuntimeError(
+                f"Process {position.rank} of 0..{position.n - 1} lost another one, which failed or was ended; see what "
+                f"that one says. Fit again; with checkpoint=path, training goes on from where the file stands."
+            ) from error
+        raise
+    finally:
+        _ONE_AT_A_TIME.release()
+
+
+def present() -> Processes | None:
+    """Give the processes that a fit has joined."""
+    return _JOINED.get()
+
+
+def in_first(function: Callable[[], T]) -> T:
+    """Call a function in the first of the processes that a fit has joined, or here if it has joined none."""
+    processes = present()
+    return function() if processes is None else processes.in_first(function)
+
+
+def check_same(told: Callable[[], dict[str, Any]]) -> None:
+    """Refuse a fit whose processes were given different things."""
+    processes = present()
+    if processes is None:
+        return
+    marks = processes.of_all(told())
+    for rank, other in enumerate(marks):
+        differ = [name for name in other if other[name] != marks[0][name]]
+        if differ:
+            raise ValueError(
+                f"The processes of a training must be given the same data and parameters, but {', '.join(differ)} of "
+                f"process {rank} and of process 0 differ; read the same X in all, and set every random_state."
+            )
