@@ -127,6 +127,8 @@ def _encode(value: Any, arrays: dict[str, NDArray[Any]], where: str) -> Any:
     if isinstance(value, FrozenEstimator):
         return {"frozen": _encode(value.estimator, arrays, where)}
     if type(value).__name__ in OURS and type(value).__module__.startswith(OURS[type(value).__name__]):
+        if getattr(value, "_parameter_constraints", None):
+            value._validate_params()  # as `load` will
         return {"estimator": type(value).__name__, "state": _encode(value.__getstate__(), arrays, where)}
     if isinstance(value, BaseEstimator):
         arrays[where] = as_bytes(value)

@@ -226,6 +226,7 @@ class TestRefusals:
         [
             ({"random_state": np.random.RandomState(0)}, "RandomState"),  # noqa: NPY002
             ({"checkpoint": object()}, "object"),
+            ({"n_steps": -1}, "n_steps"),
         ],
     )
     def test_what_a_file_does_not_keep(self, path, parameters, word):
