@@ -172,6 +172,11 @@ def group(store: distributed.Store, position: Position, device: str, interruptio
         torch.cuda.set_device(position.rank_here)
         own = f"cuda:{position.rank_here}"
     own_group = not distributed.is_initialized()
+    if not own_group and f"{device}:{backend}" not in distributed.get_backend_config():
+        raise ValueError(
+            f"The process group of this program must have the backend {backend!r} for {device!r}, got "
+            f'{distributed.get_backend_config()!r}; call init_process_group("cpu:gloo,cuda:nccl"), or leave it to fit.'
+        )
     if own_group:
         distributed.init_process_group(backend, store=store, rank=position.rank, world_size=position.n)
     try:
