@@ -4,15 +4,19 @@ PYTHON ?= $(shell for python in python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+PIP_INSTALL := -m pip install --disable-pip-version-check --quiet --constraint
+PIP := $(BIN)/python $(PIP_INSTALL) constraints.txt
+PIP_OLDEST = $(OLDEST)/bin/python $(PIP_INSTALL) constraints-oldest.txt
+OLDEST := .venv-oldest
+OTHER_PYTHONS := 3.12 3.13
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one pip at a time
-.PHONY: help demo test docs lint format clean
+.PHONY: help demo test test-oldest test-pythons test-long docs lint format clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
 
 demo: $(VENV)/.stamp-run ## train a density, detect outliers, print the report
 	$(BIN)/python -m flowdetect demo
@@ -20,6 +24,25 @@ demo: $(VENV)/.stamp-run ## train a density, detect outliers, print the report
 # two processes of one thread each: two of two threads each would fight for two cores
 test: lint ## all checks and tests; PYTEST_ARGS="-m 'not slow'" for a quick run
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(PYTEST_ARGS)
+
+test-oldest: $(OLDEST)/.stamp-run ## fit every density with the least versions of the libraries
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python tests/smoke.py
+
+# Without a build of torch for them, the other Pythons can only be asked whether they read the code.
+test-pythons: ## ask each other Python that is here whether it reads the code
+	@for version in $(OTHER_PYTHONS); do \
+		found=no; \
+		for python in python$$version $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python; do \
+			if [ $$found = no ] && $$python -c '' 2>/dev/null; then \
+				found=yes; \
+				$$python -W error tests/syntax.py || exit 1; \
+			fi; \
+		done; \
+		[ $$found = yes ] || echo "Python $$version is not here: skipped"; \
+	done
+
+test-long: $(VENV)/.stamp-dev ## the stateful test of an estimator's life, with new draws and many of them: an hour
+	FLOWDETECT_LONG=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 tests/laws/test_life.py
 
 lint: $(VENV)/.stamp-dev ## style, types and who imports whom
 	$(BIN)/ruff check
@@ -35,7 +58,7 @@ docs: $(VENV)/.stamp-docs ## build the pages, with the gallery, into docs/_build
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 clean: ## remove .venv and all that was built
-	rm -rf $(VENV) build dist *.egg-info docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find flowdetect tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -45,6 +68,13 @@ $(VENV)/.stamp-run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) setuptools torch
 	$(PIP) --no-build-isolation --editable .
+	touch $@
+
+$(OLDEST)/.stamp-run: pyproject.toml constraints-oldest.txt
+	$(if $(PYTHON),,$(error no Python of at least 3.11 found; name one with make PYTHON=...))
+	$(PYTHON) -m venv $(OLDEST)
+	$(PIP_OLDEST) setuptools torch
+	$(PIP_OLDEST) --no-build-isolation --editable .
 	touch $@
 
 $(VENV)/.stamp-%: $(VENV)/.stamp-run

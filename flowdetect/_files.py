@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
-
 from flowdetect._protocols import PathName
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def as_path(path: PathName, name: str = "path") -> Path:
@@ -53,22 +58,40 @@ def write_atomically(path: Path, content: bytes) -> None:
         If it cannot be written; the old file is then left as it was. The message names the file.
     """
     check_writable(path)
+    with _beside(path, content) as temporary:
+        if path.exists():
+            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
+        os.replace(temporary, path)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file whole, or leave the one that another process wrote first.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    check_writable(path)
+    with _beside(path, content) as temporary, suppress(FileExistsError):
+        os.link(temporary, path)
+
+
+@contextmanager
+def _beside(path: Path, content: bytes) -> Iterator[Path]:
+    """Write a temporary file in the same folder, which no other process writes, and remove it in the end."""
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if path.exists():
-            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
-        os.replace(temporary, path)
-    except BaseException as error:
+        yield temporary
+    except OSError as error:
+        told = f"{os.strerror(error.errno or 0)}; the file could not be written"
+        raise OSError(error.errno, told, str(path)) from error
+    finally:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(
-                error.errno, f"{os.strerror(error.errno or 0)}; the file could not be written", str(path)
-            ) from error
-        raise
 
 
 def open_within(path: Path, most: int) -> BinaryIO:
@@ -97,15 +120,17 @@ def open_within(path: Path, most: int) -> BinaryIO:
 class Lock:
     """The right to write a file, held by one process at a time, and gone with that process.
 
-    It is a lock of the operating system on a file beside, `path` with the ending ".lock".
+    It is the operating system's lock of a file beside, `path` with the ending ".lock", which is there while it is held.
+    Windows has no such lock: there nothing is held.
     """
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
-        self._lock: FileLock | None = None
+        self._beside = Path(f"{path}.lock")
+        self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock, or say at once who has it.
+        """Take the lock, or say at once that another has it.
 
         Raises
         ------
@@ -113,22 +138,34 @@ class Lock:
             If another process, or another fit of this one, holds it.
         """
         check_writable(self.path, self.name)
-        lock = FileLock(f"{self.path}.lock", timeout=0, thread_local=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise BlockingIOError(
-                f"{self.name}={str(self.path)!r} is in use: another training writes it now. Wait for its end, or "
-                f"choose another file."
-            ) from None
-        self._lock = lock
+        while fcntl is not None and self._descriptor is None:
+            descriptor = os.open(self._beside, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                raise BlockingIOError(
+                    f"{self.name}={str(self.path)!r} is in use: another training writes it now. Wait for its end, or "
+                    f"choose another file."
+                ) from None
+            if self._is_beside(descriptor):
+                self._descriptor = descriptor
+            else:  # the one who held it removed it meanwhile
+                os.close(descriptor)
 
     def release(self) -> None:
         """Let the next one have it."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        if self._descriptor is not None:
+            self._beside.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _is_beside(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._beside))
+        except FileNotFoundError:
+            return False
 
     def __getstate__(self) -> dict[str, object]:
         """Travel to another process without the lock, which stays with this one."""
-        return {**self.__dict__, "_lock": None}
+        return {**self.__dict__, "_descriptor": None}

@@ -7,6 +7,10 @@ import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar, cast
 
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
 Fit = TypeVar("Fit", bound=Callable[..., Any])
 
 
@@ -27,6 +31,23 @@ def all_or_nothing(fit: Fit) -> Fit:
         return self if result is twin else result
 
     return cast(Fit, whole_fit)
+
+
+def is_fitted(given: Any) -> bool:
+    """Say whether an estimator, ours or anyone's, has been fitted."""
+    try:
+        check_is_fitted(given)
+    except (NotFittedError, TypeError, AttributeError):  # the last two: it is no estimator of scikit-learn's
+        return False
+    return True
+
+
+def is_kept(estimator: Any) -> bool:
+    """Say whether an estimator whose `fit` Ctrl-C has ended is fitted, with what it had learned by then."""
+    last = estimator
+    while isinstance(last, Pipeline):
+        last = last.steps[-1][1]
+    return bool(getattr(last, "keeps_interrupted", False)) and is_fitted(estimator)
 
 
 class KeepsParameters:

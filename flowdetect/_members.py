@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
@@ -16,15 +17,18 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
-from flowdetect._fitting import all_or_nothing
+from flowdetect._fitting import all_or_nothing, is_kept
 from flowdetect._images import draw_seed
+from flowdetect._nested import check_within
 from flowdetect._protocols import RandomState, Scorer
+from flowdetect._resuming import checkpoint_within, further, resuming_seed
 
 
 class Members(BaseEstimator):
     """Fit clones of a density that differ in their seeds, and score with all of them."""
 
     members_: list[Any]
+    keeps_interrupted = True  # a fit that Ctrl-C ends leaves the members so far
 
     def __init__(
         self, density: Scorer, n_members: int = 5, *, n_jobs: int | None = None, random_state: RandomState = None
@@ -34,9 +38,48 @@ class Members(BaseEstimator):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
-    @all_or_nothing
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Members:
-        """Fit the members, in parallel through joblib; serial and parallel fits give the same ones, bit for bit."""
+        """Fit the members, in parallel through joblib; serial and parallel fits give the same ones, bit for bit.
+
+        Parameters
+        ----------
+        X : rows or images, as the members take them
+        y : (n,) labels for conditional members, or None
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter, the members' own ones included, breaks a rule, before any member is trained.
+        KeyboardInterrupt
+            After Ctrl-C. In a serial fit of our own densities the ensemble then has the members trained by then, the
+            interrupted one with its best weights. Otherwise, and before there is a member, it stays as it was.
+        """
+        interrupt = self._fit(X, y)
+        if interrupt is not None:
+            raise interrupt
+        return self
+
+    @all_or_nothing
+    def _fit(self, X: Any, y: Any) -> KeyboardInterrupt | None:
+        self._check_before_fit()
+        seed = draw_seed(resuming_seed(self, checkpoint_within(self), X, y))
+        seeds = np.random.default_rng(seed).integers(0, 2**31, int(self.n_members)).tolist()
+        clones = [_member(self.density, number, seed) for number, seed in enumerate(seeds)]
+        interrupt = None
+        if effective_n_jobs(self.n_jobs) == 1:
+            self.members_, interrupt = _fit_in_turn(clones, X, y)
+        else:
+            self.members_ = list(Parallel(n_jobs=self.n_jobs)(delayed(_fit_one)(member, X, y) for member in clones))
+        for told in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self.members_[0], told):
+                setattr(self, told, getattr(self.members_[0], told))
+        return interrupt
+
+    def _check_before_fit(self) -> None:
         name, n_members = type(self).__name__, self.n_members
         if not isinstance(n_members, Integral) or isinstance(n_members, bool) or n_members < 1:
             raise ValueError(f"{name} needs n_members, a whole number >= 1, got {n_members!r}.")
@@ -44,13 +87,7 @@ class Members(BaseEstimator):
             raise TypeError(
                 f"{name} fits {n_members} clones of its density, and got one in FrozenEstimator; pass it unfrozen."
             )
-        seeds = np.random.default_rng(draw_seed(self.random_state)).integers(0, 2**31, int(n_members)).tolist()
-        jobs = (delayed(_fit_one)(self.density, number, seed, X, y) for number, seed in enumerate(seeds))
-        self.members_ = list(Parallel(n_jobs=self.n_jobs)(jobs))
-        for told in ("n_features_in_", "feature_names_in_"):
-            if hasattr(self.members_[0], told):
-                setattr(self, told, getattr(self.members_[0], told))
-        return self
+        check_within(self, "density")
 
     def member_scores(self, X: ArrayLike) -> NDArray[np.float64]:
         """Score rows with every member: (n, n_members), nats."""
@@ -94,13 +131,31 @@ class Members(BaseEstimator):
         return self.members_[0] if hasattr(self, "members_") else self.density
 
 
-def _fit_one(density: Any, number: int, seed: int, X: Any, y: Any) -> Any:
+def _member(density: Any, number: int, seed: int) -> Any:
+    """Give an unfitted member, with a seed and checkpoints of its own."""
     member = clone(density)
     parameters = member.get_params(deep=True)
     member.set_params(**{name: seed for name in parameters if name.split("__")[-1] == "random_state"})
     for name, path in parameters.items():
         if name.split("__")[-1] == "checkpoint" and path is not None:
-            member.set_params(**{name: f"{path}.member{number}"})
+            member.set_params(**{name: further(path, f".member{number}")})
+    return member
+
+
+def _fit_in_turn(members: list[Any], X: Any, y: Any) -> tuple[list[Any], KeyboardInterrupt | None]:
+    """Fit one after the other; after Ctrl-C give those that are fitted, and the interrupt."""
+    for number, member in enumerate(members):
+        try:
+            _fit_one(member, X, y)
+        except KeyboardInterrupt as interrupt:
+            fitted = members[: number + is_kept(member)]
+            if not fitted or not is_kept(fitted[0]):  # others' densities promise nothing: all or none
+                raise
+            return fitted, interrupt
+    return members, None
+
+
+def _fit_one(member: Any, X: Any, y: Any) -> Any:
     with _one_thread():
         return member.fit(X, y)
 

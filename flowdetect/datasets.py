@@ -7,11 +7,10 @@ of compressed NumPy archives named by the environment variable ``FLOWDETECT_DATA
 import math
 import os
 import zipfile
-import zlib
 from collections.abc import Iterable
 from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from flowdetect._ctrl_c import whole_imports
 
@@ -221,10 +220,11 @@ def _from_archive(path: Path, name: str, split: str) -> tuple[np.ndarray, np.nda
     shape = _IMAGE_SETS[name].shape
     expected = f"it must hold X_{split}, uint8 of shape (n, {_join(shape)}), and y_{split}, integers of shape (n,)"
     wanted = (f"X_{split}", f"y_{split}")
-    try:
-        splits, arrays = _read_members(path, wanted)
-    except (ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read ({error}); {expected}.") from error
+    with open_within(path, MOST_BYTES) as file:
+        try:
+            splits, arrays = _read_members(file, wanted)
+        except Exception as error:  # zipfile and numpy raise whatever they stumble over
+            raise ValueError(f"{path} cannot be read ({error}); {expected}.") from error
     if splits:
         _check_split(name, split, splits, where=f" in {path}")
     if len(arrays) < 2:
@@ -238,16 +238,14 @@ def _from_archive(path: Path, name: str, split: str) -> tuple[np.ndarray, np.nda
     return X, y, str(path)
 
 
-def _read_members(path: Path, wanted: Iterable[str]) -> tuple[list[str], dict[str, np.ndarray]]:
+def _read_members(file: BinaryIO, wanted: Iterable[str]) -> tuple[list[str], dict[str, np.ndarray]]:
     """Read arrays of an .npz archive, once their headers agree with their sizes; also tell the splits it has."""
-    with open_within(path, MOST_BYTES) as file:
-        if not zipfile.is_zipfile(file):
-            raise zipfile.BadZipFile("not an .npz archive")
-        archive = zipfile.ZipFile(file)
-        names = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-        splits = [split for split in _SPLITS if f"X_{split}" in names or f"y_{split}" in names]
-        arrays = {name: _read_member(archive, names[name]) for name in wanted if name in names}
-    return splits, arrays
+    if not zipfile.is_zipfile(file):
+        raise zipfile.BadZipFile("not an .npz archive")
+    archive = zipfile.ZipFile(file)
+    names = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+    splits = [split for split in _SPLITS if f"X_{split}" in names or f"y_{split}" in names]
+    return splits, {name: _read_member(archive, names[name]) for name in wanted if name in names}
 
 
 def _read_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:

@@ -229,4 +229,4 @@ def test_typed_in_a_terminal_the_process_can_fit_again(word, phase):
     found = study.interrupted_at("MAF", "terminal", 0.3, after=word)
     assert "error" not in found, found["error"]
     assert found["interrupted"] == phase, json.dumps(found)
-    assert study.wrong(found, "terminal", found["again"][-1]) == ""
+    assert study.wrong(found, "terminal", found["again"]) == ""

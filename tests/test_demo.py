@@ -209,7 +209,7 @@ def test_a_report_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("flowdetect.demo.report.os.replace", full)
+        patch.setattr("flowdetect._files.os.replace", full)
         with pytest.raises(OSError, match="No space"):
             report.write_report(found, tmp_path, "command")
     assert (tmp_path / "report.html").read_text() == "before"

@@ -4,11 +4,13 @@ FLOWDETECT_FUZZ multiplies the number of cases; `make fuzz` runs the whole numbe
 """
 
 import copy
+import io
 import json
 import os
 import resource
 import signal
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -229,3 +231,95 @@ def test_mutated_files(whole, tmp_path, name):
         counts[found] = counts.get(found, 0) + 1
     assert counts.get("refused", 0) > 0
     print(name, counts)  # noqa: T201, for `make fuzz`
+
+
+class TestCheckpoints:
+    """Checkpoints with a valid checksum, of this training or nearly."""
+
+    @pytest.fixture(scope="class")
+    def checkpoint(self, tmp_path_factory):
+        path = tmp_path_factory.mktemp("checkpoint") / "file"
+        RealNVPDensity(checkpoint=path, **self.SETTINGS).fit(TABLE)
+        return path.read_bytes()
+
+    SETTINGS = {**FLOW, "n_steps": 2, "max_epochs": 2, "batch_size": 19}
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_mutated(self, checkpoint, tmp_path):
+        random, counts = np.random.default_rng(7), {}
+        path = tmp_path / "file"
+        for i in range(max(1, 1000 * MANY // 20)):
+            content = mutated(checkpoint, random)
+            path.write_bytes(content)
+            density = RealNVPDensity(checkpoint=path, **{**self.SETTINGS, "max_epochs": 2 + i % 2})
+            try:
+                within_limits(lambda density=density: density.fit(TABLE))
+            except (ValueError, OSError) as error:
+                found = "refused"
+                assert str(path) in str(error), error  # noqa: PT017
+                assert not hasattr(density, "model_")
+            else:
+                found = "trained"
+                assert np.isfinite(density.score_samples(TABLE)).all()
+            counts[found] = counts.get(found, 0) + 1
+        assert counts["refused"] > 0
+        print(counts)  # noqa: T201, for `make fuzz`
+
+
+class TestArchives:
+    """Archives of images, damaged and forged."""
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_mutated(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("FLOWDETECT_DATA", str(tmp_path))
+        random, counts, path = np.random.default_rng(8), {}, tmp_path / "mnist.npz"
+        images, labels = random.integers(0, 256, (20, 28, 28)).astype(np.uint8), np.arange(20)
+        for i in range(max(1, 500 * MANY // 20)):
+            path.write_bytes(forged_archive(images, labels, random))
+            try:
+                X, y = within_limits(lambda: flowdetect.load_images("mnist"))
+            except (ValueError, OSError) as error:
+                found = "refused"
+                assert str(path) in str(error) or "mnist" in str(error), error  # noqa: PT017
+            else:
+                found = "loaded"
+                assert X.dtype == np.uint8
+                assert X.shape[1:] == (28, 28)
+                assert len(X) == len(y)
+            counts[found] = counts.get(found, 0) + 1
+            assert i or counts
+        assert counts["refused"] > 0
+        print(counts)  # noqa: T201, for `make fuzz`
+
+
+def forged_archive(images, labels, random):
+    """Make an archive in which one thing is wrong: a byte, a member, or what a member declares."""
+    kind = random.integers(8)
+    file = io.BytesIO()
+    if kind < 4:
+        save = np.savez if kind % 2 else np.savez_compressed
+        save(file, X_train=images, y_train=labels)
+        return mutated_bytes(file.getvalue(), random)
+    members = {"X_train.npy": as_npy(images), "y_train.npy": as_npy(labels)}
+    name = random.choice(sorted(members))
+    if kind == 4:
+        members[name] = mutated_bytes(members[name], random)
+    elif kind == 5:
+        members[name] = random.choice([b"", b"text", b"\x93NUMPY\x01\x00\xff\xff"])
+    elif kind == 6:
+        shape = random.choice(["(1000000000000, 28, 28)", "(20, 28)", "(-1, 28, 28)", "()", "(20, 28, 28, 0)"])
+        members[name] = members[name].replace(b"(20, 28, 28)", shape.encode()).replace(b"(20,)", shape.encode())
+    else:
+        odd = random.choice([0, 1, 2, 3])
+        values = [np.zeros((2**26,), np.uint8), np.array([{}], dtype=object), images.astype(float), labels.astype(str)]
+        members[name] = as_npy(values[odd])
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def as_npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()

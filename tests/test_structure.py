@@ -1,7 +1,11 @@
 """The house: who uses whose private names, and that base is short."""
 
 import ast
+import re
+import tomllib
 from pathlib import Path
+
+from packaging.version import Version
 
 import flowdetect
 
@@ -44,3 +48,20 @@ def test_what_stands_below_the_estimator_does_not_know_it():
 
 def test_base_joins_and_is_short():
     assert len((ROOT / "density" / "base.py").read_text().splitlines()) <= LONGEST_BASE
+
+
+def pins(name):
+    lines = (line.split("#")[0].strip() for line in (ROOT.parent / name).read_text().splitlines())
+    return dict(line.split("==") for line in lines if line)
+
+
+def test_the_least_versions_are_those_that_are_tried():
+    wanted = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]["dependencies"]
+    least = {re.split("[>=]", entry)[0]: re.search(r">=([\d.]+)", entry)[1] for entry in wanted}
+    oldest, newest = pins("constraints-oldest.txt"), pins("constraints.txt")
+    for name, version in least.items():
+        assert name in newest
+        if name == "torch":  # see the file
+            assert oldest[name] == newest[name]
+        else:
+            assert Version(oldest[name]) == Version(version), name

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from html import escape
 from pathlib import Path
 
+from flowdetect._files import write_atomically
 from flowdetect.demo import pictures, wording
 from flowdetect.demo.measure import Measurements, settings_in_words
 from flowdetect.demo.sets import OUTSIDE
@@ -70,9 +70,7 @@ def write_report(found: Measurements, folder: Path, command: str) -> Path:
     head = f'<meta charset="utf-8"><title>flowdetect demo: {escape(found.sets.name)}</title><style>{STYLE}</style>'
     meta = '<meta name="viewport" content="width=device-width, initial-scale=1">'
     text = f'<!DOCTYPE html>\n<html lang="en"><head>{head}{meta}</head><body>\n{body}\n</body></html>\n'
-    with tempfile.TemporaryDirectory(dir=folder) as beside:  # a page is whole, or the one before stays
-        (Path(beside) / PAGE).write_text(text, encoding="utf-8")
-        os.replace(Path(beside) / PAGE, path)
+    write_atomically(path, text.encode())
     return path
 
 

@@ -35,11 +35,14 @@ class Form:
         By group and name; "model" and "average" must be there, each group present must be whole.
     most : dict of int
         The largest values of some counters.
+    constants : dict of arrays
+        By name: what training does not change, such as permutations.
     """
 
     header: dict[str, Any]
     arrays: dict[str, dict[str, Declared]]
     most: dict[str, int]
+    constants: dict[str, NDArray[Any]]
 
     @classmethod
     def of(
@@ -53,7 +56,8 @@ class Form:
         for i, parameter in enumerate(parameters):
             moments = Declared.of(parameter.detach().cpu().numpy())
             groups[f"adam{i}"] = {"step": Declared(moments.dtype, (1,)), "exp_avg": moments, "exp_avg_sq": moments}
-        return cls(header, {**groups, "best": groups["model"]}, {"batch": n_batches})
+        constants = {key.partition("/")[2]: value for key, value in arrays.items() if value.dtype.kind != "f"}
+        return cls(header, {**groups, "best": groups["model"]}, {"batch": n_batches}, constants)
 
     def check(self, header: dict[str, Any], declared: dict[str, Declared]) -> None:
         """Raise ValueError, TypeError or KeyError unless the state of a file has this form."""
@@ -132,8 +136,9 @@ class Checkpoint:
                 raise ValueError(self._broken(str(error))) from error
             header, arrays = file.header, file.arrays()
         for name, value in arrays.items():
-            if not np.isfinite(value).all():
-                raise ValueError(self._broken(f"{name!r} is not finite"))
+            usual = form.constants.get(name.partition("/")[2], value)
+            if not np.isfinite(value).all() or not np.array_equal(usual, value):
+                raise ValueError(self._broken(f"its {name!r} is not finite, or is not this model's"))
         return header, arrays
 
     def read_one(self, name: str, is_right: Callable[[NDArray[Any]], bool]) -> NDArray[Any]:
@@ -163,7 +168,8 @@ class Checkpoint:
             )
             raise ValueError(
                 f"checkpoint={str(self.path)!r} belongs to another training, which differs in {shown}. Restore these, "
-                f"or choose another file."
+                f"or choose another file; with a folder as checkpoint each training has a file of its own, as in a "
+                f"search."
             )
 
     def write(self, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
@@ -223,9 +229,13 @@ def _digest(array: NDArray[Any]) -> str:
 def _check_like(found: Any, fresh: Any, where: str) -> None:
     """Demand a value of the kind of that of a fresh training; None stands for a count that is not known yet."""
     if isinstance(fresh, dict):
+        if not isinstance(found, dict) or found.keys() != fresh.keys():
+            raise TypeError(f"{where} does not hold {', '.join(fresh)}")
         for name, value in fresh.items():
             _check_like(found[name], value, f"{where}.{name}")
     elif isinstance(fresh, list):
+        if not isinstance(found, list):
+            raise TypeError(f"{where} is {found!r}, not a list")
         for value in found:
             _check_like(value, 0.0, where)
     elif isinstance(fresh, bool):

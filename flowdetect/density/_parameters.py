@@ -69,7 +69,10 @@ class DensityParameters(BaseEstimator):
     checkpoint : path or None, default None
         A file written after every epoch and every minute. Fitting again with the same class, parameters, data and
         versions goes on from there; a finished training is restored. Only max_epochs, verbose and device may differ.
-        With a time_limit it goes on by the number of steps planned, and the seconds of earlier runs count.
+        With a time_limit it goes on by the number of steps planned, and the seconds of earlier runs count. Or a folder
+        (one that exists, or a name that ends in a separator): there each training has a file of its own, named by what
+        is trained, so that the clones in a search do not meet, and a search that was killed goes on. max_epochs must
+        then agree too. Two fits without a random_state that agree in all else are one training.
     """
 
     image_shape: tuple[int, ...] | None = None

@@ -274,6 +274,11 @@ def check_n_devices(n_devices: int, device: str) -> None:
         raise ValueError(f"n_devices={n_here}, but there are {there} of device {kind!r}; pass n_devices={there}.")
 
 
+def writes_checkpoints(n_devices: int) -> bool:
+    """Whether a fit to so many devices writes checkpoints from here: of torchrun's processes, only the first does."""
+    return n_devices == 1 or not started_by_torchrun() or os.environ["RANK"] == "0"
+
+
 @cache
 def _torchrun_store() -> distributed.Store:
     store: distributed.Store = next(distributed.rendezvous("env://"))[0]
@@ -283,7 +288,6 @@ def _torchrun_store() -> distributed.Store:
 @contextmanager
 def joined(n_devices: int, device: str) -> Iterator[Processes | None]:
     """Join the processes that torchrun started; give None where there are none, or one device is asked for."""
-    check_n_devices(n_devices, device)
     if n_devices == 1 or not started_by_torchrun():
         yield None
         return

@@ -84,11 +84,8 @@ def run_in_processes(
                 f"or a dataset that can be pickled, or n_devices=1."
             ) from error
         except OSError as error:
-            raise OSError(
-                error.errno,
-                f"{error.strerror}: {name}(n_devices={n}) hands X to other processes here; set TMPDIR",
-                text,
-            ) from error
+            told = f"{error.strerror}: {name}(n_devices={n}) hands X to other processes here; set TMPDIR"
+            raise OSError(error.errno, told, text) from error
         with Interruption() as interruption, _started(folder, n) as processes:
             raised = _wait(name, processes, folder, interruption)
         return load(folder / "result"), raised
@@ -262,7 +259,7 @@ def dump(value: Any, path: Path) -> None:
     with whole_imports():
         import cloudpickle  # which takes classes of a notebook or of the script along
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    class Pickler(cloudpickle.Pickler):
         def reducer_override(self, value: Any) -> Any:
             if isinstance(value, np.memmap):  # of itself, it would be copied into memory
                 return value.view(np.ndarray).__reduce_ex__(5)

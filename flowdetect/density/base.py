@@ -7,7 +7,6 @@ parameters and `_build(spec)`; everything else is here or in the modules below.
 from __future__ import annotations
 
 import math
-import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -19,12 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Generator
 
 from flowdetect._fitting import all_or_nothing
-from flowdetect._images import check_n_bins, draw_seed
+from flowdetect._images import check_image_shape, check_n_bins, draw_seed
+from flowdetect._resuming import check_can_write, is_folder, path_of_training
 from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint, fingerprint
 from flowdetect.density._devices import in_torch_state, resolve_device
 from flowdetect.density._fitted import FittedDensity
-from flowdetect.density._processes import check_same, in_first, joined
+from flowdetect.density._processes import check_n_devices, check_same, in_first, joined, writes_checkpoints
 from flowdetect.density._reading import TrainingRows, read_rows, split_rows
 from flowdetect.density._scoring import chunk_length
 from flowdetect.density._training import train
@@ -35,6 +35,7 @@ from flowdetect.density.streams import INITIAL, SCORING, stream
 
 AUTO_STEPS, AUTO_MAX_EPOCHS = 4000, 500
 AUTO_BATCH, AUTO_TABLE_BATCH = 64, 256
+BETWEEN_TRIES = 0.5  # seconds
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -88,14 +89,22 @@ class BaseDensity(FittedDensity):
 
         After any other exception the estimator is what it was before.
         """
-        self._validate_params()
-        check_n_bins(self.n_bins)
-        _inputs.check_time_limit(self.time_limit)
+        self._check_before_fit()
         with joined(self.n_devices, resolve_device(self.device)), ExitStack() as opened:
             failure = self._fit(X, y, opened)
         if failure is not None:
             raise failure
         return self
+
+    def _check_before_fit(self) -> None:
+        """Refuse what cannot work whatever the data are; an estimator around this one asks before it trains another."""
+        self._validate_params()
+        check_n_bins(self.n_bins)
+        check_image_shape(self.image_shape)
+        _inputs.check_time_limit(self.time_limit)
+        check_n_devices(self.n_devices, resolve_device(self.device))
+        if self.checkpoint is not None and writes_checkpoints(self.n_devices):
+            check_can_write(self.checkpoint)
 
     @all_or_nothing
     def _fit(self, X: ArrayLike, y: ArrayLike | None, opened: ExitStack) -> BaseException | None:
@@ -180,14 +189,12 @@ class BaseDensity(FittedDensity):
         """Open a checkpoint for each stage of training, all to be closed, so that others can have them."""
         if self.checkpoint is None:
             return {}
-        try:
-            path = os.fspath(self.checkpoint)
-        except TypeError:
-            raise ValueError(f"checkpoint must be a path or None, got {self.checkpoint!r}.") from None
         mark = self._fingerprint(source, labels, classes)
-        found = {}
+        # in a folder, trainings that a search tells apart by max_epochs or by generators have a file each
+        marks, found = (mark, self.max_epochs, self.random_state), {}
         for stage in self._stages:
-            found[stage] = Checkpoint(path + stage, {**mark, "stage": stage})
+            path = path_of_training(self.checkpoint, type(self).__name__, stage, *marks)
+            found[stage] = _open_checkpoint(path, {**mark, "stage": stage}, waits=is_folder(self.checkpoint))
             opened.callback(found[stage].close)
         return found
 
@@ -210,3 +217,14 @@ class BaseDensity(FittedDensity):
                 f"{type(self).__name__}: warm_start goes on from weights that belong to something else: {difference}. "
                 f"Set warm_start=False, or fit a clone."
             )
+
+
+def _open_checkpoint(path: str, mark: dict[str, Any], *, waits: bool) -> Checkpoint:
+    """Open a checkpoint; one in a folder waits for another process that does the same training, and has its result."""
+    while True:
+        try:
+            return Checkpoint(path, mark)
+        except BlockingIOError:
+            if not waits:
+                raise
+        time.sleep(BETWEEN_TRIES)

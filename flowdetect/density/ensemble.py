@@ -24,13 +24,14 @@ class EnsembleDensity(Members):
     Parameters
     ----------
     density : estimator with `fit` and `score_samples`
-        Cloned for each member; every `random_state` within gets the member's seed, a `checkpoint` the ending
-        ".member0", ".member1", ...
+        Cloned for each member; every `random_state` within gets the member's seed, a `checkpoint` that is a file the
+        ending ".member0", ".member1", ...
     n_members : int, default=5
     n_jobs : int, default=None
         Fits at a time, through joblib, as in scikit-learn; None is 1, or what `joblib.parallel_config` says, by which
         dask and ray are used too. Every fit has one thread, so that the members are the same however they were fitted.
     random_state : int, RandomState instance or None, default=None
+        None, and the density has a `checkpoint`: the seed is kept there, so that a fit that was killed goes on.
 
     Attributes
     ----------

@@ -121,7 +121,7 @@ class NeighborsDensity(BaseEstimator):
         ValueError
             If a parameter is out of range or X is not finite.
         """
-        self._check_parameters()
+        self._check_before_fit()
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         n = len(rows)
         self.shift_ = np.median(rows, axis=0)
@@ -221,7 +221,7 @@ class NeighborsDensity(BaseEstimator):
         """
         _persistence.save(self, path)
 
-    def _check_parameters(self) -> None:
+    def _check_before_fit(self) -> None:
         scales = self.n_neighbors
         is_sequence = isinstance(scales, Sequence | np.ndarray) and not isinstance(scales, str) and len(scales) > 0
         if not is_sequence or not all(_is_count(k) for k in scales):

@@ -7,18 +7,18 @@ if its score needs reference rows. Everything else is here, with scikit-learn's 
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import validate_data
 
 from flowdetect._fitting import KeepsParameters, all_or_nothing
 from flowdetect._images import to_rows
-from flowdetect._protocols import ImageShape, RandomState, Scorer
+from flowdetect._nested import check_within
+from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
 from flowdetect._reach import OutOfReachError
 from flowdetect.detectors.checks import check_folds, check_methods, check_shares, name_of
 from flowdetect.detectors.clones import seeded_clone, tell_image_shape
@@ -27,13 +27,16 @@ from flowdetect.detectors.explanations import Explains, remembered_rows
 from flowdetect.detectors.prefit import UsesPrefit
 from flowdetect.detectors.reach import lowest_beyond_reach
 from flowdetect.detectors.rows import hold_out, is_frame, take
+from flowdetect.detectors.trainings import Trainings
 from flowdetect.detectors.verdicts import Verdicts
 
 FLOATS = [np.float64, np.float32]
 FEWEST_REFERENCE = 10  # rows
 
 
-class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPrefit, OutlierMixin, BaseEstimator):
+class BaseDetector(
+    KeepsParameters, Verdicts, Explains, CrossConformal, UsesPrefit, Trainings, OutlierMixin, BaseEstimator
+):
     r"""A density, a score made of it, and a threshold; the base of all detectors.
 
     A row x is called an outlier if its score s(x) is below `offset_`. Its p-value compares it with the n calibration
@@ -58,6 +61,11 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
         trained for each on the other folds, and p-values compare with all rows. 5 is usual; it costs as many trainings
         and scores. `calibration_fraction` then has no effect, but where a score learns from rows itself: of each
         member's rows. See Notes.
+    checkpoint : path or None, default=None
+        A folder, made where there is none, in which every training within keeps a checkpoint and the detector its
+        seed; a fit that was killed goes on from there, and ends bitwise as if it had not been. With random_state=None,
+        fits of the same class, parameters, X and y thus share a seed; a RandomState instance must come in the same
+        state. Checkpoints that an estimator within has itself stay; without a folder, the seed is kept beside them.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and a seed for each `random_state` within the density that is None. With None,
         each `fit` draws anew and leaves numpy's global generator alone.
@@ -134,6 +142,7 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
         calibration_fraction: float = 0.1,
         prefit: bool = False,
         cv: int | None = None,
+        checkpoint: PathName | None = None,
         random_state: RandomState = None,
     ) -> None:
         self.density = density
@@ -141,6 +150,7 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
         self.calibration_fraction = calibration_fraction
         self.prefit = prefit
         self.cv = cv
+        self.checkpoint = checkpoint
         self.random_state = random_state
 
     def _score(self, X: Any) -> NDArray[np.float64]:
@@ -175,7 +185,9 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
         """Fit the density, unless it is used as it is, and the threshold; a fit that fails leaves the old one.
 
         Ctrl-C while a density of ours trains ends the training, which keeps its best weights; the detector is
-        calibrated with them, and KeyboardInterrupt goes on. A second Ctrl-C leaves the old fit.
+        calibrated with them, and KeyboardInterrupt goes on. Of an ensemble, or with `cv`, the members so far are kept
+        and those not begun are left out. Where another training would have to follow, such as that of a background,
+        and at any other moment, Ctrl-C leaves the old fit. A second Ctrl-C ends at once what the first one let end.
 
         Parameters
         ----------
@@ -193,7 +205,9 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
         TypeError
             If the density lacks `fit` or `score_samples`.
         ValueError
-            If a parameter is out of range, X is not finite, or a row has no finite score.
+            If a parameter is out of range, also of an estimator within, X is not finite, or a row has no finite score.
+        OSError
+            If a checkpoint cannot be written.
         NotFittedError
             If the density is not fitted, and is to be used as it is.
 
@@ -213,14 +227,14 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
         self._check_parameters()
         self._warn_of_retraining()
         self._keep_parameters()
-        random = check_random_state(self._seed())
         checked = self._check_X(X, reset=True)
         self._check_data(checked)
         check_consistent_length(checked, y)
         self._remembered_rows = remembered_rows(checked, is_image=self.image_shape_ is not None)
+        random = self._settle_seed(checked, y)
         if self.cv is not None:
             self._fit_members(checked, y, random)
-            return None
+            return self._end_trainings()
         self.__dict__.pop("members_", None)
         train, reference, calibration = self._split(len(checked), random)
         self._learn(checked, y, train, reference, random)
@@ -229,28 +243,19 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
         rows = self._threshold_rows(len(checked), reference, calibration)
         scores = self._finite_scores(checked if rows is None else take(checked, rows))
         self._settle(scores, is_calibration if rows is None else is_calibration[rows])
-        interrupt: KeyboardInterrupt | None = self.__dict__.pop("_interrupt", None)
-        return interrupt
+        return self._end_trainings()
 
     def _learn(self, X: Any, y: Any, train: Any, reference: Any, random: np.random.RandomState) -> None:
         """Fit the density on the rows `train` of checked X, and what the score needs besides."""
         X_train, y_train = take(X, train), None if y is None else np.asarray(y)[train]
-        self.density_ = seeded_clone(self._as_used(self._template()), random)
+        self.density_ = self._with_checkpoints(seeded_clone(self._as_used(self._template()), random))
         if self.image_shape is not None:
             tell_image_shape(self.density_, self.image_shape_)
-        try:
-            self.density_.fit(self._density_rows(X_train), y_train)
-        except KeyboardInterrupt as interrupt:
-            if not getattr(self.density_, "keeps_interrupted", False) or not self._is_fitted(self.density_):
-                raise
-            self._interrupt = interrupt
+        self._train(self.density_, self._density_rows(X_train), y_train)
         self._settle_image_shape()
         self._calibrate(X_train, take(X, reference))
 
     # ---- what a detector may say differently
-
-    def _seed(self) -> RandomState:
-        return secrets.randbits(32) if self.random_state is None else self.random_state
 
     @property
     def _share(self) -> Any:
@@ -332,6 +337,8 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
         check_shares(name, self._share, self.calibration_fraction)
         self._check_prefit()
         check_folds(name, self.cv, self.is_frozen)
+        if not self.prefit:
+            check_within(self, *self.shared)
 
     def _check_X(self, X: Any, *, reset: bool) -> Any:
         """Validate X and give it as the density takes it: a frame or images as they are, else an (n, D) array."""

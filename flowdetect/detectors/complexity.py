@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from flowdetect._images import N_BINS_8_BIT, is_whole, to_rows
-from flowdetect._protocols import ImageShape, RandomState, Scorer
+from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.codecs import BITS_PER_BYTE, check_codecs, shortest_code
 from flowdetect.detectors.terms import sum_of_terms
@@ -63,6 +63,8 @@ class ComplexityDetector(BaseDetector):
         True: `density` is fitted, and used as it is; see `BaseDetector`.
     cv : int or None, default=None
         Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+    checkpoint : path or None, default=None
+        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the seeds within the density that are None.
 
@@ -148,6 +150,7 @@ class ComplexityDetector(BaseDetector):
         calibration_fraction: float = 0.1,
         prefit: bool = False,
         cv: int | None = None,
+        checkpoint: PathName | None = None,
         random_state: RandomState = None,
     ) -> None:
         super().__init__(
@@ -156,6 +159,7 @@ class ComplexityDetector(BaseDetector):
             calibration_fraction=calibration_fraction,
             prefit=prefit,
             cv=cv,
+            checkpoint=checkpoint,
             random_state=random_state,
         )
         self.image_shape = image_shape

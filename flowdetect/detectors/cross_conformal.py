@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.utils import check_random_state
 
+from flowdetect._fitting import is_kept
+from flowdetect._resuming import further
 from flowdetect.detectors.clones import LARGEST_SEED
 from flowdetect.detectors.rows import hold_out, take
 
@@ -31,6 +32,7 @@ class CrossConformal:
     offset_: float
     image_shape_: tuple[int, int, int] | None
     learns: Any
+    _interrupt: KeyboardInterrupt
 
     def _singles(self) -> Iterator[Any]:
         """Give the detectors that have a density each: itself, or the members."""
@@ -49,19 +51,26 @@ class CrossConformal:
             )
         folds = [np.sort(fold) for fold in np.array_split(random.permutation(n_rows), n_folds)]
         seeds = random.randint(LARGEST_SEED, size=n_folds).tolist()
-        members, scores = [], np.empty(n_rows)
-        for k, fold in enumerate(folds):
-            others = np.setdiff1d(np.arange(n_rows), fold)
-            member = self._member(k, seeds[k])
-            y_others = None if y is None else np.asarray(y)[others]
-            scores[fold] = member._fit_without(take(X, fold), take(X, others), y_others)
-            members.append(member)
+        members: list[Any] = []
+        try:
+            for k, fold in enumerate(folds):
+                others = np.setdiff1d(np.arange(n_rows), fold)
+                member = self._member(k, seeds[k])
+                y_others = None if y is None else np.asarray(y)[others]
+                interrupt = member._fit_without(take(X, fold), take(X, others), y_others)
+                members.append(member)
+                if interrupt is not None:
+                    raise interrupt
+        except KeyboardInterrupt as error:
+            if not members or not is_kept(members[0].density_):
+                raise
+            self._interrupt = error  # the members so far are whole, and the folds without one are left out
         for name in [name for name in vars(self) if name.endswith("_") and not name.endswith("__")]:
             if hasattr(members[0], name) and not name.startswith(("n_features_in", "feature_names_in")):
                 delattr(self, name)  # of an earlier fit without cv
         self.members_, self.image_shape_ = members, members[0].image_shape_
-        self.calibration_scores_ = np.sort(scores)
-        self.offset_ = float(np.quantile(scores, self._share))
+        self.calibration_scores_ = np.sort(np.concatenate([member.calibration_scores_ for member in members]))
+        self.offset_ = float(np.quantile(self.calibration_scores_, self._share))
 
     def _member(self, number: int, seed: int) -> Any:
         """Give an unfitted detector as this one, with a seed, and files of its own, that knows the images' shape."""
@@ -70,23 +79,22 @@ class CrossConformal:
         if parameters.get("image_shape", 0) is None:
             member.set_params(image_shape=self.image_shape_)
         for name, path in parameters.items():
-            if name.split("__")[-1] == "checkpoint" and path is not None:
-                member.set_params(**{name: f"{path}.member{number}"})
+            if name.endswith("__checkpoint") and path is not None:
+                member.set_params(**{name: further(path, f".member{number}")})
         return member
 
-    def _fit_without(self: Any, X_fold: Any, X: Any, y: Any) -> NDArray[np.float64]:
-        """Fit to X as a member, and give the scores of the fold that X is without."""
+    def _fit_without(self: Any, X_fold: Any, X: Any, y: Any) -> KeyboardInterrupt | None:
+        """Fit to X as a member, and calibrate on the fold that X is without; give the interrupt that ended it early."""
         self._keep_parameters()
-        random = check_random_state(self.random_state)
         checked = self._check_X(X, reset=True)
         self._check_data(checked)
+        random = self._settle_seed(checked, y)
         train = reference = np.arange(len(checked))
         if self.learns and self.calibration_fraction > 0:
             train, reference = hold_out(len(checked), self.calibration_fraction, random)
         self._learn(checked, y, train, reference, random)
-        if "_interrupt" in vars(self):
-            raise self._interrupt  # one member without the others is of no use
         scores: NDArray[np.float64] = self._finite_scores(self._check_X(X_fold, reset=False))
         self.calibration_scores_ = np.sort(scores)
         self.offset_ = float(np.quantile(scores, self._share))
-        return scores
+        interrupt: KeyboardInterrupt | None = self._end_trainings()
+        return interrupt

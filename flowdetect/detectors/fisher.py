@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
-from flowdetect._protocols import RandomState, Scorer
+from flowdetect._protocols import PathName, RandomState, Scorer
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.calibration import log_p_value
 from flowdetect.detectors.complexity import ComplexityDetector
@@ -50,6 +50,8 @@ class FisherDetector(BaseDetector):
         True: `density` is fitted, and used as it is; see `BaseDetector`.
     cv : int or None, default=None
         Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+    checkpoint : path or None, default=None
+        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the seeds within the density that are None.
 
@@ -99,6 +101,7 @@ class FisherDetector(BaseDetector):
         calibration_fraction: float = 0.1,
         prefit: bool = False,
         cv: int | None = None,
+        checkpoint: PathName | None = None,
         random_state: RandomState = None,
     ) -> None:
         super().__init__(
@@ -107,6 +110,7 @@ class FisherDetector(BaseDetector):
             calibration_fraction=calibration_fraction,
             prefit=prefit,
             cv=cv,
+            checkpoint=checkpoint,
             random_state=random_state,
         )
         self.detectors = detectors
@@ -140,12 +144,14 @@ class FisherDetector(BaseDetector):
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
         reference = self._reference(X_train, X_calibration)
         frozen = self.density_ if isinstance(self.density_, FrozenEstimator) else FrozenEstimator(self.density_)
-        self.detectors_ = [self._part(detector, frozen).fit(reference) for detector in self._chosen()]
+        self.detectors_ = [self._part(detector, frozen) for detector in self._chosen()]
+        for part in self.detectors_:
+            self._train(part, reference)
 
     def _part(self, detector: Any, frozen: FrozenEstimator) -> Any:
         """Give a clone of the detector that has our density, and where it has none itself our seed and image shape."""
         part = clone(detector).set_params(density=frozen, prefit=False)
-        known = {"random_state": self.random_state, "image_shape": self.image_shape_}
+        known = {"random_state": self._seed, "image_shape": self.image_shape_, "checkpoint": self.checkpoint}
         parameters = part.get_params(deep=False)
         return part.set_params(**{name: value for name, value in known.items() if parameters.get(name, 0) is None})
 

@@ -36,6 +36,8 @@ class LikelihoodDetector(BaseDetector):
         True: `density` is fitted, and used as it is; see `BaseDetector`.
     cv : int or None, default=None
         Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+    checkpoint : path or None, default=None
+        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the seeds within the density that are None.
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowdetect._protocols import RandomState, VariationalDensity
+from flowdetect._protocols import PathName, RandomState, VariationalDensity
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.calibration import log_copula_tail, log_kernel_density
 
@@ -51,6 +51,8 @@ class LPathDetector(BaseDetector):
         True: `density` is fitted, and used as it is; see `BaseDetector`.
     cv : int or None, default=None
         Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+    checkpoint : path or None, default=None
+        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the seeds within the density that are None.
 
@@ -105,6 +107,7 @@ class LPathDetector(BaseDetector):
         calibration_fraction: float = 0.1,
         prefit: bool = False,
         cv: int | None = None,
+        checkpoint: PathName | None = None,
         random_state: RandomState = None,
     ) -> None:
         super().__init__(
@@ -113,6 +116,7 @@ class LPathDetector(BaseDetector):
             calibration_fraction=calibration_fraction,
             prefit=prefit,
             cv=cv,
+            checkpoint=checkpoint,
             random_state=random_state,
         )
         self.kind = kind

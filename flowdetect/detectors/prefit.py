@@ -8,8 +8,8 @@ from typing import Any
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils.validation import check_is_fitted
 
+from flowdetect._fitting import is_fitted
 from flowdetect.detectors.checks import name_of
 
 
@@ -37,12 +37,7 @@ class UsesPrefit:
 
     @staticmethod
     def _is_fitted(given: Any) -> bool:
-        """Say whether an estimator, ours or anyone's, has been fitted."""
-        try:
-            check_is_fitted(given)
-        except (NotFittedError, TypeError, AttributeError):  # the last two: it is no estimator of scikit-learn's
-            return False
-        return True
+        return is_fitted(given)
 
     def _check_prefit(self) -> None:
         """Refuse an unfitted density that is to be used as it is."""

@@ -24,7 +24,7 @@ with whole_imports():
     from sklearn.frozen import FrozenEstimator
     from sklearn.utils.validation import check_array, check_is_fitted
 
-    from flowdetect._fitting import all_or_nothing
+    from flowdetect._fitting import all_or_nothing, is_kept
     from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
     from flowdetect.detectors.base import BaseDetector
     from flowdetect.detectors.recommended import OODDetector
@@ -77,9 +77,8 @@ class PyODAdapter(PyODBase):
         super().__init__(contamination=contamination)
         self.detector = detector
 
-    @all_or_nothing
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> PyODAdapter:
-        """Fit a clone of the detector.
+        """Fit a clone of the detector; after Ctrl-C with what it has learned by then, as the detector's own `fit`.
 
         Parameters
         ----------
@@ -90,12 +89,25 @@ class PyODAdapter(PyODBase):
         -------
         self
         """
-        X = check_array(X)
+        interrupt = self._fit(X, y)
+        if interrupt is not None:
+            raise interrupt
+        return self
+
+    @all_or_nothing
+    def _fit(self, X: ArrayLike, y: ArrayLike | None) -> KeyboardInterrupt | None:
+        X, interrupt = check_array(X), None
         self._set_n_classes(y)
-        self.detector_ = self._made().fit(X)
+        self.detector_ = self._made()
+        try:
+            self.detector_.fit(X)
+        except KeyboardInterrupt as error:
+            if not is_kept(self.detector_):
+                raise
+            interrupt = error
         self.decision_scores_ = -self.detector_.score_samples(X)
         self._process_decision_scores()
-        return self
+        return interrupt
 
     def _made(self) -> BaseDetector:
         return clone(self.detector).set_params(contamination=self.contamination)
@@ -248,6 +260,8 @@ class PyODDetector(BaseDetector):
         True: `model` is fitted, and used as it is; see `BaseDetector`.
     cv : int or None, default=None
         Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+    checkpoint : path or None, default=None
+        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the model's seed where that is None.
 
@@ -282,6 +296,7 @@ class PyODDetector(BaseDetector):
         calibration_fraction: float = 0.1,
         prefit: bool = False,
         cv: int | None = None,
+        checkpoint: PathName | None = None,
         random_state: RandomState = None,
     ):
         self.model = model
@@ -289,6 +304,7 @@ class PyODDetector(BaseDetector):
         self.calibration_fraction = calibration_fraction
         self.prefit = prefit
         self.cv = cv
+        self.checkpoint = checkpoint
         self.random_state = random_state
 
     shared = ("model",)

@@ -14,7 +14,8 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
 from flowdetect._images import draw_seed, row_generators, to_rows
-from flowdetect._protocols import RandomState, Scorer
+from flowdetect._protocols import PathName, RandomState, Scorer
+from flowdetect._resuming import further
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.clones import seeded_clone
 
@@ -31,6 +32,9 @@ class LikelihoodRatioDetector(BaseDetector):
 
     It costs a second training and a second likelihood. Weakness: the best share depends on the data, and the paper
     chose it with OoD data at hand. Where the background is what tells two sets apart, the likelihood is better.
+
+    Ctrl-C while the background is trained leaves a whole detector; while the density is trained, before there is a
+    background, it leaves the old fit.
 
     Parameters
     ----------
@@ -56,6 +60,8 @@ class LikelihoodRatioDetector(BaseDetector):
         other row. See `BaseDetector`.
     cv : int or None, default=None
         Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+    checkpoint : path or None, default=None
+        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the seeds within the densities that are None.
 
@@ -103,6 +109,7 @@ class LikelihoodRatioDetector(BaseDetector):
         calibration_fraction: float = 0.1,
         prefit: bool = False,
         cv: int | None = None,
+        checkpoint: PathName | None = None,
         random_state: RandomState = None,
     ) -> None:
         super().__init__(
@@ -111,6 +118,7 @@ class LikelihoodRatioDetector(BaseDetector):
             calibration_fraction=calibration_fraction,
             prefit=prefit,
             cv=cv,
+            checkpoint=checkpoint,
             random_state=random_state,
         )
         self.background = background
@@ -139,9 +147,9 @@ class LikelihoodRatioDetector(BaseDetector):
             self.background_ = FrozenEstimator(self.background)
             return
         background: Any = self.background if self.background is not None else self._same_kind()
-        random = np.random.RandomState(draw_seed(self.random_state) ^ BACKGROUND_SEED)  # another than the density's
-        self.background_ = seeded_clone(background, random)
-        self.background_.fit(_as_taken_by(background, mutated(X_train, self.mutation_rate)), None)
+        random = np.random.RandomState(draw_seed(self._seed) ^ BACKGROUND_SEED)  # another than the density's
+        self.background_ = self._with_checkpoints(seeded_clone(background, random))
+        self._train(self.background_, _as_taken_by(background, mutated(X_train, self.mutation_rate)))
 
     def _same_kind(self) -> Any:
         """Give an unfitted density as the first, its seeds too, so that the two differ by what they saw alone."""
@@ -155,7 +163,7 @@ class LikelihoodRatioDetector(BaseDetector):
             elif last == "conditional":
                 changes[name] = False
             elif last == "checkpoint" and value is not None:
-                changes[name] = f"{value}.background"
+                changes[name] = further(value, ".background")
         return background.set_params(**changes)
 
     def _score(self, X: Any) -> NDArray[np.float64]:

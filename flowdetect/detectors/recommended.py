@@ -28,7 +28,6 @@ from flowdetect.detectors.clones import LARGEST_SEED
 from flowdetect.detectors.complexity import ComplexityDetector
 from flowdetect.detectors.image_statistics import ImageStatistics
 from flowdetect.detectors.rows import take
-from flowdetect.detectors.seeds import kept_seed
 
 USUAL_SHARE = 0.1  # of the rows given to fit, called outliers where contamination="auto"
 N_LEVELS = 32  # grey levels that images are rounded to
@@ -77,11 +76,10 @@ class OODDetector(ComplexityDetector):
     verbose : int, default=0
         1: a line for each stage, and the training's progress.
     device : str or None, default=None
-        Where the density is trained, such as "cpu" or "cuda"; None leaves that to the density. This and the next two
-        are handed to what has parameters of these names.
-    checkpoint : str, path or None, default=None
-        A file that the density's training is kept in as it goes. A fit that was killed goes on from there and ends
-        bitwise as if it had not been; with ``random_state=None`` too, since the seed is kept beside it.
+        Where the density is trained, such as "cpu" or "cuda"; None leaves that to the density. This, verbose and
+        time_limit are handed to what has parameters of these names.
+    checkpoint : path or None, default=None
+        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
     time_limit : float or None, default=None
         Seconds that `fit` may take, about: 0.8 of them are for the density's training.
     random_state : int, RandomState instance or None, default=None
@@ -166,12 +164,12 @@ class OODDetector(ComplexityDetector):
             calibration_fraction=calibration_fraction,
             prefit=prefit,
             cv=cv,
+            checkpoint=checkpoint,
             random_state=random_state,
         )
         self.contamination = contamination
         self.verbose = verbose
         self.device = device
-        self.checkpoint = checkpoint
         self.time_limit = time_limit
 
     @property
@@ -210,11 +208,6 @@ class OODDetector(ComplexityDetector):
     @property
     def _share(self) -> Any:
         return USUAL_SHARE if self._is_auto else self.contamination
-
-    def _seed(self) -> RandomState:
-        if self.random_state is None and self.checkpoint is not None:
-            return kept_seed(self.checkpoint)
-        return super()._seed()
 
     def _check_data(self, X: Any) -> None:
         self._started, self._chooses = time.monotonic(), self.density is None
@@ -263,7 +256,6 @@ class OODDetector(ComplexityDetector):
         told = {
             "verbose": self.verbose or None,
             "device": self.device,
-            "checkpoint": self.checkpoint,
             "time_limit": limit,
         }
         if self.is_frozen or not hasattr(density, "get_params"):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowdetect._protocols import RandomState, VariationalDensity
+from flowdetect._protocols import PathName, RandomState, VariationalDensity
 from flowdetect.detectors.base import BaseDetector
 
 
@@ -45,6 +45,8 @@ class LikelihoodRegretDetector(BaseDetector):
         True: `density` is fitted, and used as it is; see `BaseDetector`.
     cv : int or None, default=None
         Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+    checkpoint : path or None, default=None
+        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the seeds within the density that are None.
 
@@ -95,6 +97,7 @@ class LikelihoodRegretDetector(BaseDetector):
         calibration_fraction: float = 0.1,
         prefit: bool = False,
         cv: int | None = None,
+        checkpoint: PathName | None = None,
         random_state: RandomState = None,
     ) -> None:
         super().__init__(
@@ -103,6 +106,7 @@ class LikelihoodRegretDetector(BaseDetector):
             calibration_fraction=calibration_fraction,
             prefit=prefit,
             cv=cv,
+            checkpoint=checkpoint,
             random_state=random_state,
         )
         self.n_steps = n_steps

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from flowdetect._images import to_rows
-from flowdetect._protocols import ImageShape, RandomState, Scorer, Transformer
+from flowdetect._nested import check_within
+from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer, Transformer
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.clones import seeded_clone, with_parameter
 from flowdetect.sit import Rotate90
@@ -54,6 +55,8 @@ class TransformDetector(BaseDetector):
         True: `density` is fitted, and used as it is; see `BaseDetector`.
     cv : int or None, default=None
         Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+    checkpoint : path or None, default=None
+        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the seeds within the density that are None.
 
@@ -102,6 +105,7 @@ class TransformDetector(BaseDetector):
         calibration_fraction: float = 0.1,
         prefit: bool = False,
         cv: int | None = None,
+        checkpoint: PathName | None = None,
         random_state: RandomState = None,
     ) -> None:
         super().__init__(
@@ -110,6 +114,7 @@ class TransformDetector(BaseDetector):
             calibration_fraction=calibration_fraction,
             prefit=prefit,
             cv=cv,
+            checkpoint=checkpoint,
             random_state=random_state,
         )
         self.transforms = transforms
@@ -130,6 +135,7 @@ class TransformDetector(BaseDetector):
                 'TransformDetector needs transforms="stirring", "shaking" or a tuple of transformers such as '
                 f"(Flip(), Rotate90(2)), got {chosen!r}."
             )
+        check_within(self, "transforms")
 
     @property
     def learns(self) -> bool:
@@ -141,8 +147,9 @@ class TransformDetector(BaseDetector):
         if isinstance(self.transforms, str):
             self.transforms_: tuple[Any, ...] = self._orders()
             return
-        random, n_bins = check_random_state(self.random_state), getattr(self.density_, "n_bins_", "auto")
+        random, n_bins = check_random_state(self._seed), getattr(self.density_, "n_bins_", "auto")
         chosen = [with_parameter(seeded_clone(each, random), "n_bins", "auto", n_bins) for each in self.transforms]
+        chosen = [self._with_checkpoints(each) for each in chosen]
         if self.image_shape_ is not None:
             chosen = [with_parameter(each, "image_shape", None, self.image_shape_) for each in chosen]
         self.transforms_ = tuple(each.fit(rows, None) for each in chosen)

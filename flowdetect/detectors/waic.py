@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowdetect._members import Members
-from flowdetect._protocols import Ensemble, RandomState, Scorer
+from flowdetect._protocols import Ensemble, PathName, RandomState, Scorer
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.checks import name_of
 
@@ -42,6 +42,8 @@ class WAICDetector(BaseDetector):
         True: `density` is a fitted ensemble, and used as it is; see `BaseDetector`.
     cv : int or None, default=None
         Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+    checkpoint : path or None, default=None
+        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and the members' seeds.
 
@@ -89,6 +91,7 @@ class WAICDetector(BaseDetector):
         calibration_fraction: float = 0.1,
         prefit: bool = False,
         cv: int | None = None,
+        checkpoint: PathName | None = None,
         random_state: RandomState = None,
     ) -> None:
         super().__init__(
@@ -97,6 +100,7 @@ class WAICDetector(BaseDetector):
             calibration_fraction=calibration_fraction,
             prefit=prefit,
             cv=cv,
+            checkpoint=checkpoint,
             random_state=random_state,
         )
         self.n_members = n_members

@@ -23,10 +23,14 @@ class PixelTransformer(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, 
     image_shape_: tuple[int, int, int] | None
     n_bins_: int | None
 
+    def _check_before_fit(self) -> None:
+        """Refuse what cannot work whatever the data are; an estimator around this one asks before it trains another."""
+        check_n_bins(self.n_bins)
+
     def _learn(self, X: Any, dtype: Any) -> NDArray[Any]:
         """Keep the parameters, set image_shape_, n_bins_ and n_features_in_, and give the rows."""
+        self._check_before_fit()
         self._keep_parameters()
-        check_n_bins(self.n_bins)
         rows, layout = to_rows(X, self.image_shape)
         rows, _ = to_rows(validate_data(self, rows, dtype=dtype), layout.image_shape)  # lists have a width by now
         self.image_shape_ = layout.image_shape

@@ -89,6 +89,13 @@ class Translate(GeometricTransformer):
         self.image_shape = image_shape
         self.n_bins = n_bins
 
+    def _check_before_fit(self) -> None:
+        super()._check_before_fit()
+        for name in ("dx", "dy"):
+            check_whole(self, name)
+        if self.fill not in ("constant", "edge", "wrap"):
+            raise ValueError(f'fill must be "constant", "edge" or "wrap", got {self.fill!r}.')
+
     @all_or_nothing
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Translate:
         """Learn the layout and the fill value.
@@ -107,10 +114,6 @@ class Translate(GeometricTransformer):
         ValueError
             If a parameter is not as documented, or every pixel would leave the image.
         """
-        for name in ("dx", "dy"):
-            check_whole(self, name)
-        if self.fill not in ("constant", "edge", "wrap"):
-            raise ValueError(f'fill must be "constant", "edge" or "wrap", got {self.fill!r}.')
         rows = self._learn(X, dtype="numeric")
         self.fill_value_ = 0.0 if self.n_bins_ is not None else float(rows.min())
         self._check_stays_in_view()
@@ -213,6 +216,11 @@ class Flip(GeometricTransformer):
         self.image_shape = image_shape
         self.n_bins = n_bins
 
+    def _check_before_fit(self) -> None:
+        super()._check_before_fit()
+        if self.direction not in ("horizontal", "vertical"):
+            raise ValueError(f'direction must be "horizontal" or "vertical", got {self.direction!r}.')
+
     @all_or_nothing
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Flip:
         """Learn the layout.
@@ -231,8 +239,6 @@ class Flip(GeometricTransformer):
         ValueError
             If a parameter is not as documented.
         """
-        if self.direction not in ("horizontal", "vertical"):
-            raise ValueError(f'direction must be "horizontal" or "vertical", got {self.direction!r}.')
         self._learn(X, dtype="numeric")
         return self
 
@@ -297,6 +303,10 @@ class Rotate90(GeometricTransformer):
         self.image_shape = image_shape
         self.n_bins = n_bins
 
+    def _check_before_fit(self) -> None:
+        super()._check_before_fit()
+        check_whole(self, "k")
+
     @all_or_nothing
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Rotate90:
         """Learn the layout.
@@ -315,7 +325,6 @@ class Rotate90(GeometricTransformer):
         ValueError
             If a parameter is not as documented.
         """
-        check_whole(self, "k")
         self._learn(X, dtype="numeric")
         return self
 

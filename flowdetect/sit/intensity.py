@@ -18,6 +18,11 @@ class IntensityTransformer(PixelTransformer):
     requantize: bool
     kept = ("factor", "requantize")
 
+    def _check_before_fit(self) -> None:
+        super()._check_before_fit()
+        if not is_finite_number(self.factor) or self.factor < 0:
+            raise ValueError(f"factor must be a finite number >= 0, got {self.factor!r}; 1 changes nothing.")
+
     @all_or_nothing
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> IntensityTransformer:
         """Learn the layout and the value range.
@@ -36,8 +41,6 @@ class IntensityTransformer(PixelTransformer):
         ValueError
             If a parameter is not as documented, or `requantize=True` meets real-valued data.
         """
-        if not is_finite_number(self.factor) or self.factor < 0:
-            raise ValueError(f"factor must be a finite number >= 0, got {self.factor!r}; 1 changes nothing.")
         rows = self._learn(X, dtype=np.float64)
         self._check_requantize(self.requantize)
         self._learn_centre(rows)

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect._fitting import KeepsParameters, all_or_nothing
 from flowdetect._images import to_rows
+from flowdetect._nested import check_within
 from flowdetect._protocols import Flow
 from flowdetect.sit._base import check_whole
 
@@ -68,6 +69,13 @@ class ZeroLatents(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseE
         self.flow = flow
         self.n_factors = n_factors
 
+    def _check_before_fit(self) -> None:
+        """Refuse what cannot work whatever the data are."""
+        check_whole(self, "n_factors", low=0)
+        _check_has(self.flow, "fit", "transform", "inverse_transform")
+        _check_unconditional(getattr(self.flow, "conditional", False))
+        check_within(self, "flow")
+
     @all_or_nothing
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> ZeroLatents:
         """Fit a clone of the flow, or take the frozen one as it is.
@@ -88,9 +96,7 @@ class ZeroLatents(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseE
         ValueError
             If `n_factors` is not a whole number 0 .. L, or the flow is conditional.
         """
-        check_whole(self, "n_factors", low=0)
-        _check_has(self.flow, "fit", "transform", "inverse_transform")
-        _check_unconditional(getattr(self.flow, "conditional", False))
+        self._check_before_fit()
         self._keep_parameters()
         validate_data(self, to_rows(X)[0])
         self.flow_ = clone(self.flow).fit(X, None)

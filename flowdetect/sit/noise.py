@@ -93,6 +93,15 @@ class AddNoise(PixelTransformer):
         self.image_shape = image_shape
         self.n_bins = n_bins
 
+    def _check_before_fit(self) -> None:
+        super()._check_before_fit()
+        if not is_finite_number(self.scale) or self.scale < 0:
+            raise ValueError(f"scale must be a finite number >= 0, in units of the value range, got {self.scale!r}.")
+        if self.kind not in ("gaussian", "shifted", "negative"):
+            raise ValueError(f'kind must be "gaussian", "shifted" or "negative", got {self.kind!r}.')
+        if self.background_below is not None and not is_finite_number(self.background_below):
+            raise ValueError(f"background_below must be None or a finite number, got {self.background_below!r}.")
+
     @all_or_nothing
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> AddNoise:
         """Learn the layout and the value range, and fix the seed.
@@ -111,12 +120,6 @@ class AddNoise(PixelTransformer):
         ValueError
             If a parameter is not as documented, or `requantize=True` meets real-valued data.
         """
-        if not is_finite_number(self.scale) or self.scale < 0:
-            raise ValueError(f"scale must be a finite number >= 0, in units of the value range, got {self.scale!r}.")
-        if self.kind not in ("gaussian", "shifted", "negative"):
-            raise ValueError(f'kind must be "gaussian", "shifted" or "negative", got {self.kind!r}.')
-        if self.background_below is not None and not is_finite_number(self.background_below):
-            raise ValueError(f"background_below must be None or a finite number, got {self.background_below!r}.")
         rows = self._learn(X, dtype=np.float64)
         self._check_requantize(self.requantize)
         self.value_min_, self.value_range_ = value_range(rows, self.n_bins_)

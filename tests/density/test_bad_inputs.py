@@ -155,7 +155,6 @@ CHECKPOINTS = {
     "saved": (ValueError, "holds a flowdetect estimator", "choose another file"),
     "no folder/checkpoint": (OSError, "cannot be written", "folder"),
     "foreign/checkpoint": (OSError, "cannot be written", "folder"),
-    ".": (OSError, "directory"),
 }
 
 OTHER_TRAININGS = {

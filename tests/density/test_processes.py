@@ -340,7 +340,7 @@ def test_ctrl_c_before_training_has_begun_ends_the_processes_at_once(monkeypatch
     since = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         density.fit(X[:N_ROWS])
-    assert time.monotonic() - since < 3
+    assert time.monotonic() - since < 10
     assert [process.poll() for process in started] == [-signal.SIGKILL] * len(started)
     assert not hasattr(density, "model_")
 

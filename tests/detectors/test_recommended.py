@@ -197,7 +197,7 @@ def test_a_killed_fit_resumes_without_a_seed(tmp_path, monkeypatch):
 
     def replace(source, target):
         real(source, target)
-        if str(target).endswith("fit"):
+        if str(target).endswith(".checkpoint"):
             written.append(target)
             if len(written) == 2:
                 raise Killed
@@ -207,13 +207,14 @@ def test_a_killed_fit_resumes_without_a_seed(tmp_path, monkeypatch):
         Small(**sizes).fit(X)
     resumed = Small(**sizes).fit(X)
     assert len(written) > 2
-    for file in tmp_path.glob("fit"):
-        file.unlink()
+    (file,) = tmp_path.glob("fit/PixelCNNDensity-*.checkpoint")
+    file.unlink()
     whole = Small(**sizes).fit(X)  # the seed stands still
     np.testing.assert_array_equal(resumed.score_samples(X), whole.score_samples(X))
     np.testing.assert_array_equal(resumed.calibration_scores_, whole.calibration_scores_)
-    (tmp_path / "fit.seed").write_text("{}")
-    with pytest.raises(ValueError, match="should hold the seed of the detector.*remove both files"):
+    (seed,) = tmp_path.glob("fit/Small-*.seed")
+    seed.write_text("{}")
+    with pytest.raises(ValueError, match="should hold the seed of trainings.*remove it and them to start anew"):
         Small(**sizes).fit(X)
 
 

@@ -1,0 +1,205 @@
+"""Where trainings that may be killed keep what they need to go on: checkpoints, one a file, and seeds beside them.
+
+A checkpoint is a file, for one training, or a folder, in which every training has a file of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flowdetect._files import open_within, write_new
+from flowdetect._images import to_rows
+from flowdetect._protocols import PathName, RandomState
+
+N_BITS = 32  # of a seed
+MOST_OF_SEED = 1000  # bytes of its file
+N_DIGITS = 16  # of a digest, in a file's name
+N_HASHED = 4096  # rows at a time
+MAY_CHANGE = {"verbose", "device", "checkpoint", "n_jobs"}  # between a kill and the fit that goes on
+SEPARATORS = tuple(separator for separator in (os.sep, os.altsep) if separator)
+
+
+# ---- paths
+
+
+def name_of_path(checkpoint: Any) -> str:
+    """Give the path as a string; refuse what is none."""
+    try:
+        return os.fsdecode(checkpoint)
+    except TypeError:
+        raise ValueError(f"checkpoint must be a path or None, got {checkpoint!r}.") from None
+
+
+def is_folder(checkpoint: PathName) -> bool:
+    """Say whether a checkpoint is a folder: there is one of that name, or the name ends in a separator."""
+    return os.path.isdir(checkpoint) or os.fspath(checkpoint).endswith(SEPARATORS)
+
+
+def further(checkpoint: PathName, ending: str) -> PathName:
+    """Give the checkpoint of a further training: the same folder, or a file whose name has an ending more."""
+    return checkpoint if is_folder(checkpoint) else f"{os.fspath(checkpoint)}{ending}"
+
+
+def make_folder(checkpoint: PathName) -> str:
+    """Make the folder where there is none, and give its name, a separator at the end.
+
+    Raises
+    ------
+    ValueError
+        If it is no path, or a file.
+    OSError
+        If it cannot be made or written to.
+    """
+    name = os.path.normpath(name_of_path(checkpoint))
+    if os.path.exists(name) and not os.path.isdir(name):
+        raise ValueError(f"checkpoint must be a folder here, and {name!r} is a file; choose another name.")
+    try:
+        if not os.path.isdir(name):
+            os.mkdir(name)
+    except FileExistsError:  # made by another process
+        pass
+    except OSError as error:
+        raise _cannot_write(name, error) from error
+    _try_to_write(name, name)
+    return os.path.join(name, "")
+
+
+def check_can_write(checkpoint: PathName) -> None:
+    """Refuse a checkpoint that cannot be written; a folder is made. A file that is there may be a finished training."""
+    name = name_of_path(checkpoint)
+    if is_folder(name):
+        make_folder(name)
+    elif not os.path.exists(name):
+        _try_to_write(os.path.dirname(name) or os.curdir, name)
+
+
+def _try_to_write(folder: str, name: str) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _cannot_write(name, error) from error
+
+
+def _cannot_write(name: str, error: OSError) -> OSError:
+    return OSError(
+        f"checkpoint={name!r} cannot be written: its folder does not exist or is not writable ({error.strerror})."
+    )
+
+
+# ---- digests
+
+
+def short_digest(*parts: Any) -> str:
+    """Hash parameters, arrays and estimators: the same digits for the same in every process."""
+    text = json.dumps([_plain(part) for part in parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:N_DIGITS]
+
+
+def _plain(value: Any) -> Any:
+    """Give what JSON knows; what this function does not know is named by its type."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item() if isinstance(value.item(), bool | int | float | str) else repr(value)
+    if isinstance(value, np.ndarray):
+        return _digest_of_array(value)
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return [[str(key), _plain(each)] for key, each in sorted(value.items(), key=lambda item: str(item[0]))]
+    if isinstance(value, np.random.RandomState):
+        return ["RandomState", *map(_plain, value.get_state())]
+    kind = value if isinstance(value, type) else type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(value, type) or not hasattr(value, "get_params"):
+        return name
+    parameters = value.get_params(deep=False)
+    return [name, {key: _plain(each) for key, each in parameters.items() if key not in MAY_CHANGE}]
+
+
+def _digest_of_array(array: Any) -> str:
+    """Hash rows a few at a time, as an array may be a memory map."""
+    found = hashlib.sha256(f"{array.shape}{array.dtype}".encode())
+    parts = [array] if array.ndim == 0 else (array[i : i + N_HASHED] for i in range(0, len(array), N_HASHED))
+    for part in parts:
+        found.update(repr(part.tolist()).encode() if array.dtype == object else np.ascontiguousarray(part).tobytes())
+    return found.hexdigest()
+
+
+def _digest_of_data(X: Any) -> str | None:
+    return None if X is None else _digest_of_array(np.asarray(to_rows(X)[0]))
+
+
+def path_of_training(checkpoint: PathName, name: str, stage: str, *marks: Any) -> str:
+    """Give the path of a training's file: in a folder it is named by class, marks and stage."""
+    path = name_of_path(checkpoint)
+    if not is_folder(path):
+        return path + stage
+    return os.path.join(path, f"{name}-{short_digest(*marks)}{stage}.checkpoint")
+
+
+# ---- seeds
+
+
+def kept_seed(path: PathName) -> int:
+    """Give the seed that stands in a file, drawn and written where there is none.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no seed.
+    OSError
+        If it can be neither read nor written.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            write_new(path, json.dumps({"seed": secrets.randbits(N_BITS)}).encode())
+        with open_within(path, MOST_OF_SEED) as file:
+            seed = json.loads(file.read())["seed"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{str(path)!r} should hold the seed of trainings whose checkpoints stand beside it, and does not; remove "
+            f"it and them to start anew."
+        ) from error
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**N_BITS:
+        raise ValueError(
+            f"{str(path)!r} holds the seed {seed!r}, which is no whole number from 0 to 2**{N_BITS} - 1; remove it "
+            f"and the checkpoints beside it to start anew."
+        )
+    return seed
+
+
+def resuming_seed(estimator: Any, checkpoint: PathName | None, X: Any, y: Any) -> RandomState:
+    """Give an estimator's `random_state`, where that is None one that the next fit with this checkpoint finds again.
+
+    In a folder the seed's file is named by class, parameters, X and y; beside a single file it ends in ".seed". Without
+    a checkpoint the seed is drawn and not kept.
+    """
+    given: RandomState = estimator.random_state
+    if given is not None:
+        return given
+    if checkpoint is None:
+        return secrets.randbits(N_BITS)
+    if not is_folder(checkpoint):
+        return kept_seed(f"{os.fspath(checkpoint)}.seed")
+    rows = _digest_of_data(X)
+    labels = None if y is None else _digest_of_array(np.asarray(y))
+    name = f"{type(estimator).__name__}-{short_digest(estimator, rows, labels)}.seed"
+    return kept_seed(os.path.join(make_folder(checkpoint), name))
+
+
+def checkpoint_within(estimator: Any, but: tuple[str, ...] = ()) -> PathName | None:
+    """Give the first checkpoint that an estimator within has, by name; those of names that start so are left out."""
+    parameters = estimator.get_params(deep=True)
+    names = [name for name in sorted(parameters) if name.endswith("__checkpoint") and not name.startswith(but)]
+    return next((parameters[name] for name in names if parameters[name] is not None), None)

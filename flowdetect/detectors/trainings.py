@@ -1,0 +1,69 @@
+"""What a detector does about kills and Ctrl-C: it keeps checkpoints and its seed, and what was trained by then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state
+
+from flowdetect._fitting import is_kept
+from flowdetect._protocols import PathName, RandomState
+from flowdetect._resuming import checkpoint_within, make_folder, resuming_seed
+from flowdetect.detectors.clones import with_parameter
+
+
+class Trainings:
+    """A detector whose trainings can be killed and go on, or be ended by Ctrl-C."""
+
+    checkpoint: PathName | None = None  # for detectors of others, and of older files, that have no such parameter
+    keeps_interrupted = True  # a fit that Ctrl-C ends leaves a whole detector, or the old one
+    shared: tuple[str, ...]
+    prefit: bool
+    _seed: RandomState
+    _interrupt: KeyboardInterrupt
+
+    def _check_before_fit(self: Any) -> None:
+        """Refuse what cannot work whatever the data are; an estimator around this one asks before it trains another."""
+        self._check_parameters()
+
+    def _settle_seed(self: Any, X: Any, y: Any) -> np.random.RandomState:
+        """Settle the seed of this fit, and give the generator that all else is drawn from; X is checked."""
+        checkpoint = self.checkpoint
+        if checkpoint is not None:
+            checkpoint = make_folder(checkpoint)
+        else:
+            as_they_are = tuple(f"{name}__" for name in self.shared) if self.prefit else ()
+            checkpoint = checkpoint_within(self, but=as_they_are)
+        self._seed = resuming_seed(self, checkpoint, X, y)
+        return check_random_state(self._seed)
+
+    def _with_checkpoints(self, estimator: Any) -> Any:
+        """Give the detector's checkpoint to each estimator within that has none of its own."""
+        if self.checkpoint is not None:
+            with_parameter(estimator, "checkpoint", None, make_folder(self.checkpoint))
+        return estimator
+
+    def _train(self, estimator: Any, X: Any, y: Any = None) -> None:
+        """Fit an estimator; if Ctrl-C ends its training and leaves it fitted, the interrupt waits for the end of `fit`.
+
+        After that nothing new is trained: the interrupt is raised instead.
+        """
+        if "_interrupt" in vars(self):
+            if isinstance(estimator, Trainings):
+                estimator._interrupt = self._interrupt  # it may calibrate, and not train
+            elif not isinstance(estimator, FrozenEstimator):
+                raise self._interrupt
+        try:
+            estimator.fit(X, y)
+        except KeyboardInterrupt as interrupt:
+            if not is_kept(estimator):
+                raise
+            self._interrupt = interrupt
+
+    def _end_trainings(self) -> KeyboardInterrupt | None:
+        """Forget the seed, and give the interrupt that ended a training early."""
+        self.__dict__.pop("_seed", None)
+        interrupt: KeyboardInterrupt | None = self.__dict__.pop("_interrupt", None)
+        return interrupt

@@ -1,0 +1,375 @@
+"""Files under use: several writers, readers beside them, links, pipes, bombs, full and closed folders, locks."""
+
+import io
+import json
+import os
+import stat
+import struct
+import subprocess
+import sys
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+
+import flowdetect
+from flowdetect import GlowDensity, MAFDensity, NeighborsDensity, _files, _tensor_file
+from flowdetect._tensor_file import TensorFile
+
+RNG = np.random.default_rng(0)
+TABLE = RNG.normal(size=(60, 3))
+SMALL = {"n_transforms": 1, "hidden_features": (8,), "max_epochs": 2, "random_state": 0}
+
+WRITER = """
+import sys, numpy as np, flowdetect
+path, seed, n = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+density = flowdetect.NeighborsDensity().fit(np.random.default_rng(seed).normal(size=(200, 3)))
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(n):
+    density.save(path)
+"""
+TRAINER = """
+import sys, numpy as np, flowdetect
+path, n = sys.argv[1], int(sys.argv[2])
+X = np.random.default_rng(0).normal(size=(60, 3))
+density = flowdetect.MAFDensity(checkpoint=path, n_transforms=1, hidden_features=(8,), random_state=0)
+print("ready", flush=True)
+sys.stdin.readline()
+refused = 0
+for i in range(n):
+    try:
+        density.set_params(max_epochs=i + 1).fit(X)
+    except BlockingIOError as error:
+        assert "in use" in str(error) and path in str(error)
+        refused += 1
+print(refused)
+"""
+
+
+@pytest.fixture(scope="module")
+def density():
+    return MAFDensity(**SMALL).fit(TABLE)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "file"
+
+
+def two(script, *args):
+    """Start two processes that begin at one moment."""
+    command = [sys.executable, "-c", script, *args]
+    pair = [
+        subprocess.Popen(
+            [*command[:4], *(str(i + 1),) * (script is WRITER), *command[4:]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for process in pair:
+        assert process.stdout.readline() == "ready\n"
+    for process in pair:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return pair
+
+
+class TestTwoWriters:
+    def test_saves(self, path):
+        pair = two(WRITER, str(path), str(50))
+        n_read = 0
+        while any(process.poll() is None for process in pair):
+            if path.exists():
+                assert isinstance(flowdetect.load(path), NeighborsDensity)
+                n_read += 1
+        for process in pair:
+            process.communicate()
+            assert process.returncode == 0
+        assert n_read > 5
+        assert isinstance(flowdetect.load(path), NeighborsDensity)
+        assert [file.name for file in path.parent.iterdir()] == ["file"]
+
+    def test_checkpoints(self, path):
+        pair = two(TRAINER, str(path), str(25))
+        while any(process.poll() is None for process in pair):
+            if path.exists():
+                with TensorFile(path, "checkpoint") as file:
+                    file.arrays()
+        printed = [process.communicate()[0] for process in pair]
+        assert all(process.returncode == 0 for process in pair)
+        assert all(0 <= int(text) <= 25 for text in printed)
+        with TensorFile(path, "checkpoint") as file:
+            assert file.header["epoch"] >= 1
+        assert [file.name for file in path.parent.iterdir()] == ["file"]
+
+    def test_a_second_training_is_refused_by_name(self, path):
+        lock = _files.Lock(path, "checkpoint")
+        lock.acquire()
+        with pytest.raises(BlockingIOError, match=f"checkpoint='{path}' is in use: another training"):
+            MAFDensity(checkpoint=path, **SMALL).fit(TABLE)
+        lock.release()
+        MAFDensity(checkpoint=path, **SMALL).fit(TABLE)
+        assert [file.name for file in path.parent.iterdir()] == ["file"]
+
+    def test_a_killed_training_leaves_no_lock(self, path):
+        code = (
+            "import os, signal, sys; from pathlib import Path; from flowdetect._files import Lock\n"
+            "Lock(Path(sys.argv[1]), 'checkpoint').acquire(); os.kill(os.getpid(), signal.SIGKILL)"
+        )
+        subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+        MAFDensity(checkpoint=path, **SMALL).fit(TABLE)
+
+    def test_many_threads_one_lock(self, path):
+        held, most = [0], [0]
+
+        def take():
+            for _ in range(200):
+                lock = _files.Lock(path, "x")
+                try:
+                    lock.acquire()
+                except BlockingIOError:
+                    continue
+                held[0] += 1
+                most[0] = max(most[0], held[0])
+                held[0] -= 1
+                lock.release()
+
+        threads = [threading.Thread(target=take) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert most == [1]
+        assert not list(path.parent.iterdir())
+
+
+class TestWhatAPathMayBe:
+    def test_a_link_is_followed(self, density, path, tmp_path):
+        target = tmp_path / "elsewhere"
+        target.write_bytes(b"older")
+        path.symlink_to(target)
+        density.save(path)
+        assert path.is_symlink()
+        assert isinstance(flowdetect.load(target), MAFDensity)
+        (tmp_path / "dangling").symlink_to(tmp_path / "to be written")
+        density.save(tmp_path / "dangling")
+        assert isinstance(flowdetect.load(tmp_path / "to be written"), MAFDensity)
+
+    def test_permissions_stay(self, density, path):
+        path.write_bytes(b"older")
+        path.chmod(0o640)
+        density.save(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+    def test_a_pipe_is_neither_waited_for_nor_replaced(self, density, path):
+        os.mkfifo(path)
+        for do in (
+            lambda: flowdetect.load(path),
+            lambda: density.save(path),
+            lambda: MAFDensity(checkpoint=path, **SMALL).fit(TABLE),
+        ):
+            with pytest.raises(OSError, match="no regular file"):
+                do()
+        assert stat.S_ISFIFO(path.stat().st_mode)
+
+    @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", "/dev/full"])
+    def test_a_device(self, density, device):
+        for do in (lambda: flowdetect.load(device), lambda: density.save(device)):
+            with pytest.raises(OSError, match="no regular file"):
+                do()
+
+    @pytest.mark.parametrize("name", ["", "/", ".", "folder", "folder/"])
+    def test_a_directory(self, density, tmp_path, name):
+        (tmp_path / "folder").mkdir()
+        for do in (lambda: flowdetect.load(f"{tmp_path}/{name}"), lambda: density.save(f"{tmp_path}/{name}")):
+            with pytest.raises(OSError, match="is a directory"):
+                do()
+
+    @pytest.mark.parametrize("wrong", [None, 3, b"\0", [], object()])
+    def test_no_path(self, density, wrong):
+        for do in (lambda: flowdetect.load(wrong), lambda: density.save(wrong)):
+            with pytest.raises((TypeError, ValueError, OSError)):
+                do()
+
+    def test_a_folder_that_is_gone(self, density, tmp_path):
+        gone = tmp_path / "gone" / "file"
+        with pytest.raises(FileNotFoundError, match=f"{gone}.*its folder does not exist"):
+            density.save(gone)
+        with pytest.raises(OSError, match="cannot be written: its folder does not exist"):
+            MAFDensity(checkpoint=gone, **SMALL).fit(TABLE)
+
+    def test_a_folder_that_is_deleted_in_training(self, tmp_path, monkeypatch):
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        write = _files.write_atomically
+
+        def delete_first(path, content):
+            for file in folder.iterdir():
+                file.unlink()
+            folder.rmdir()
+            write(path, content)
+
+        monkeypatch.setattr(_tensor_file, "write_atomically", delete_first)
+        before = MAFDensity(checkpoint=folder / "file", **SMALL)
+        with pytest.raises(OSError, match=f"{folder}/file.*folder does not exist"):
+            before.fit(TABLE)
+        assert not hasattr(before, "model_")
+
+    def test_a_full_disk_names_the_file(self, density, path, monkeypatch):
+        def full(fd):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=f"No space left on device; the file could not be written: '{path}'"):
+            density.save(path)
+        assert not list(path.parent.iterdir())
+
+
+def safetensors_of(header, data=b"", *, length=None):
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def whole(header, declared=None, **more):
+    """Metadata of a file of ours whose checksum is that of no tensors."""
+    text = json.dumps({"format": 2, "kind": "estimator", "version": "0", **header})
+    return {"__metadata__": {"flowdetect": text, "sha256": _tensor_file._digest(text, {})}, **(declared or {}), **more}
+
+
+def a_state(**changes):
+    """A tree of a small, whole density with some parts changed, and its arrays."""
+    from flowdetect._persistence import _encode
+
+    arrays = {}
+    estimator = GlowDensity(n_steps=1, hidden_channels=4, max_epochs=1, random_state=0).fit(TABLE)
+    tree = _encode(estimator, arrays, "G")
+    entries = dict(tree["state"]["dict"])
+    for name, value in changes.items():
+        if name in entries:
+            entries[name] = value
+        entries["_fitted_params"] = {
+            "dict": [[k, value if k == name else v] for k, v in entries["_fitted_params"]["dict"]]
+        }
+    tree["state"] = {"dict": [[key, value] for key, value in entries.items()]}
+    return tree, arrays
+
+
+def sparse(path, n_bytes):
+    with open(path, "r+b") as file:
+        file.truncate(n_bytes)
+
+
+def steps_bomb(path):
+    tree, arrays = a_state(n_steps=10**7)
+    _tensor_file.write(path, "estimator", {"estimator": tree}, arrays)
+
+
+def channels_bomb(path):
+    tree, arrays = a_state(hidden_channels=10**9)
+    _tensor_file.write(path, "estimator", {"estimator": tree}, arrays)
+
+
+def both_bomb(path):
+    tree, arrays = a_state(n_steps=10**5, hidden_channels=3)
+    _tensor_file.write(path, "estimator", {"estimator": tree}, arrays)
+
+
+def declared_bomb(path):
+    entry = {"dtype": "F32", "shape": [10**9], "data_offsets": [0, 4 * 10**9]}
+    path.write_bytes(safetensors_of(whole({"estimator": {"array": "x"}}, {"x": entry})))
+
+
+def sparse_bomb(path):
+    size = 2**31
+    entry = {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}
+    content = safetensors_of(whole({"estimator": {"estimator": "GlowDensity", "state": {"array": "x"}}}, {"x": entry}))
+    path.write_bytes(content)
+    sparse(path, len(content) + size)
+
+
+def larger_than_the_limit(path):
+    path.write_bytes(b"\0" * 100)
+    sparse(path, 2**40)
+
+
+def header_length_bomb(path):
+    path.write_bytes(safetensors_of(whole({"estimator": {}}), length=2**62))
+
+
+def long_header_bomb(path):
+    path.write_bytes(b"")
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", 2**30) + b"{")
+    sparse(path, 2**30 + 8)
+
+
+def nested_bomb(path):
+    text = "[" * 10**6 + "]" * 10**6
+    content = json.dumps({"__metadata__": {"flowdetect": text, "sha256": ""}}).encode()
+    path.write_bytes(struct.pack("<Q", len(content)) + content)
+
+
+def text_bomb(path):
+    tree = {"estimator": "GlowDensity", "state": {"strings": ["a" * 10**6] + [""] * 10**4, "object": False}}
+    _tensor_file.write(path, "estimator", {"estimator": tree}, {})
+
+
+def columns_bomb(path):
+    tree, arrays = a_state(n_features_in_=10**9)
+    spec = next(value for key, value in tree["state"]["dict"] if key == "spec_")
+    spec["dict"] = [[k, 10**9 if k == "n_features" else v] for k, v in spec["dict"]]
+    _tensor_file.write(path, "estimator", {"estimator": tree}, arrays)
+
+
+def zip_bomb(path):
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("schema.json", b" " * 2**28)
+    tree = {"estimator": "LikelihoodDetector", "state": {"dict": [["density", {"skops": "x"}]]}}
+    _tensor_file.write(path, "estimator", {"estimator": tree}, {"x": np.frombuffer(inner.getvalue(), np.uint8)})
+
+
+BOMBS = [
+    *(steps_bomb, channels_bomb, both_bomb, declared_bomb, sparse_bomb, larger_than_the_limit, header_length_bomb),
+    *(long_header_bomb, nested_bomb, text_bomb, columns_bomb, zip_bomb),
+]
+
+
+LOADER = """
+import resource, sys, time
+import flowdetect, flowdetect.density, flowdetect.detectors, safetensors.numpy, skops.io
+for path in sys.argv[1:]:
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    try:
+        flowdetect.load(path)
+    except (ValueError, OSError) as error:
+        assert path in str(error), error
+    else:
+        sys.exit(f"{path} was loaded")
+    mebibytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert mebibytes < 200, f"{path}: {mebibytes} MiB"
+    assert time.process_time() - started < 5, path
+    print(path, round(mebibytes), "MiB", round(time.process_time() - started, 2), "s")
+"""
+
+
+def test_size_bombs(tmp_path):
+    paths = [tmp_path / bomb.__name__ for bomb in BOMBS]
+    for bomb, path in zip(BOMBS, paths, strict=True):
+        bomb(path)
+    done = subprocess.run([sys.executable, "-c", LOADER, *paths], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stdout.splitlines()) == len(BOMBS) == 12
+    print(done.stdout)  # noqa: T201, for `make fuzz`
+
+
+def test_max_bytes(density, path):
+    density.save(path)
+    with pytest.raises(ValueError, match=r"more than the 100 that are read at most.*max_bytes"):
+        flowdetect.load(path, max_bytes=100)
+    with pytest.raises(ValueError, match="max_bytes must be a whole number"):
+        flowdetect.load(path, max_bytes=True)
