@@ -298,8 +298,8 @@ def joined(n_devices: int, device: str) -> Iterator[Processes | None]:
         )
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     position = Position(*(int(os.environ[name]) for name in names))
-    store = distributed.PrefixStore(f"flowdetect/{next(_count)}", _torchrun_store())
     try:
+        store = distributed.PrefixStore(f"flowdetect/{next(_count)}", _torchrun_store())
         # torchrun sends its processes the Ctrl-C that they had from the terminal already
         with group(store, position, device, CtrlC(second="waits")) as processes:
             token = _JOINED.set(processes)

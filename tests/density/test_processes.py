@@ -56,8 +56,9 @@ write, writers = _checkpoint.Checkpoint.write, []
 _checkpoint.Checkpoint.write = lambda self, *args: writers.append(rank) or write(self, *args)
 path = folder / "checkpoint"
 density = GlowDensity(n_devices=2, checkpoint=path, **settings).fit(X)  # random_state=None
-found["drawn"] = {**told(density), "seed": density.seed_}
-found["restored"] = {**told(GlowDensity(n_devices=2, checkpoint=path, **settings).fit(X)), "seed": density.seed_}
+found["drawn"] = {**told(density), "seed": density.seed_, "history": density.history_}
+restored = GlowDensity(n_devices=2, checkpoint=path, **settings).fit(X)
+found["restored"] = {**told(restored), "seed": restored.seed_, "history": restored.history_}
 found["n_written"] = len(writers)
 def refused(rows, **parameters):
     try:
