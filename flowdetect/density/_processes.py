@@ -172,6 +172,11 @@ def group(store: distributed.Store, position: Position, device: str, interruptio
         torch.cuda.set_device(position.rank_here)
         own = f"cuda:{position.rank_here}"
     own_group = not distributed.is_initialized()
+    if not own_group and f"{device}:{backend}" not in distributed.get_backend_config():
+        raise ValueError(
+            f"The process group of this program must have the backend {backend!r} for {device!r}, got "
+            f'{distributed.get_backend_config()!r}; call init_process_group("cpu:gloo,cuda:nccl"), or leave it to fit.'
+        )
     if own_group:
         distributed.init_process_group(backend, store=store, rank=position.rank, world_size=position.n)
     try:
@@ -269,6 +274,11 @@ def check_n_devices(n_devices: int, device: str) -> None:
         raise ValueError(f"n_devices={n_here}, but there are {there} of device {kind!r}; pass n_devices={there}.")
 
 
+def writes_checkpoints(n_devices: int) -> bool:
+    """Whether a fit to so many devices writes checkpoints from here: of torchrun's processes, only the first does."""
+    return n_devices == 1 or not started_by_torchrun() or os.environ["RANK"] == "0"
+
+
 @cache
 def _torchrun_store() -> distributed.Store:
     store: distributed.Store = next(distributed.rendezvous("env://"))[0]
@@ -278,7 +288,6 @@ def _torchrun_store() -> distributed.Store:
 @contextmanager
 def joined(n_devices: int, device: str) -> Iterator[Processes | None]:
     """Join the processes that torchrun started; give None where there are none, or one device is asked for."""
-    check_n_devices(n_devices, device)
     if n_devices == 1 or not started_by_torchrun():
         yield None
         return
@@ -289,8 +298,8 @@ def joined(n_devices: int, device: str) -> Iterator[Processes | None]:
         )
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     position = Position(*(int(os.environ[name]) for name in names))
-    store = distributed.PrefixStore(f"flowdetect/{next(_count)}", _torchrun_store())
     try:
+        store = distributed.PrefixStore(f"flowdetect/{next(_count)}", _torchrun_store())
         # torchrun sends its processes the Ctrl-C that they had from the terminal already
         with group(store, position, device, CtrlC(second="waits")) as processes:
             token = _JOINED.set(processes)

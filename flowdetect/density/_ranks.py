@@ -6,6 +6,7 @@ again, so it needs no main guard, and a notebook will do.
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 import pickle
@@ -23,6 +24,7 @@ from multiprocessing.spawn import get_executable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
 import torch
 from torch import distributed
 
@@ -81,6 +83,9 @@ def run_in_processes(
                 f"{name}(n_devices={n}) hands X to other processes, and it cannot be pickled: {error}. Pass an array, "
                 f"or a dataset that can be pickled, or n_devices=1."
             ) from error
+        except OSError as error:
+            told = f"{error.strerror}: {name}(n_devices={n}) hands X to other processes here; set TMPDIR"
+            raise OSError(error.errno, told, text) from error
         with Interruption() as interruption, _started(folder, n) as processes:
             raised = _wait(name, processes, folder, interruption)
         return load(folder / "result"), raised
@@ -254,15 +259,22 @@ def dump(value: Any, path: Path) -> None:
     with whole_imports():
         import cloudpickle  # which takes classes of a notebook or of the script along
 
+    class Pickler(cloudpickle.Pickler):
+        def reducer_override(self, value: Any) -> Any:
+            if isinstance(value, np.memmap):  # of itself, it would be copied into memory
+                return value.view(np.ndarray).__reduce_ex__(5)
+            return super().reducer_override(value)
+
     buffers: list[pickle.PickleBuffer] = []
-    content = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    content = io.BytesIO()
+    Pickler(content, protocol=5, buffer_callback=buffers.append).dump(value)
     temporary = path.with_name(path.name + ".part")
     with open(temporary, "wb") as file:
         places = []
         for buffer in buffers:
             file.write(b"\0" * (-file.tell() % 64))
             places.append((file.tell(), file.write(buffer.raw())))
-        pickle.dump((content, places), file)
+        pickle.dump((content.getvalue(), places), file)
         end = sum(places[-1]) if places else 0
         file.write(end.to_bytes(8, "little"))
     os.replace(temporary, path)

@@ -99,8 +99,8 @@ def train_one(
     processes.copy_first(best.state_dict())
     if processes.n > 1:
         best.cpu()
-    seconds = training.plan.seconds
-    result = TrainingResult(best, training.history, training.epoch, training.reason(failure), seconds, failure)
+    history, seconds = processes.of_first((training.history, training.plan.seconds))
+    result = TrainingResult(best, history, training.epoch, training.reason(failure), seconds, failure)
     return result, training.leaps, training.step
 
 

@@ -24,7 +24,7 @@ from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint, fingerprint
 from flowdetect.density._devices import in_torch_state, resolve_device
 from flowdetect.density._fitted import FittedDensity
-from flowdetect.density._processes import check_same, in_first, joined
+from flowdetect.density._processes import check_n_devices, check_same, in_first, joined, writes_checkpoints
 from flowdetect.density._reading import TrainingRows, read_rows, split_rows
 from flowdetect.density._scoring import chunk_length
 from flowdetect.density._training import train
@@ -102,8 +102,8 @@ class BaseDensity(FittedDensity):
         check_n_bins(self.n_bins)
         check_image_shape(self.image_shape)
         _inputs.check_time_limit(self.time_limit)
-        resolve_device(self.device)
-        if self.checkpoint is not None:
+        check_n_devices(self.n_devices, resolve_device(self.device))
+        if self.checkpoint is not None and writes_checkpoints(self.n_devices):
             check_can_write(self.checkpoint)
 
     @all_or_nothing
