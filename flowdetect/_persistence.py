@@ -3,8 +3,8 @@
 An estimator is a tree of plain values and arrays. The tree goes into the header, the arrays beside it; estimators of
 ours are named and rebuilt from an allow-list, foreign ones go through skops with its list of trusted types.
 
-A file may come from anyone. It is read twice: first its header alone, with empty arrays of the shapes that it declares,
-so that what does not fit together is refused before memory is asked for; then whole.
+A file may come from anyone. It is read twice: first its header, with empty arrays of the shapes that it declares in the
+place of the large ones, so that what does not fit together is refused before memory is asked for; then whole.
 """
 
 from __future__ import annotations
@@ -87,8 +87,7 @@ def load(path: PathName, *, trusted: Sequence[str] = (), max_bytes: int = MOST_B
             tree = file.header["estimator"]
             if not isinstance(tree, dict) or "estimator" not in tree:
                 raise ValueError("it holds no estimator")
-            placeholders = {name: declared.placeholder() for name, declared in file.declared.items()}
-            _Decoder(placeholders, trusted, dry=True).decode_all(tree)
+            _Decoder(file.previewed(), trusted, dry=True).decode_all(tree)
             estimator = _Decoder(file.arrays(), trusted).decode_all(tree)
             _check_that_it_scores(estimator)
         except _Refusal as refusal:
@@ -128,6 +127,8 @@ def _encode(value: Any, arrays: dict[str, NDArray[Any]], where: str) -> Any:
     if isinstance(value, FrozenEstimator):
         return {"frozen": _encode(value.estimator, arrays, where)}
     if type(value).__name__ in OURS and type(value).__module__.startswith(OURS[type(value).__name__]):
+        if getattr(value, "_parameter_constraints", None):
+            value._validate_params()  # as `load` will
         return {"estimator": type(value).__name__, "state": _encode(value.__getstate__(), arrays, where)}
     if isinstance(value, BaseEstimator):
         arrays[where] = as_bytes(value)
@@ -160,7 +161,7 @@ class _Decoder:
     trusted : sequence of str
         Types that skops may build.
     dry : bool
-        Whether the arrays are placeholders: states of estimators are then compared, and nothing is built.
+        Whether arrays may be placeholders: states of estimators are then compared, and nothing is built.
     """
 
     def __init__(self, arrays: dict[str, NDArray[Any]], trusted: Sequence[str], dry: bool = False) -> None:

@@ -23,6 +23,7 @@ MAGIC = "flowdetect"
 VERSION = version("flowdetect-ood")
 MOST_BYTES = 2**32  # of a file
 READ_AT_ONCE = 2**24  # bytes of a file whose checksum is looked at before its header, so that damage is called damage
+PREVIEWED = 2**25  # bytes of a larger file's small arrays that are looked at before its checksum
 MOST_OF_HEADER, MOST_NODES = 2**23, 200_000  # bytes, and the brackets in them: what parsing takes is bounded by both
 DTYPES = {
     **{"BOOL": np.bool_, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64},
@@ -42,6 +43,11 @@ class Declared:
     def of(cls, array: NDArray[Any]) -> Self:
         """Say what a header would of an array."""
         return cls(array.dtype, array.shape)
+
+    @property
+    def n_bytes(self) -> int:
+        """How much it takes."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def placeholder(self) -> NDArray[Any]:
         """Give a read-only array of that dtype and shape, all zeros, that takes no memory."""
@@ -136,6 +142,7 @@ class TensorFile:
         self._check_kind(found_format, found_kind, kind)
         try:
             self.declared = {name: _declared(entry) for name, entry in tensors.items()}
+            self._places = {name: entry["data_offsets"][0] for name, entry in tensors.items()}
             _check_places(list(tensors.values()), size - 8 - length)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{str(self.path)!r} is not whole ({error}); nothing was loaded.") from error
@@ -156,6 +163,23 @@ class TensorFile:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Read all tensors, and compare them with the checksum; of a small file that is done already."""
         return self._read_arrays() if self._arrays is None else self._arrays
+
+    def previewed(self) -> dict[str, NDArray[Any]]:
+        """Give the arrays before they are trusted: small ones as they are, large ones as placeholders."""
+        if self._arrays is not None:
+            return dict(self._arrays)
+        found, left = {}, PREVIEWED
+        for name, declared in sorted(self.declared.items(), key=lambda item: item[1].n_bytes):
+            left -= declared.n_bytes
+            found[name] = declared.placeholder() if left < 0 else self._read_one(declared, self._places[name])
+        return found
+
+    def _read_one(self, declared: Declared, place: int) -> NDArray[Any]:
+        here = self._file.tell()
+        self._file.seek(len(self._start) + place)
+        content = self._file.read(declared.n_bytes)
+        self._file.seek(here)
+        return np.frombuffer(content, declared.dtype).reshape(declared.shape)
 
     def _read_arrays(self) -> dict[str, NDArray[Any]]:
         with whole_imports():
@@ -200,7 +224,7 @@ def _declared(entry: dict[str, Any]) -> Declared:
         raise ValueError(f"a tensor of {entry['dtype']!r} and shape {shape}")
     found = Declared(np.dtype(DTYPES[entry["dtype"]]), tuple(shape))
     start, end = entry["data_offsets"]
-    if end - start != math.prod(shape) * found.dtype.itemsize:
+    if end - start != found.n_bytes:
         raise ValueError(f"a tensor of shape {shape} in {end - start} bytes")
     return found
 

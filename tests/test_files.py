@@ -284,9 +284,18 @@ def declared_bomb(path):
 
 
 def sparse_bomb(path):
-    size = 2**31
-    entry = {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}
-    content = safetensors_of(whole({"estimator": {"estimator": "GlowDensity", "state": {"array": "x"}}}, {"x": entry}))
+    tree, arrays = a_state()
+    huge, size = next(name for name in arrays if ".weights_." in name), 2**31
+    entries, content = {}, b""
+    for name in arrays:
+        value = arrays[name] if name != huge else np.zeros(0, np.float32)
+        dtype = {np.dtype(kind): text for text, kind in _tensor_file.DTYPES.items()}[value.dtype]
+        entries[name] = {"dtype": dtype, "shape": value.shape, "data_offsets": [len(content)] * 2}
+        content += value.tobytes()
+        entries[name]["data_offsets"] = [entries[name]["data_offsets"][0], len(content)]
+    entries.pop(huge)
+    entries[huge] = {"dtype": "F32", "shape": [size // 4], "data_offsets": [len(content), len(content) + size]}
+    content = safetensors_of(whole({"estimator": tree}, entries), content)
     path.write_bytes(content)
     sparse(path, len(content) + size)
 

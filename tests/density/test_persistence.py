@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import flowdetect
-from flowdetect import ComplexityDetector, GlowDensity, LikelihoodDetector, _persistence, _tensor_file
+from flowdetect import ComplexityDetector, GlowDensity, LikelihoodDetector, RealNVPDensity, _persistence, _tensor_file
 from flowdetect.sit import Translate, ZeroLatents
 
 RNG = np.random.default_rng(0)
@@ -32,6 +32,10 @@ SMALL = {"n_steps": 1, "hidden_channels": 8, "max_epochs": 1, "random_state": 0}
 
 def glow(**parameters):
     return GlowDensity(**{**SMALL, **parameters})
+
+
+def realnvp():
+    return RealNVPDensity(n_bins=17, factorization="random", n_blocks=1, **SMALL)
 
 
 def gaussian():
@@ -143,6 +147,20 @@ def test_unfitted_estimators(path):
     assert flowdetect.load(path).flow.estimator.n_features_in_ == 4
 
 
+@pytest.mark.parametrize("name", ["table", "images", "conditional on words", "likelihood of a mixture", "factored"])
+def test_a_large_file_is_compared_before_it_is_read(path, monkeypatch, name):
+    monkeypatch.setattr(_tensor_file, "READ_AT_ONCE", 0)
+    monkeypatch.setattr(_tensor_file, "PREVIEWED", 4000)  # bytes; some arrays are then placeholders
+    estimator, X, y = FITTED[name]() if name in FITTED else (realnvp(), IMAGES, None)
+    estimator.fit(X, y).save(path)
+    np.testing.assert_array_equal(flowdetect.load(path).score_samples(X), estimator.score_samples(X))
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match="corrupt: its content does not match its checksum"):
+        flowdetect.load(path)
+
+
 def test_arrays_are_the_same_in_another_process(path):
     density = glow().fit(TABLE)
     density.save(path)
@@ -208,6 +226,7 @@ class TestRefusals:
         [
             ({"random_state": np.random.RandomState(0)}, "RandomState"),  # noqa: NPY002
             ({"checkpoint": object()}, "object"),
+            ({"n_steps": -1}, "n_steps"),
         ],
     )
     def test_what_a_file_does_not_keep(self, path, parameters, word):
