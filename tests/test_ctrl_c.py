@@ -174,7 +174,7 @@ import sys
 import numpy as np
 from flowdetect import PixelCNNDensity
 from flowdetect.density import _devices
-_devices.new_fabric("cpu", 1)
+_devices.import_for_training()
 before = set(sys.modules)
 density = PixelCNNDensity(max_epochs=2, n_filters=4, n_blocks=1).fit(np.random.default_rng(0).normal(size=(60, 3)))
 density.score_samples(np.zeros((2, 3))), density.sample(2)

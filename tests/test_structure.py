@@ -65,3 +65,10 @@ def test_the_least_versions_are_those_that_are_tried():
             assert oldest[name] == newest[name]
         else:
             assert Version(oldest[name]) == Version(version), name
+
+
+def test_what_is_promised_is_held_by_tests_that_are_there():
+    text = (ROOT.parent / "docs" / "promises.rst").read_text()
+    named = set(re.findall(r"``([\w/]+\.py)``", text)) - {"examples/studies/interrupted.py"}
+    assert len(named) >= 10
+    assert not [name for name in named if not (ROOT.parent / "tests" / name).is_file()]
