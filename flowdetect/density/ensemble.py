@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from flowdetect import _persistence
-from flowdetect._images import draw_seed, is_torch_tensor
+from flowdetect._images import draw_seed
 from flowdetect._members import Members
 from flowdetect._protocols import PathName, RandomState
+from flowdetect._rows import is_torch_tensor
 from flowdetect.density.base import BaseDensity
 
 

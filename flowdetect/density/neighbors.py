@@ -24,6 +24,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect import _persistence
+from flowdetect._images import to_rows
 from flowdetect._protocols import PathName, RandomState
 
 MOST_REFERENCES = 2000  # rows to measure distances to where many neighbours are asked for
@@ -120,7 +121,7 @@ class NeighborsDensity(BaseEstimator):
             If a parameter is out of range or X is not finite.
         """
         self._check_parameters()
-        rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        rows = validate_data(self, to_rows(X)[0], dtype=np.float64, ensure_min_samples=2)
         n = len(rows)
         self.shift_ = np.median(rows, axis=0)
         self.scale_ = self._ranges(rows)
@@ -267,7 +268,7 @@ class NeighborsDensity(BaseEstimator):
 
     def _scaled(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self)
-        rows = validate_data(self, X, dtype=np.float64, reset=False)
+        rows = validate_data(self, to_rows(X)[0], dtype=np.float64, reset=False)
         return np.asarray((rows - self.shift_) / self.scale_)
 
     def _radii(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ from flowdetect._fitting import KeepsParameters, all_or_nothing
 from flowdetect._images import to_rows
 from flowdetect._protocols import ImageShape, RandomState, Scorer
 from flowdetect._reach import OutOfReachError
+from flowdetect._rows import plain
 from flowdetect.detectors.checks import check_folds, check_methods, check_shares, name_of
 from flowdetect.detectors.clones import seeded_clone, tell_image_shape
 from flowdetect.detectors.cross_conformal import CrossConformal
@@ -335,6 +336,7 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
 
     def _check_X(self, X: Any, *, reset: bool) -> Any:
         """Validate X and give it as the density takes it: a frame or images as they are, else an (n, D) array."""
+        X = plain(X)
         rows, layout = to_rows(X, self.image_shape if reset else self.image_shape_)
         density = self.density if reset else next(self._singles()).density_
         knows_images = density is None or hasattr(density, "image_shape")

@@ -22,6 +22,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from flowdetect._fitting import all_or_nothing
+from flowdetect._images import to_rows
 from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.recommended import OODDetector
@@ -87,7 +88,7 @@ class PyODAdapter(PyODBase):
         -------
         self
         """
-        X = check_array(X)
+        X = check_array(to_rows(X)[0])
         self._set_n_classes(y)
         self.detector_ = self._made().fit(X)
         self.decision_scores_ = -self.detector_.score_samples(X)
@@ -109,7 +110,7 @@ class PyODAdapter(PyODBase):
         scores : (n,) array; higher is less normal
         """
         check_is_fitted(self, ["decision_scores_", "threshold_", "labels_"])
-        return -self.detector_.score_samples(check_array(X))
+        return -self.detector_.score_samples(check_array(to_rows(X)[0]))
 
 
 class FlowOD(PyODAdapter):

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect._fitting import KeepsParameters
-from flowdetect._images import Layout, check_n_bins, resolve_n_bins, to_rows
+from flowdetect._images import Layout, check_n_bins, resolve_n_bins, to_rows, warn_of_channels_first
 
 
 class PixelTransformer(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -29,6 +29,7 @@ class PixelTransformer(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, 
         check_n_bins(self.n_bins)
         rows, layout = to_rows(X, self.image_shape)
         rows, _ = to_rows(validate_data(self, rows, dtype=dtype), layout.image_shape)  # lists have a width by now
+        warn_of_channels_first(layout.image_shape)
         self.image_shape_ = layout.image_shape
         self.n_bins_ = resolve_n_bins(rows, self.n_bins, layout.image_shape)
         return rows
