@@ -163,7 +163,7 @@ def _numbers_of(X: NDArray[Any], name: str) -> NDArray[np.float64]:
         where = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), place, strict=False))
         raise NoNumberError(
             f"{name} must hold numbers, got {_short(X[place])} of type {type(X[place]).__name__} in {where or 'it'} of "
-            f"an array of dtype object. An argument must be, rather than a string or another object, a number: "
+            f"an array of dtype object. The argument must be no string or other object, but a number: "
             f"{_remedy(X[place])}."
         )
     try:

@@ -22,6 +22,7 @@ TIED_SHARE, TIED_ROWS = 0.05, 100
 # a mean may be this many standard deviations, so that these are 80 steps or more of the rows' own dtype
 RESOLVED = {"float16": 10.0, "float32": 1e5}
 RESOLVED_IN_FLOAT64, LARGEST = 1e13, 1e30
+SAME_AS_CONSTANT, SAME_AS_ZERO = 1e-6, 1e-12  # how far rounding may bring a value from a constant
 # a column's extremes take its scale if that is this many times what the middle half of its values says
 EXTREME_RATIO, QUARTILES_OF_NORMAL, FEWEST_FOR_QUARTILES = 20.0, 1.349, 20
 
@@ -146,6 +147,29 @@ def warn_of_constants(columns: NDArray[np.intp], name: str) -> None:
             UserWarning,
             stacklevel=OF_THE_CALLER,
         )
+
+
+def warns_of_outbreak(
+    rows: NDArray[np.float64], columns: NDArray[np.intp], values: NDArray[np.float64], name: str, start: int
+) -> bool:
+    """Warn of a row with another value in a column that was constant in training, and say whether there is one.
+
+    `start` is the index of the first of these rows.
+    """
+    if not len(columns):
+        return False
+    allowed = SAME_AS_CONSTANT * np.abs(values) + SAME_AS_ZERO
+    found = np.argwhere(np.abs(rows[:, columns] - values) > allowed)
+    if len(found):
+        row, i = found[0]
+        warnings.warn(
+            f"{name}: column {columns[i]} was {values[i]:g} in all rows trained on and is not modelled, and row "
+            f"{start + row} has {rows[row, columns[i]]:g} there, which its score does not show; a detector takes such "
+            f"rows for outliers, see constant_features_.",
+            UserWarning,
+            stacklevel=OF_THE_CALLER,
+        )
+    return bool(len(found))
 
 
 def _some(columns: NDArray[np.intp]) -> str:

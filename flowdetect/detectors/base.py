@@ -26,15 +26,18 @@ from flowdetect.detectors.clones import seeded_clone, tell_image_shape
 from flowdetect.detectors.cross_conformal import CrossConformal
 from flowdetect.detectors.explanations import Explains, remembered_rows
 from flowdetect.detectors.prefit import UsesPrefit
-from flowdetect.detectors.reach import lowest_beyond_reach
+from flowdetect.detectors.reach import lowest_beyond_reach, lowest_where
 from flowdetect.detectors.rows import hold_out, is_frame, take
+from flowdetect.detectors.usual import KnowsUsual
 from flowdetect.detectors.verdicts import Verdicts
 
 FLOATS = [np.float64, np.float32]
 FEWEST_REFERENCE = 10  # rows
 
 
-class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPrefit, OutlierMixin, BaseEstimator):
+class BaseDetector(
+    KeepsParameters, Verdicts, Explains, CrossConformal, UsesPrefit, KnowsUsual, OutlierMixin, BaseEstimator
+):
     r"""A density, a score made of it, and a threshold; the base of all detectors.
 
     A row x is called an outlier if its score s(x) is below `offset_`. Its p-value compares it with the n calibration
@@ -236,6 +239,7 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
     def _learn(self, X: Any, y: Any, train: Any, reference: Any, random: np.random.RandomState) -> None:
         """Fit the density on the rows `train` of checked X, and what the score needs besides."""
         X_train, y_train = take(X, train), None if y is None else np.asarray(y)[train]
+        self._learn_usual(X_train)
         self.density_ = seeded_clone(self._as_used(self._template()), random)
         if self.image_shape is not None:
             tell_image_shape(self.density_, self.image_shape_)
@@ -303,9 +307,12 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
 
     def _scores(self, X: Any) -> NDArray[np.float64]:
         """Score checked rows once fitted: those that lie too far out have the lowest score."""
-        return lowest_beyond_reach(self._finite_scores, self._log_likelihood, X)
+        return lowest_beyond_reach(self._finite_scores, self._log_likelihood, X, lambda: self._ranges(X))
 
     def _finite_scores(self, X: Any) -> NDArray[np.float64]:
+        is_out = self._breaks_out(X)
+        if is_out.any():
+            return lowest_where(is_out, self._finite_scores, X)
         scores = np.asarray(self._score(X), dtype=np.float64)
         if scores.shape != (len(X),):
             raise ValueError(
@@ -335,7 +342,14 @@ class BaseDetector(KeepsParameters, Verdicts, Explains, CrossConformal, UsesPref
         check_folds(name, self.cv, self.is_frozen)
 
     def _check_X(self, X: Any, *, reset: bool) -> Any:
-        """Validate X and give it as the density takes it: a frame or images as they are, else an (n, D) array."""
+        """Validate X and give it as the density takes it; warn, once fitted, of a range unlike the training data's."""
+        checked = self._validated(X, reset=reset)
+        if not reset:
+            self._warn_of_range(checked)
+        return checked
+
+    def _validated(self, X: Any, *, reset: bool) -> Any:
+        """Give a frame or images as they are, else an (n, D) array."""
         X = plain(X)
         rows, layout = to_rows(X, self.image_shape if reset else self.image_shape_)
         density = self.density if reset else next(self._singles()).density_
