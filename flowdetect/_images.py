@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from flowdetect._limits import check_seed
 from flowdetect._reach import OutOfReachError
 from flowdetect._rows import is_torch_tensor, plain, tensor_values
 
@@ -299,13 +300,12 @@ def check_in_reach(rows: NDArray[Any], n_bins: int, start: int = 0) -> None:
 
 def draw_seed(random_state: Any) -> int:
     """Turn scikit-learn's random_state into a seed; None draws fresh entropy and leaves numpy's global state alone."""
+    check_seed(random_state)
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31))
-    if isinstance(random_state, Integral) and 0 <= int(random_state) < 2**32:
-        return int(random_state)
-    raise ValueError(f"random_state must be None, a whole number 0..2**32 - 1 or a RandomState, got {random_state!r}.")
+    return int(random_state)
 
 
 def row_generators(rows: NDArray[Any], seed: int) -> Iterator[np.random.Generator]:

@@ -18,6 +18,7 @@ from sklearn.utils.validation import validate_data
 
 from flowdetect._fitting import KeepsParameters, all_or_nothing
 from flowdetect._images import to_rows
+from flowdetect._limits import check_seed
 from flowdetect._protocols import ImageShape, RandomState, Scorer
 from flowdetect._reach import OutOfReachError
 from flowdetect._rows import plain
@@ -239,7 +240,6 @@ class BaseDetector(
     def _learn(self, X: Any, y: Any, train: Any, reference: Any, random: np.random.RandomState) -> None:
         """Fit the density on the rows `train` of checked X, and what the score needs besides."""
         X_train, y_train = take(X, train), None if y is None else np.asarray(y)[train]
-        self._learn_usual(X_train)
         self.density_ = seeded_clone(self._as_used(self._template()), random)
         if self.image_shape is not None:
             tell_image_shape(self.density_, self.image_shape_)
@@ -250,6 +250,7 @@ class BaseDetector(
                 raise
             self._interrupt = interrupt
         self._settle_image_shape()
+        self._learn_usual(X_train)
         self._calibrate(X_train, take(X, reference))
 
     # ---- what a detector may say differently
@@ -340,6 +341,7 @@ class BaseDetector(
         check_shares(name, self._share, self.calibration_fraction)
         self._check_prefit()
         check_folds(name, self.cv, self.is_frozen)
+        check_seed(self.random_state)
 
     def _check_X(self, X: Any, *, reset: bool) -> Any:
         """Validate X and give it as the density takes it; warn, once fitted, of a range unlike the training data's."""

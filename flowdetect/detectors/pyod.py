@@ -88,12 +88,18 @@ class PyODAdapter(PyODBase):
         -------
         self
         """
-        X = check_array(to_rows(X)[0])
+        X = self._checked(X)
         self._set_n_classes(y)
         self.detector_ = self._made().fit(X)
         self.decision_scores_ = -self.detector_.score_samples(X)
         self._process_decision_scores()
         return self
+
+    def _checked(self, X: Any) -> Any:
+        """Give rows as an array, as pyod does, and images as they are."""
+        own = self if hasattr(self, "image_shape") else getattr(self, "detector", None)
+        rows, layout = to_rows(X, getattr(own, "image_shape", None))
+        return check_array(rows) if layout.axes == "rows" else X
 
     def _made(self) -> BaseDetector:
         return clone(self.detector).set_params(contamination=self.contamination)
@@ -110,7 +116,7 @@ class PyODAdapter(PyODBase):
         scores : (n,) array; higher is less normal
         """
         check_is_fitted(self, ["decision_scores_", "threshold_", "labels_"])
-        return -self.detector_.score_samples(check_array(to_rows(X)[0]))
+        return -self.detector_.score_samples(self._checked(X))
 
 
 class FlowOD(PyODAdapter):

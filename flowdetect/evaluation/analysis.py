@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowdetect._images import to_rows
+from flowdetect._limits import check_seed
 from flowdetect._protocols import Density
 from flowdetect.evaluation.resampling import draw_counts, interval_of, resampled_means
 from flowdetect.evaluation.scoring import plain_set
@@ -127,6 +128,7 @@ def second_order_gap(
             f"{type(density).__name__}; of an ensemble, pipeline or detector take the density within."
         )
     image_shape = getattr(density, "image_shape_", None)
+    check_seed(random_state)
     X_in, X_out = plain_set("X_in", X_in), plain_set("X_out", X_out)
     scores_in, scores_out = (np.asarray(density.score_samples(X), dtype=np.float64) for X in (X_in, X_out))
     low, high = _interval(scores_in, scores_out, np.random.default_rng(random_state))

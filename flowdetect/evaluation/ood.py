@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowdetect._limits import MOST_RESAMPLES, check_count, check_seed
 from flowdetect._protocols import Scorer
 from flowdetect.evaluation.metrics import aupr_in, aupr_out, auroc, bootstrap_interval, fpr_at_95_tpr
 from flowdetect.evaluation.plots import plot_roc, plot_score_histograms
@@ -192,6 +193,8 @@ def ood_report(
     """
     in_set = "in" if name is None else name
     named = name_scorers(scorers)
+    check_count("n_bootstrap", n_bootstrap, most=MOST_RESAMPLES)
+    check_seed(random_state)
     sets = _checked_sets(in_set, X_in, X_out)
     report = OODReport(in_set, [], {})
     for scorer_name, scorer in named.items():

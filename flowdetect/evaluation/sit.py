@@ -16,6 +16,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from flowdetect._limits import MOST_RESAMPLES, check_count, check_seed
 from flowdetect._protocols import Scorer, Transformer
 from flowdetect.evaluation.metrics import auroc
 from flowdetect.evaluation.resampling import Counts, ResampledOut, draw_counts, interval_of, resampled_means
@@ -105,6 +106,8 @@ def sit_report(
     True
     """
     named = name_scorers(scorers)
+    check_count("n_bootstrap", n_bootstrap, most=MOST_RESAMPLES)
+    check_seed(random_state)
     X = plain_set("X", X)
     X_out = None if X_out is None else plain_set("X_out", X_out)
     fitted = _fitted_sits(sits, X)

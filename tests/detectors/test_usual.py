@@ -150,7 +150,7 @@ def test_of_detectors_on_images(name):
 
 
 def test_tables_of_another_range():
-    X = RNG.normal([10, 200, 3], [2, 30, 1], size=(200, 3))
+    X = RNG.normal([1000, 2000, 3000], [20, 300, 100], size=(200, 3))
     detector = OODDetector(random_state=0).fit(X)
     check_range(detector, X / 1000, "another range")
     check_range(detector, X * 1000, "another range")
