@@ -103,8 +103,8 @@ class MAFDensity(FlowDensity):
         widths = tuple(self.hidden_features)
         if not all(is_count(width, most=WIDEST) for width in widths):
             raise ValueError(
-                f"MAFDensity: hidden_features must hold whole numbers >= 1, at most {WIDEST}, got "
-                f"{self.hidden_features!r}; the usual ones are (64, 64)."
+                f"MAFDensity: hidden_features must hold whole numbers >= 1, got {self.hidden_features!r}; each may be "
+                f"at most {WIDEST}, and the usual ones are (64, 64)."
             )
         transforms = []
         for i in range(self.n_transforms):
