@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -16,12 +17,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from flowdetect._limits import check_seed
 from flowdetect._reach import OutOfReachError
+from flowdetect._rows import is_torch_tensor, plain, tensor_values
 
 N_BINS_8_BIT = 256
 LARGEST_N_BINS = 2**20  # beyond, float32 leaves fewer than 16 steps within a bin
 COUNTED_AT_ONCE = 1024  # rows
 AXES = "rows", "nhw", "nhwc", "nchw"
+CHANNELS = (1, 3)  # of usual images
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,6 @@ class Layout:
             return rows.reshape(-1, height, width)
         images = rows.reshape(-1, height, width, channels)
         return images if self.axes == "nhwc" else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-
-
-def is_torch_tensor(X: Any) -> bool:
-    """Whether X is a torch tensor, found out without importing torch."""
-    return type(X).__module__.split(".")[0] == "torch" and hasattr(X, "detach")
 
 
 def check_image_shape(image_shape: Any) -> tuple[int, int, int] | None:
@@ -98,57 +97,98 @@ def find_layout(X: Any, image_shape: Any = None) -> tuple[Any, Layout]:
     Parameters
     ----------
     X : (n, D) array, frame or list; numpy (n, H, W) or (n, H, W, C); torch (n, D) or (n, C, H, W)
+        Whatever `plain` lets pass.
     image_shape : (H, W), (H, W, C) or None
         None: taken from X if that has images' axes; a 2-D X is never guessed to be square.
 
     Returns
     -------
-    X : X itself, or a torch tensor's values: (n, D) or (n, H, W, C)
+    X : what `plain` gives, of a torch tensor its values: (n, D) or (n, H, W, C)
     layout : Layout
 
     Raises
     ------
     ValueError
-        If X looks channel-first, or disagrees with image_shape.
+        If X holds no numbers, looks channel-first, or disagrees with image_shape.
     """
     shape = check_image_shape(image_shape)
+    X = plain(X)
     from_torch = is_torch_tensor(X)
     if from_torch:
-        X = X.detach().cpu().numpy()
-        if X.ndim == 3:
-            raise ValueError(
-                f"A torch tensor of images is (n, channels, height, width), got {X.shape}; pass X[:, None]."
-            )
-        if X.ndim == 4:
-            X = X.transpose(0, 2, 3, 1)  # (n, C, H, W) -> (n, H, W, C)
-    if isinstance(X, list | tuple) and len(X) and np.ndim(X[0]) > 1:
-        raise ValueError("Images are one array, got a list or tuple of arrays; pass np.stack(X).")
+        _check_tensor_axes(X, shape)
+        X = tensor_values(X)
+        X = X.transpose(0, 2, 3, 1) if X.ndim == 4 else X  # (n, C, H, W) -> (n, H, W, C)
     ndim = getattr(X, "ndim", None)
     if ndim not in (3, 4) or not isinstance(X, np.ndarray):
         _check_row_length(X, shape)
         return X, Layout(shape)
-    if ndim == 4 and not from_torch and X.shape[1] in (1, 3) and X.shape[3] not in (1, 3):
-        raise ValueError(
-            f"X of shape {X.shape} looks channel-first; numpy images are (n, height, width, channels): pass "
-            f"X.transpose(0, 2, 3, 1), or a torch tensor, which is taken as (n, channels, height, width)."
-        )
     height, width = X.shape[1:3]
     found = (height, width, X.shape[3] if ndim == 4 else 1)
+    if ndim == 4 and not from_torch and shape != found and _looks_channel_first(X.shape[1:]):
+        raise ValueError(
+            f"X of shape {X.shape} looks channel-first; numpy images are (n, height, width, channels): pass "
+            f"X.transpose(0, 2, 3, 1), or a torch tensor, which is taken as (n, channels, height, width); if channels "
+            f"do come last, pass image_shape={found}."
+        )
     if shape is not None and shape != found:
         raise ValueError(
             f"image_shape={image_shape!r} disagrees with X of shape {X.shape}, whose images are {found} "
-            f"(height, width, channels); reshape X, or correct image_shape."
+            f"(height, width, channels); {_reshape_remedy(X.shape, shape)}."
         )
     axes = "nhw" if ndim == 3 else "nchw" if from_torch else "nhwc"
     return X, Layout(found, axes)
 
 
-def _check_row_length(X: Any, shape: tuple[int, int, int] | None) -> None:
-    columns: tuple[int, ...] = tuple(getattr(X, "shape", ()))[1:]
-    if shape is not None and len(columns) == 1 and columns[0] != shape[0] * shape[1] * shape[2]:
+def _looks_channel_first(shape: tuple[int, ...]) -> bool:
+    return shape[0] in CHANNELS and shape[2] not in CHANNELS
+
+
+def _check_tensor_axes(X: Any, shape: tuple[int, int, int] | None) -> None:
+    """Refuse tensors of images that are not (n, C, H, W)."""
+    sizes = tuple(X.shape)
+    if len(sizes) == 3:
+        raise ValueError(f"A torch tensor of images is (n, channels, height, width), got {sizes}; pass X[:, None].")
+    if len(sizes) != 4 or (shape is not None and shape == (*sizes[2:], sizes[1])):
+        return
+    if sizes[3] in CHANNELS and sizes[1] not in CHANNELS:
         raise ValueError(
-            f"image_shape={shape} needs rows of {shape[0] * shape[1] * shape[2]} values (height * width * channels), "
-            f"got X with {columns[0]} columns."
+            f"X of shape {sizes} looks channel-last; torch tensors of images are (n, channels, height, width): pass "
+            f"X.permute(0, 3, 1, 2); if channels do come first, pass image_shape={(*sizes[2:], sizes[1])}."
+        )
+
+
+def _reshape_remedy(sizes: tuple[int, ...], shape: tuple[int, int, int]) -> str:
+    """Say how X of some sizes becomes images of a shape."""
+    if sizes == shape or (*sizes, 1) == shape:
+        return "this is one image without an axis for rows: pass X[None]"
+    if len(sizes) == 4 and (*sizes[2:], sizes[1]) == shape:
+        return "channels come last: pass X.transpose(0, 2, 3, 1)"
+    return "reshape X, or correct image_shape"
+
+
+def _check_row_length(X: Any, shape: tuple[int, int, int] | None) -> None:
+    sizes: tuple[int, ...] = tuple(getattr(X, "shape", ()))
+    if shape is None or len(sizes) != 2:
+        return
+    if sizes[1] != math.prod(shape):
+        one = (*sizes, 1) == shape
+        raise ValueError(
+            f"image_shape={shape} needs rows of {math.prod(shape)} values (height * width * channels), got X with "
+            f"{sizes[1]} columns; {_reshape_remedy(sizes, shape) if one else 'reshape X, or correct image_shape'}."
+        )
+
+
+def warn_of_channels_first(image_shape: tuple[int, int, int] | None) -> None:
+    """Warn of an image_shape that was meant as (C, H, W), most likely; called where data are learned from."""
+    if image_shape is not None and _looks_channel_first(image_shape) and min(image_shape[1:]) > max(CHANNELS):
+        channels, height, width = image_shape
+        warnings.warn(
+            f"image_shape={image_shape} is (height, width, channels): {channels} x {height} pixels of {width} "
+            f"channels. Where it is meant as {channels} channels of {height} x {width} pixels, channels come last: "
+            f"pass X.reshape(-1, {channels}, {height}, {width}).transpose(0, 2, 3, 1), whose image_shape is "
+            f"{(height, width, channels)}.",
+            UserWarning,
+            stacklevel=6,
         )
 
 
@@ -261,13 +301,12 @@ def check_in_reach(rows: NDArray[Any], n_bins: int, start: int = 0) -> None:
 
 def draw_seed(random_state: Any) -> int:
     """Turn scikit-learn's random_state into a seed; None draws fresh entropy and leaves numpy's global state alone."""
+    check_seed(random_state)
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31))
-    if isinstance(random_state, Integral) and 0 <= int(random_state) < 2**32:
-        return int(random_state)
-    raise ValueError(f"random_state must be None, a whole number 0..2**32 - 1 or a RandomState, got {random_state!r}.")
+    return int(random_state)
 
 
 def row_generators(rows: NDArray[Any], seed: int) -> Iterator[np.random.Generator]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from flowdetect._fitting import all_or_nothing, is_kept
 from flowdetect._images import draw_seed
+from flowdetect._limits import MOST_MEMBERS, check_count, check_jobs, is_count
 from flowdetect._nested import check_within
 from flowdetect._protocols import RandomState, Scorer
 from flowdetect._resuming import checkpoint_within, further, resuming_seed
@@ -81,8 +81,10 @@ class Members(BaseEstimator):
 
     def _check_before_fit(self) -> None:
         name, n_members = type(self).__name__, self.n_members
-        if not isinstance(n_members, Integral) or isinstance(n_members, bool) or n_members < 1:
+        if not is_count(n_members):
             raise ValueError(f"{name} needs n_members, a whole number >= 1, got {n_members!r}.")
+        check_count(f"{name}'s n_members", n_members, most=MOST_MEMBERS)
+        check_jobs(name, self.n_jobs)
         if isinstance(self.density, FrozenEstimator):
             raise TypeError(
                 f"{name} fits {n_members} clones of its density, and got one in FrozenEstimator; pass it unfrozen."

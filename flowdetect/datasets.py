@@ -8,7 +8,6 @@ import math
 import os
 import zipfile
 from collections.abc import Iterable
-from numbers import Integral
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -21,6 +20,7 @@ with whole_imports():
 
     from flowdetect._files import open_within
     from flowdetect._images import N_BINS_8_BIT, check_image_shape, check_n_bins, draw_seed
+    from flowdetect._limits import check_count
     from flowdetect._protocols import RandomState
 
 _SPLITS = ("train", "test", "val")
@@ -192,8 +192,7 @@ def random_images(
 
 
 def _probe_shape(n_images: Any, image_shape: Any, n_bins: Any) -> tuple[int, ...]:
-    if not isinstance(n_images, Integral) or isinstance(n_images, bool) or n_images < 1:
-        raise ValueError(f"n_images must be a whole number >= 1, got {n_images!r}.")
+    check_count("n_images", n_images)
     if check_image_shape(image_shape) is None:
         raise ValueError("image_shape must be (height, width) or (height, width, channels), got None.")
     if isinstance(n_bins, str) or n_bins is None:

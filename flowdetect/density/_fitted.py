@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
-from numbers import Integral
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Generator
 
 from flowdetect import _persistence
 from flowdetect._images import draw_seed
+from flowdetect._limits import check_count
 from flowdetect._protocols import PathName, RandomState
 from flowdetect._reach import OutOfReachError
 from flowdetect.density import _derivatives, _inputs
@@ -173,10 +173,9 @@ class FittedDensity(DensityParameters):
         X : as in training: (n, D), (n, H, W), (n, H, W, C), or a torch tensor (n, C, H, W)
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples must be a whole number >= 1, got {n_samples!r}.")
+        n = check_count("n_samples", n_samples)
         _inputs.check_temperature(temperature)
-        seed, n = draw_seed(random_state), int(n_samples)
+        seed = draw_seed(random_state)
         labels, generator = self._drawn_labels(y, n, seed), Generator().manual_seed(seed)
         self.model_.shows_progress = bool(self.verbose)
         parts = []
@@ -185,10 +184,16 @@ class FittedDensity(DensityParameters):
             context = self.spec_.to_context(None if labels is None else labels[part], self.device_)
             images = self.model_.sample(part.stop - start, context, temperature, generator)
             parts.append(self.spec_.to_rows(images))
-        return self.spec_.restore(np.concatenate(parts))
+        samples: NDArray[Any] = self.spec_.restore(np.concatenate(parts))
+        return samples
 
     def _drawn_labels(self, y: Any, n_rows: int, seed: int) -> NDArray[np.int64] | None:
         """Class indices to draw from: those of y, else drawn with their training frequencies."""
+        if self.spec_.class_log_prior is None and y is not None:
+            raise ValueError(
+                f"{type(self).__name__} was fitted with conditional=False and knows no classes, so that sample takes "
+                f"no y; fit it with conditional=True and labels to draw of a class."
+            )
         if self.spec_.class_log_prior is None or y is not None:
             return read_labels(self.spec_, y, n_rows, type(self).__name__)
         prior = np.exp(self.spec_.class_log_prior)
@@ -263,6 +268,11 @@ class FittedDensity(DensityParameters):
     def constant_features_(self) -> NDArray[np.intp]:
         """Indices of a table's columns that are constant and not modelled."""
         return self.spec_.constant_features
+
+    @property
+    def constant_values_(self) -> NDArray[np.float64]:
+        """Values of the columns of `constant_features_`."""
+        return self.spec_.constant_values
 
     @property
     def classes_(self) -> NDArray[Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,8 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import column_or_1d
 
 from flowdetect._images import is_whole
+from flowdetect._limits import is_number
+from flowdetect._rows import is_torch_tensor, plain, tensor_values
 from flowdetect.density.source import RowSource, chunks
 
 OF_THE_CALLER = 6  # frames between a warning and the line that called fit
@@ -22,6 +22,7 @@ TIED_SHARE, TIED_ROWS = 0.05, 100
 # a mean may be this many standard deviations, so that these are 80 steps or more of the rows' own dtype
 RESOLVED = {"float16": 10.0, "float32": 1e5}
 RESOLVED_IN_FLOAT64, LARGEST = 1e13, 1e30
+SAME_AS_CONSTANT, SAME_AS_ZERO = 1e-6, 1e-12  # how far rounding may bring a value from a constant
 # a column's extremes take its scale if that is this many times what the middle half of its values says
 EXTREME_RATIO, QUARTILES_OF_NORMAL, FEWEST_FOR_QUARTILES = 20.0, 1.349, 20
 
@@ -148,6 +149,29 @@ def warn_of_constants(columns: NDArray[np.intp], name: str) -> None:
         )
 
 
+def warns_of_outbreak(
+    rows: NDArray[np.float64], columns: NDArray[np.intp], values: NDArray[np.float64], name: str, start: int
+) -> bool:
+    """Warn of a row with another value in a column that was constant in training, and say whether there is one.
+
+    `start` is the index of the first of these rows.
+    """
+    if not len(columns):
+        return False
+    allowed = SAME_AS_CONSTANT * np.abs(values) + SAME_AS_ZERO
+    found = np.argwhere(np.abs(rows[:, columns] - values) > allowed)
+    if len(found):
+        row, i = found[0]
+        warnings.warn(
+            f"{name}: column {columns[i]} was {values[i]:g} in all rows trained on and is not modelled, and row "
+            f"{start + row} has {rows[row, columns[i]]:g} there, which its score does not show; a detector takes such "
+            f"rows for outliers, see constant_features_.",
+            UserWarning,
+            stacklevel=OF_THE_CALLER,
+        )
+    return bool(len(found))
+
+
 def _some(columns: NDArray[np.intp]) -> str:
     shown = ", ".join(str(column) for column in columns[:5])
     return shown if len(columns) <= 5 else f"{shown}, ... ({len(columns)} in all)"
@@ -167,15 +191,9 @@ def encode_labels(
         raise ValueError(
             f"{name}(conditional=True) requires y to be passed, but the target y is None: pass class labels."
         )
-    labels = column_or_1d(np.asarray(y))
+    labels = _plain_labels(y, name)
     if len(labels) != n_rows:
         raise ValueError(f"{name}: y must hold one label a row, {n_rows} in all, got {len(labels)}.")
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise ValueError(f"{name}: y holds NaN or infinity; labels must name classes.")
-    if labels.dtype.kind == "O" and len({type(label) for label in labels}) > 1 or None in labels.tolist():
-        raise ValueError(f"{name}: y holds labels of several types or None; give every row a label, all of one type.")
-    if labels.dtype.kind == "O":
-        labels = np.array(labels.tolist())  # strings in a frame's column; a file keeps no objects
     if classes is None:
         found, codes = np.unique(labels, return_inverse=True)
         return found, codes.astype(np.int64)
@@ -187,12 +205,47 @@ def encode_labels(
     return classes, np.searchsorted(classes, labels).astype(np.int64)
 
 
+def _plain_labels(y: Any, name: str) -> NDArray[Any]:
+    """Give labels (n,) as numbers or text, which are what a file keeps; else raise ValueError."""
+    if isinstance(y, np.ma.MaskedArray) and np.ma.is_masked(y):
+        raise ValueError(f"{name}: y holds masked labels; give every row a label, or leave such rows out.")
+    if is_torch_tensor(y):
+        y = tensor_values(plain(y))
+    elif isinstance(y, list | tuple) and len(set(map(type, y))) > 1:
+        y = np.fromiter(y, dtype=object, count=len(y))  # numpy would make text of numbers beside text
+    given = np.asarray(y, dtype=object if isinstance(y, list | tuple) and any(np.ndim(label) for label in y) else None)
+    if given.dtype.kind == "c" or given.ndim not in (1, 2) or given.shape[1:] not in ((), (1,)):
+        raise ValueError(
+            f"{name}: y should be a 1d array of numbers or text, one label a row, got {given.dtype} of shape "
+            f"{given.shape} from a {type(y).__name__}; pass such an array, e.g. np.array(list(y))."
+        )
+    labels: NDArray[Any] = column_or_1d(given)
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise ValueError(f"{name}: y holds NaN or infinity; labels must name classes.")
+    if labels.dtype.kind in "OT":
+        found = [label.item() if isinstance(label, np.generic) else label for label in labels.tolist()]
+        kinds = set(map(type, found))
+        if len(kinds) > 1 or type(None) in kinds:
+            raise ValueError(
+                f"{name}: y holds labels of several types or None; give every row a label, all of one type."
+            )
+        if found and isinstance(found[0], str | int | float):
+            labels = np.array(found)  # strings in a frame's column; a file keeps no objects
+    if labels.dtype.kind not in "biufU" or labels.dtype.itemsize > 8 and labels.dtype.kind == "f":
+        kind = type(labels[0]).__name__ if len(labels) else labels.dtype
+        raise ValueError(
+            f"{name}: y must hold whole numbers, text or other plain numbers, which are what a file keeps, got labels "
+            f"of {kind}, such as {str(labels[:1].tolist())[1:-1]}; "
+            f"pass y.astype(str), or number the classes by np.unique(y, return_inverse=True)[1]."
+        )
+    return labels
+
+
 def check_time_limit(time_limit: Any) -> None:
     """Refuse what is neither None nor a positive, finite number of seconds."""
     if time_limit is None:
         return
-    is_number = isinstance(time_limit, Real) and not isinstance(time_limit, bool)
-    if not is_number or not 0 < float(time_limit) < math.inf:
+    if not is_number(time_limit) or time_limit <= 0:
         raise ValueError(
             f"time_limit must be a finite number of seconds > 0, or None for no limit, got {time_limit!r}; pass e.g. "
             f"time_limit=600."
@@ -201,5 +254,5 @@ def check_time_limit(time_limit: Any) -> None:
 
 def check_temperature(temperature: Any) -> None:
     """Refuse a temperature that is no factor of a standard deviation."""
-    if not isinstance(temperature, Real) or not 0 <= float(temperature) < math.inf:
+    if not is_number(temperature) or temperature < 0:
         raise ValueError(f"temperature must be a finite number >= 0, got {temperature!r}.")

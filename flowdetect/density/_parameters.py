@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
+import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 
+from flowdetect._limits import short
 from flowdetect._protocols import PathName, RandomState
+
+LARGEST = 2**63 - 1
+DEEPEST, WIDEST = 10_000, 2**16
+MOST = {  # of each, alone; `check_size` looks at what they make together
+    **dict.fromkeys(("n_steps", "n_blocks", "n_transforms", "n_draws", "n_devices"), DEEPEST),
+    **dict.fromkeys(("hidden_channels", "n_filters", "n_mixtures", "latent_dim"), WIDEST),
+    "n_levels": 64,
+}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -114,3 +125,26 @@ class DensityParameters(BaseEstimator):
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "n_devices": [Interval(Integral, 1, None, closed="left")],
     }
+
+    def _validate_params(self) -> None:
+        """Refuse what the constraints do not allow, booleans where numbers are meant, and what no machine could do."""
+        for name, rules in self._parameter_constraints.items():
+            value = getattr(self, name)
+            if isinstance(value, bool | np.bool_) and not {"boolean", "verbose"} & {r for r in rules if type(r) is str}:
+                allowed = ", ".join(str(rule) for rule in rules)
+                raise InvalidParameterError(
+                    f"The {name!r} parameter of {type(self).__name__} must be a number or a word ({allowed}). Got "
+                    f"{value!r} instead, a boolean, which stands for {int(value)}."
+                )
+        super()._validate_params()
+        for name, value in self.get_params(deep=False).items():
+            most = MOST.get(name, LARGEST)
+            if isinstance(value, Integral) and int(value) > most:
+                raise InvalidParameterError(
+                    f"The {name!r} parameter of {type(self).__name__} must be at most {most}, which is more than any "
+                    f"model has. Got {short(value)} instead."
+                )
+            if isinstance(value, Real) and not isinstance(value, Integral) and not math.isfinite(value):
+                raise InvalidParameterError(
+                    f"The {name!r} parameter of {type(self).__name__} must be finite. Got {value!r} instead."
+                )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from flowdetect._images import Layout, check_in_reach, find_layout, to_rows
+from flowdetect._images import Layout, check_in_reach, find_layout, to_rows, warn_of_channels_first
 from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint
 from flowdetect.density.source import ArraySource, RowSource, Subset, open_source
@@ -54,6 +54,8 @@ class TrainingRows:
 def read_rows(estimator: BaseEstimator, X: Any, image_shape: Any, *, reset: bool) -> tuple[RowSource, Layout]:
     """Open what a user passed as X, and let scikit-learn check and remember its columns."""
     head, source, layout = open_source(X, image_shape)
+    if reset:
+        warn_of_channels_first(layout.image_shape)
     rows = validate_data(
         estimator, head, dtype="numeric", reset=reset, ensure_min_samples=2 if reset else 1, ensure_all_finite=False
     )

@@ -258,12 +258,17 @@ class Scoring:
     def _chunks(
         self, source: RowSource, labels: NDArray[np.int64] | None, dequantize: bool, length: int
     ) -> Iterator[Chunk]:
+        has_warned = False
         for start in range(0, len(source), length):
             index = np.arange(start, min(start + length, len(source)))
             rows = np.asarray(source.rows(index), dtype=np.float64)
             _inputs.check_finite(rows, self.name, start)
             if self.spec.n_bins is not None:
                 check_in_reach(rows, self.spec.n_bins, start)
+            spec = self.spec
+            has_warned = has_warned or _inputs.warns_of_outbreak(
+                rows, spec.constant_features, spec.constant_values, self.name, start
+            )
             own = None if labels is None else padded(labels[index], length)
             noises: list[Tensor | None] = [None]
             if dequantize and self.model.n_noise:

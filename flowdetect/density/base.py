@@ -24,6 +24,7 @@ from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint, fingerprint
 from flowdetect.density._devices import in_torch_state, resolve_device
 from flowdetect.density._fitted import FittedDensity
+from flowdetect.density._memory import check_size
 from flowdetect.density._processes import check_n_devices, check_same, in_first, joined, writes_checkpoints
 from flowdetect.density._reading import TrainingRows, read_rows, split_rows
 from flowdetect.density._scoring import chunk_length
@@ -141,6 +142,7 @@ class BaseDensity(FittedDensity):
         self, spec: DataSpec, data: TrainingRows, max_epochs: int, stage: str = "", time_share: float = 1.0
     ) -> TrainingResult:
         """Build a model, draw its parameters or take over the present ones, and train it."""
+        check_size(lambda: self._build(spec), type(self).__name__)
         model = self._build(spec).to(torch.float32)
         if data.goes_on:
             model.load_state_dict(self.model_.state_dict())

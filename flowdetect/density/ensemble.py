@@ -10,9 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from flowdetect import _persistence
-from flowdetect._images import draw_seed, is_torch_tensor
+from flowdetect._images import draw_seed
+from flowdetect._limits import check_count
 from flowdetect._members import Members
 from flowdetect._protocols import PathName, RandomState
+from flowdetect._rows import is_torch_tensor
+from flowdetect.density._inputs import check_temperature
 from flowdetect.density.base import BaseDensity
 
 
@@ -88,6 +91,8 @@ class EnsembleDensity(Members):
                 f"EnsembleDensity samples from densities of flowdetect, and has {type(self.members_[0]).__name__}; "
                 f"draw from its members_ one by one."
             )
+        check_count("n_samples", n_samples)
+        check_temperature(temperature)
         generator = np.random.default_rng(draw_seed(random_state))
         chosen = generator.integers(0, len(self.members_), n_samples)
         parts, places = [], []

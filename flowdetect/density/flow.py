@@ -154,12 +154,19 @@ def count_levels(n_levels: int | str, event_shape: tuple[int, int, int], is_tabl
     possible = 0
     while height % 2 ** (possible + 1) == 0 and width % 2 ** (possible + 1) == 0:
         possible += 1
+    if possible == 0:
+        raise ValueError(
+            f"{name} halves height and width once a level, so both must be even, and images of {height}x{width} allow "
+            f"0 level(s) (n_levels={n_levels!r}); pad the images to a multiple of 2, to {height + height % 2}x"
+            f"{width + width % 2}, e.g. with np.pad, or use PixelCNNDensity, MAFDensity or VAEDensity, which take any."
+        )
     wanted = min(possible, MAX_AUTO_LEVELS) if isinstance(n_levels, str) else n_levels
-    if wanted < 1 or wanted > possible:
+    if wanted > possible:
+        can_pad = 2**wanted <= 4 * max(height, width)
         raise ValueError(
             f"{name} halves height and width once a level, and images of {height}x{width} allow {possible} level(s), "
-            f"but n_levels={n_levels!r} was asked for; pad the images to a multiple of {2 ** max(1, wanted)}, or ask "
-            f"for fewer levels (at least 1)."
+            f"but n_levels={n_levels!r} was asked for; ask for fewer levels (at least 1)"
+            + (f", or pad the images to a multiple of {2**wanted}." if can_pad else ".")
         )
     return wanted
 

@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from flowdetect._limits import is_count
 from flowdetect.bijections import Autoregressive, Chain, MultiScale
+from flowdetect.density._parameters import WIDEST
 from flowdetect.density.flow import FlowDensity, FlowModel
 from flowdetect.density.spec import DataSpec
 
@@ -99,10 +101,10 @@ class MAFDensity(FlowDensity):
 
     def _build(self, spec: DataSpec) -> FlowModel:
         widths = tuple(self.hidden_features)
-        if not all(isinstance(width, Integral) and not isinstance(width, bool) and width >= 1 for width in widths):
+        if not all(is_count(width, most=WIDEST) for width in widths):
             raise ValueError(
-                f"MAFDensity: hidden_features must hold whole numbers >= 1, got {self.hidden_features!r}; the usual "
-                f"ones are (64, 64)."
+                f"MAFDensity: hidden_features must hold whole numbers >= 1, got {self.hidden_features!r}; each may be "
+                f"at most {WIDEST}, and the usual ones are (64, 64)."
             )
         transforms = []
         for i in range(self.n_transforms):

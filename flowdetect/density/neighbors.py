@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
@@ -25,6 +24,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect import _persistence
 from flowdetect._fitting import all_or_nothing
+from flowdetect._images import to_rows
+from flowdetect._limits import check_count, check_seed, is_count, is_number
 from flowdetect._protocols import PathName, RandomState
 
 MOST_REFERENCES = 2000  # rows to measure distances to where many neighbours are asked for
@@ -122,7 +123,7 @@ class NeighborsDensity(BaseEstimator):
             If a parameter is out of range or X is not finite.
         """
         self._check_before_fit()
-        rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        rows = validate_data(self, to_rows(X)[0], dtype=np.float64, ensure_min_samples=2)
         n = len(rows)
         self.shift_ = np.median(rows, axis=0)
         self.scale_ = self._ranges(rows)
@@ -173,6 +174,8 @@ class NeighborsDensity(BaseEstimator):
             Indices of training rows; empty if they are fewer than ten.
         """
         check_is_fitted(self)
+        if not is_number(share) or not 0 < share <= 0.5:
+            raise ValueError(f"tight_group needs share, the share of rows, above 0 and at most 0.5, got {share!r}.")
         n = len(self._references)
         sample = np.sort(check_random_state(0).permutation(n)[:MOST_REFERENCES])
         radii = self._radii_of_sample(self._references, sample, _beyond(share, len(sample)))[:, 0]
@@ -198,6 +201,8 @@ class NeighborsDensity(BaseEstimator):
         X : (n_samples, D) array
         """
         check_is_fitted(self)
+        check_count("n_samples", n_samples)
+        check_seed(random_state)
         random = check_random_state(random_state)
         chosen = random.randint(len(self._references), size=n_samples)
         rows = self._references[chosen]
@@ -224,13 +229,14 @@ class NeighborsDensity(BaseEstimator):
     def _check_before_fit(self) -> None:
         scales = self.n_neighbors
         is_sequence = isinstance(scales, Sequence | np.ndarray) and not isinstance(scales, str) and len(scales) > 0
-        if not is_sequence or not all(_is_count(k) for k in scales):
+        if not is_sequence or not all(is_count(k) for k in scales):
             raise ValueError(
                 f"NeighborsDensity needs n_neighbors, a sequence of numbers of neighbours >= 1, got {scales!r}; the "
                 "usual value is (1, 5)."
             )
+        check_seed(self.random_state)
         share = self.contamination
-        if isinstance(share, bool) or not isinstance(share, Real) or not 0 <= share <= 0.5:
+        if not is_number(share) or not 0 <= share <= 0.5:
             raise ValueError(
                 f"NeighborsDensity needs contamination, the share of rows that may be outliers, from 0 to 0.5, "
                 f"got {share!r}; 0 stands for rows that are all normal."
@@ -275,7 +281,7 @@ class NeighborsDensity(BaseEstimator):
         n_rows = len(references if sample is None else sample)
         is_whole = references.shape == (len(references), n_columns) and references.dtype == np.float64
         is_whole &= all(state[name].shape == (n_columns,) for name in ("shift_", "scale_"))
-        if not is_whole or not all(_is_count(k) and k < n_rows for k in state["_scales"]):
+        if not is_whole or not all(is_count(k) and k < n_rows for k in state["_scales"]):
             raise ValueError("the rows of NeighborsDensity, their scales and numbers of neighbours do not fit together")
 
     def _example(self) -> NDArray[np.float64] | None:
@@ -284,7 +290,7 @@ class NeighborsDensity(BaseEstimator):
 
     def _scaled(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self)
-        rows = validate_data(self, X, dtype=np.float64, reset=False)
+        rows = validate_data(self, to_rows(X)[0], dtype=np.float64, reset=False)
         return np.asarray((rows - self.shift_) / self.scale_)
 
     def _radii(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -318,7 +324,3 @@ class NeighborsDensity(BaseEstimator):
 def _beyond(share: float, n: int) -> int:
     """Give the number of the neighbour that cannot be an outlier, if that share of n rows are outliers at most."""
     return min(n - 1, math.ceil(1.1 * share * n) + 5)  # one more is looked for
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1

@@ -6,7 +6,6 @@ Burda et al., "Importance Weighted Autoencoders" (2016), https://arxiv.org/abs/1
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral, Real
@@ -18,6 +17,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from flowdetect._limits import MOST_STEPS, is_count, is_number
 from flowdetect.density._derivatives import double
 from flowdetect.density._devices import in_torch_state
 from flowdetect.density.base import BaseDensity
@@ -251,9 +251,11 @@ class VAEDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity)
         Likelihood Regret: An Out-of-Distribution Detection Score For Variational Auto-encoder (Xiao et al.), 2020,
         https://arxiv.org/abs/2003.02977, section 4
         """
-        if not isinstance(n_steps, Integral) or n_steps < 1:
-            raise ValueError(f"n_steps must be a whole number >= 1, got {n_steps!r}; the usual value is 50.")
-        if not isinstance(learning_rate, Real) or not 0 < float(learning_rate) < math.inf:
+        if not is_count(n_steps, most=MOST_STEPS):
+            raise ValueError(
+                f"n_steps must be a whole number >= 1 and at most {MOST_STEPS}, got {n_steps!r}; the usual value is 50."
+            )
+        if not is_number(learning_rate) or learning_rate <= 0:
             raise ValueError(f"learning_rate must be a finite number above 0, got {learning_rate!r}.")
         source, labels = self._read(X, y)
         fit = partial(self.model_.regret, n_steps=int(n_steps), learning_rate=float(learning_rate))

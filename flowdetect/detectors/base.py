@@ -17,17 +17,20 @@ from sklearn.utils.validation import validate_data
 
 from flowdetect._fitting import KeepsParameters, all_or_nothing
 from flowdetect._images import to_rows
+from flowdetect._limits import check_seed
 from flowdetect._nested import check_within
 from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
 from flowdetect._reach import OutOfReachError
+from flowdetect._rows import plain
 from flowdetect.detectors.checks import check_folds, check_methods, check_shares, name_of
 from flowdetect.detectors.clones import seeded_clone, tell_image_shape
 from flowdetect.detectors.cross_conformal import CrossConformal
 from flowdetect.detectors.explanations import Explains, remembered_rows
 from flowdetect.detectors.prefit import UsesPrefit
-from flowdetect.detectors.reach import lowest_beyond_reach
+from flowdetect.detectors.reach import lowest_beyond_reach, lowest_where
 from flowdetect.detectors.rows import hold_out, is_frame, take
 from flowdetect.detectors.trainings import Trainings
+from flowdetect.detectors.usual import KnowsUsual
 from flowdetect.detectors.verdicts import Verdicts
 
 FLOATS = [np.float64, np.float32]
@@ -35,7 +38,7 @@ FEWEST_REFERENCE = 10  # rows
 
 
 class BaseDetector(
-    KeepsParameters, Verdicts, Explains, CrossConformal, UsesPrefit, Trainings, OutlierMixin, BaseEstimator
+    KeepsParameters, Verdicts, Explains, CrossConformal, UsesPrefit, KnowsUsual, Trainings, OutlierMixin, BaseEstimator
 ):
     r"""A density, a score made of it, and a threshold; the base of all detectors.
 
@@ -253,6 +256,7 @@ class BaseDetector(
             tell_image_shape(self.density_, self.image_shape_)
         self._train(self.density_, self._density_rows(X_train), y_train)
         self._settle_image_shape()
+        self._learn_usual(X_train)
         self._calibrate(X_train, take(X, reference))
 
     # ---- what a detector may say differently
@@ -307,9 +311,12 @@ class BaseDetector(
 
     def _scores(self, X: Any) -> NDArray[np.float64]:
         """Score checked rows once fitted: those that lie too far out have the lowest score."""
-        return lowest_beyond_reach(self._finite_scores, self._log_likelihood, X)
+        return lowest_beyond_reach(self._finite_scores, self._log_likelihood, X, lambda: self._ranges(X))
 
     def _finite_scores(self, X: Any) -> NDArray[np.float64]:
+        is_out = self._breaks_out(X)
+        if is_out.any():
+            return lowest_where(is_out, self._finite_scores, X)
         scores = np.asarray(self._score(X), dtype=np.float64)
         if scores.shape != (len(X),):
             raise ValueError(
@@ -337,11 +344,20 @@ class BaseDetector(
         check_shares(name, self._share, self.calibration_fraction)
         self._check_prefit()
         check_folds(name, self.cv, self.is_frozen)
+        check_seed(self.random_state)
         if not self.prefit:
             check_within(self, *self.shared)
 
     def _check_X(self, X: Any, *, reset: bool) -> Any:
-        """Validate X and give it as the density takes it: a frame or images as they are, else an (n, D) array."""
+        """Validate X and give it as the density takes it; warn, once fitted, of a range unlike the training data's."""
+        checked = self._validated(X, reset=reset)
+        if not reset:
+            self._warn_of_range(checked)
+        return checked
+
+    def _validated(self, X: Any, *, reset: bool) -> Any:
+        """Give a frame or images as they are, else an (n, D) array."""
+        X = plain(X)
         rows, layout = to_rows(X, self.image_shape if reset else self.image_shape_)
         density = self.density if reset else next(self._singles()).density_
         knows_images = density is None or hasattr(density, "image_shape")

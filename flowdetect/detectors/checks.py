@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 from sklearn.frozen import FrozenEstimator
+
+from flowdetect._limits import check_count, is_count, is_number
 
 FEWEST_FOLDS = 2
 
@@ -65,10 +68,21 @@ def check_batch_options(alpha: Any, n_bootstrap: Any) -> None:
             f"test_batch needs alpha, the share of false alarms, above 0 and below 1, got {alpha!r}; the usual value "
             f"is 0.05."
         )
-    if not isinstance(n_bootstrap, Integral) or isinstance(n_bootstrap, bool) or n_bootstrap < 1:
-        raise ValueError(f"test_batch needs n_bootstrap, a whole number >= 1, got {n_bootstrap!r}.")
+    check_count("test_batch's n_bootstrap", n_bootstrap)
+
+
+def check_handed_on(name: str, verbose: Any, device: Any, time_limit: Any) -> None:
+    """Refuse what the density that it is handed to would refuse later, or that there may be none for."""
+    if not isinstance(verbose, bool | np.bool_) and not is_count(verbose, 0):
+        raise ValueError(f"{name} needs verbose, a whole number >= 0, where 1 says what is done, got {verbose!r}.")
+    if device is not None and not isinstance(device, str):
+        raise ValueError(f'{name} needs device, None or a name such as "cpu" or "cuda", got {device!r}.')
+    if time_limit is not None and not (is_real(time_limit) and time_limit > 0):
+        raise ValueError(
+            f"{name} needs time_limit, the seconds that fit may take, above 0, or None, got {time_limit!r}."
+        )
 
 
 def is_real(number: Any) -> bool:
     """Say whether it is a real number, which a bool is not."""
-    return isinstance(number, Real) and not isinstance(number, bool)
+    return is_number(number)

@@ -307,7 +307,7 @@ def _choose(
 
     best = scores.argmax(axis=2)
     lowest = np.where(np.isfinite(scores), scores, np.inf).min(axis=(1, 2))
-    base = np.where(np.isfinite(own), own, lowest)[:, None]
+    base = np.where(np.isfinite(own), own, lowest - 1)[:, None]  # what makes a row scorable at all gains something
     best_scores = chosen(scores, best)
     gains = np.maximum(np.where(np.isfinite(best_scores), best_scores - base, 0), 0)
     gains[gains <= ROUNDING * np.abs(np.where(np.isfinite(base), base, 0))] = 0

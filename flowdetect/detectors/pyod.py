@@ -25,6 +25,7 @@ with whole_imports():
     from sklearn.utils.validation import check_array, check_is_fitted
 
     from flowdetect._fitting import all_or_nothing, is_kept
+    from flowdetect._images import to_rows
     from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
     from flowdetect.detectors.base import BaseDetector
     from flowdetect.detectors.recommended import OODDetector
@@ -96,7 +97,7 @@ class PyODAdapter(PyODBase):
 
     @all_or_nothing
     def _fit(self, X: ArrayLike, y: ArrayLike | None) -> KeyboardInterrupt | None:
-        X, interrupt = check_array(X), None
+        X, interrupt = self._checked(X), None
         self._set_n_classes(y)
         self.detector_ = self._made()
         try:
@@ -108,6 +109,12 @@ class PyODAdapter(PyODBase):
         self.decision_scores_ = -self.detector_.score_samples(X)
         self._process_decision_scores()
         return interrupt
+
+    def _checked(self, X: Any) -> Any:
+        """Give rows as an array, as pyod does, and images as they are."""
+        own = self if hasattr(self, "image_shape") else getattr(self, "detector", None)
+        rows, layout = to_rows(X, getattr(own, "image_shape", None))
+        return check_array(rows) if layout.axes == "rows" else X
 
     def _made(self) -> BaseDetector:
         return clone(self.detector).set_params(contamination=self.contamination)
@@ -124,7 +131,7 @@ class PyODAdapter(PyODBase):
         scores : (n,) array; higher is less normal
         """
         check_is_fitted(self, ["decision_scores_", "threshold_", "labels_"])
-        return -self.detector_.score_samples(check_array(X))
+        return -self.detector_.score_samples(self._checked(X))
 
 
 class FlowOD(PyODAdapter):

@@ -14,6 +14,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
 from flowdetect._images import draw_seed, row_generators, to_rows
+from flowdetect._limits import is_number
 from flowdetect._protocols import PathName, RandomState, Scorer
 from flowdetect._resuming import further
 from flowdetect.detectors.base import BaseDetector
@@ -131,6 +132,12 @@ class LikelihoodRatioDetector(BaseDetector):
         if not isinstance(rate, Real) or isinstance(rate, bool) or not 0 <= rate <= 1:
             raise ValueError(
                 f"LikelihoodRatioDetector needs mutation_rate, a share of the features, from 0 to 1, got {rate!r}."
+            )
+        decay = self.background_weight_decay
+        if not is_number(decay) or decay < 0:
+            raise ValueError(
+                f"LikelihoodRatioDetector needs background_weight_decay, a finite number >= 0, got {decay!r}; the "
+                f"usual value is 1."
             )
         for method in ("fit", "score_samples"):
             if self.background is not None and not hasattr(self.background, method):

@@ -18,7 +18,9 @@ FEWEST_WARNED_OF = 10  # rows
 RowFunction = Callable[[Any], NDArray[np.float64]]
 
 
-def lowest_beyond_reach(score: RowFunction, log_likelihood: RowFunction, X: Any) -> NDArray[np.float64]:
+def lowest_beyond_reach(
+    score: RowFunction, log_likelihood: RowFunction, X: Any, ranges: Callable[[], str]
+) -> NDArray[np.float64]:
     """Score rows, and give the lowest score to those whose likelihood the density cannot tell.
 
     Parameters
@@ -27,6 +29,7 @@ def lowest_beyond_reach(score: RowFunction, log_likelihood: RowFunction, X: Any)
         The second raises an OutOfReachError, or gives -inf, where a row lies too far out. What else goes wrong with
         either is an error here too.
     X : rows (n, D) or images, checked
+    ranges : function that names the ranges of X and of the training data, for a warning
 
     Returns
     -------
@@ -36,11 +39,32 @@ def lowest_beyond_reach(score: RowFunction, log_likelihood: RowFunction, X: Any)
         try:
             scores = score(X)
         except ValueError:
-            scores = _scores_in_reach(score, log_likelihood, X)
+            scores = _scores_in_reach(score, log_likelihood, X, ranges)
     return np.maximum(scores, LOWEST_SCORE) if scores.min() < LOWEST_SCORE else scores
 
 
-def _scores_in_reach(score: RowFunction, log_likelihood: RowFunction, X: Any) -> NDArray[np.float64]:
+def lowest_where(is_out: NDArray[np.bool_], score: RowFunction, X: Any) -> NDArray[np.float64]:
+    """Score the rows that are not out, and give the others the lowest score."""
+    rest, scores = np.flatnonzero(~is_out), np.full(len(X), LOWEST_SCORE)
+    if len(rest):
+        scores[rest] = score(take(X, rest))
+    return scores
+
+
+def warns_of_reach(log_likelihood: RowFunction, X: Any, row: int) -> bool:
+    """Say whether scoring will warn that most rows of X lie too far out, as this usual one of them does."""
+    if len(X) < FEWEST_WARNED_OF:
+        return False
+    with np.errstate(over="ignore", invalid="ignore"):
+        try:
+            return bool(_beyond_reach(log_likelihood, take(X, np.array([row]))).all())
+        except ValueError:  # comes again where X is scored
+            return True
+
+
+def _scores_in_reach(
+    score: RowFunction, log_likelihood: RowFunction, X: Any, ranges: Callable[[], str]
+) -> NDArray[np.float64]:
     """Score what remains without the rows that the density refuses, which must be some."""
     is_far = _beyond_reach(log_likelihood, X)
     reached, scores = np.flatnonzero(~is_far), np.full(len(X), LOWEST_SCORE)
@@ -50,7 +74,7 @@ def _scores_in_reach(score: RowFunction, log_likelihood: RowFunction, X: Any) ->
     if len(X) >= FEWEST_WARNED_OF and 2 * n_far > len(X):
         warnings.warn(
             f"{n_far} of {len(X)} rows lie too far from the training data to be scored, and are taken for outliers; "
-            f"check that X has their unit and range of values.",
+            f"check that X has their unit and range of values: {ranges()}.",
             UserWarning,
             stacklevel=2,
         )

@@ -23,7 +23,7 @@ from flowdetect._images import N_BINS_8_BIT, is_whole, to_rows
 from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
 from flowdetect.detectors.base import FEWEST_REFERENCE
 from flowdetect.detectors.calibration import log_p_value
-from flowdetect.detectors.checks import is_real
+from flowdetect.detectors.checks import check_handed_on
 from flowdetect.detectors.clones import LARGEST_SEED
 from flowdetect.detectors.complexity import ComplexityDetector
 from flowdetect.detectors.image_statistics import ImageStatistics
@@ -195,11 +195,7 @@ class OODDetector(ComplexityDetector):
             clone(self).set_params(contamination=USUAL_SHARE)._check_parameters()
             return
         super()._check_parameters()
-        name, limit = type(self).__name__, self.time_limit
-        if limit is not None and not (is_real(limit) and 0 < limit < np.inf):
-            raise ValueError(
-                f"{name} needs time_limit, the seconds that fit may take, above 0, or None, got {limit!r}."
-            )
+        check_handed_on(type(self).__name__, self.verbose, self.device, self.time_limit)
 
     @property
     def _is_auto(self) -> bool:

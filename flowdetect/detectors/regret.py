@@ -6,12 +6,12 @@ https://arxiv.org/abs/2003.02977
 
 from __future__ import annotations
 
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flowdetect._limits import MOST_STEPS, is_count, is_number
 from flowdetect._protocols import PathName, RandomState, VariationalDensity
 from flowdetect.detectors.base import BaseDetector
 
@@ -114,12 +114,12 @@ class LikelihoodRegretDetector(BaseDetector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if not isinstance(self.n_steps, Integral) or self.n_steps < 1:
+        if not is_count(self.n_steps, most=MOST_STEPS):
             raise ValueError(
-                f"LikelihoodRegretDetector needs n_steps, a whole number of at least 1, got {self.n_steps!r}; the "
-                f"usual value is 50."
+                f"LikelihoodRegretDetector needs n_steps, a whole number of at least 1, at most {MOST_STEPS}, got "
+                f"{self.n_steps!r}; the usual value is 50."
             )
-        if not isinstance(self.learning_rate, Real) or not 0 < self.learning_rate < np.inf:
+        if not is_number(self.learning_rate) or self.learning_rate <= 0:
             raise ValueError(
                 f"LikelihoodRegretDetector needs a finite learning_rate above 0, got {self.learning_rate!r}; the usual "
                 f"value is 0.1."

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowdetect._limits import MOST_MEMBERS, check_count
 from flowdetect._members import Members
 from flowdetect._protocols import Ensemble, PathName, RandomState, Scorer
 from flowdetect.detectors.base import BaseDetector
@@ -107,6 +108,7 @@ class WAICDetector(BaseDetector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
+        check_count("WAICDetector's n_members", self.n_members, most=MOST_MEMBERS)
         if self.prefit and not hasattr(self.density, "member_scores"):
             raise TypeError(
                 f"WAICDetector with prefit=True needs a fitted ensemble, with member_scores, such as EnsembleDensity, "

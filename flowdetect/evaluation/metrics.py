@@ -8,12 +8,14 @@ nothing, ties are exact, infinite scores are allowed, NaN is an error.
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from flowdetect._limits import MOST_RESAMPLES, check_count, check_seed
 
 TPR = 0.95
 CHUNK_CELLS = 2_000_000  # resamples x distinct scores held at once; 16 MB an array
@@ -193,8 +195,8 @@ def bootstrap_interval(
     """
     if metric not in _COUNT_METRICS:
         raise ValueError(f"metric must be one of {', '.join(_COUNT_METRICS)}, got {metric!r}.")
-    if not isinstance(n_bootstrap, Integral) or n_bootstrap < 1:
-        raise ValueError(f"n_bootstrap must be a whole number >= 1, got {n_bootstrap!r}.")
+    check_count("n_bootstrap", n_bootstrap, most=MOST_RESAMPLES)
+    check_seed(random_state)
     if not isinstance(confidence, Real) or not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}.")
     ranks_in, ranks_out = _ranks(scores_in, scores_out)

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowdetect._ctrl_c import whole_imports
+from flowdetect._limits import MOST_RESAMPLES, check_count, check_seed
 from flowdetect._protocols import Scorer
 from flowdetect.evaluation.metrics import aupr_in, aupr_out, auroc, bootstrap_interval, fpr_at_95_tpr
 from flowdetect.evaluation.plots import plot_roc, plot_score_histograms
 from flowdetect.evaluation.report import Report
-from flowdetect.evaluation.scoring import Unscored, n_rows_of, name_scorers, score_set
+from flowdetect.evaluation.scoring import Unscored, name_scorers, plain_set, score_set
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -195,12 +196,14 @@ def ood_report(
     """
     in_set = "in" if name is None else name
     named = name_scorers(scorers)
-    _check_sets(in_set, X_in, X_out)
+    check_count("n_bootstrap", n_bootstrap, most=MOST_RESAMPLES)
+    check_seed(random_state)
+    sets = _checked_sets(in_set, X_in, X_out)
     report = OODReport(in_set, [], {})
     for scorer_name, scorer in named.items():
         seconds = {}
         report.scores[scorer_name] = {}
-        for set_name, X in {in_set: X_in, **X_out}.items():
+        for set_name, X in sets.items():
             start = time.perf_counter()
             report.scores[scorer_name][set_name] = score_set(scorer_name, scorer, set_name, X, report.unscored)
             seconds[set_name] = time.perf_counter() - start
@@ -226,13 +229,11 @@ def _numbers(
     return dict(zip(names, values, strict=True))
 
 
-def _check_sets(in_set: str, X_in: Any, X_out: Any) -> None:
+def _checked_sets(in_set: str, X_in: Any, X_out: Any) -> dict[str, Any]:
     if not isinstance(X_out, Mapping):
         raise TypeError(f'X_out must map names to data, such as {{"letters": X}}, got {type(X_out).__name__}.')
     if not X_out:
         raise ValueError("X_out must hold at least one set, got an empty mapping.")
     if in_set in X_out:
         raise ValueError(f"The in-distribution set and one of X_out are both called {in_set!r}; give another name=.")
-    for set_name, X in {in_set: X_in, **X_out}.items():
-        if n_rows_of(X) == 0:
-            raise ValueError(f"Each set needs at least one row, {set_name!r} has none.")
+    return {set_name: plain_set(set_name, X) for set_name, X in {in_set: X_in, **X_out}.items()}

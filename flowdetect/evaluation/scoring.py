@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
-from flowdetect._images import to_rows
+from flowdetect._images import find_layout, to_rows
+from flowdetect._rows import is_dataset, plain
 
 SHOWN_ROWS = 10  # how many row numbers of unscored rows a text lists
 AT_ONCE = 8192  # rows that are converted to float64 at a time
@@ -73,6 +74,25 @@ def name_scorers(scorers: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
 def class_name(scorer: Any) -> str:
     """Give the class, that of the estimator within if it is frozen."""
     return type(scorer.estimator if isinstance(scorer, FrozenEstimator) else scorer).__name__
+
+
+def plain_set(set_name: str, X: Any) -> Any:
+    """Give a set as an array, frame or tensor of numbers with rows; a dataset, which densities read, stays as it is."""
+    if not is_dataset(X):
+        try:
+            X = plain(X)
+            find_layout(X)
+        except ValueError as error:
+            raise ValueError(f"The set {set_name!r} cannot be scored: {error}") from error
+        ndim = getattr(X, "ndim", 2)
+        if ndim == 0 or (ndim == 1 and len(X)):
+            raise ValueError(
+                f"The set {set_name!r} must be a 2D array (n, D) or images, got a {ndim}D array of shape "
+                f"{tuple(X.shape)}; pass X.reshape(-1, 1) for one column, X.reshape(1, -1) for one row."
+            )
+    if n_rows_of(X) == 0:
+        raise ValueError(f"Each set needs at least one row, {set_name!r} has none; look at what was read or selected.")
+    return X
 
 
 def score_set(

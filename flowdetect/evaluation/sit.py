@@ -16,10 +16,11 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from flowdetect._limits import MOST_RESAMPLES, check_count, check_seed
 from flowdetect._protocols import Scorer, Transformer
 from flowdetect.evaluation.metrics import auroc
 from flowdetect.evaluation.resampling import Counts, ResampledOut, draw_counts, interval_of, resampled_means
-from flowdetect.evaluation.scoring import class_name, n_rows_of, name_all, name_scorers, score_set
+from flowdetect.evaluation.scoring import class_name, n_rows_of, name_all, name_scorers, plain_set, score_set
 from flowdetect.evaluation.sit_results import ALL, BITS, CLEAN, COLUMNS, SPREADS, SITReport
 
 LONGEST_NAME = 40  # of a SIT's repr that serves as its name
@@ -105,6 +106,10 @@ def sit_report(
     True
     """
     named = name_scorers(scorers)
+    check_count("n_bootstrap", n_bootstrap, most=MOST_RESAMPLES)
+    check_seed(random_state)
+    X = plain_set("X", X)
+    X_out = None if X_out is None else plain_set("X_out", X_out)
     fitted = _fitted_sits(sits, X)
     labels = _check_labels(y, n_rows_of(X))
     units = {name: BITS if hasattr(scorer, "bits_per_dim") else SPREADS for name, scorer in named.items()}

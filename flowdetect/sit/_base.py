@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,10 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect._fitting import KeepsParameters
-from flowdetect._images import Layout, check_n_bins, resolve_n_bins, to_rows
+from flowdetect._images import Layout, check_n_bins, resolve_n_bins, to_rows, warn_of_channels_first
+from flowdetect._limits import is_count, short
+
+LARGEST = 2**31  # pixels or turns
 
 
 class PixelTransformer(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -33,6 +35,7 @@ class PixelTransformer(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, 
         self._keep_parameters()
         rows, layout = to_rows(X, self.image_shape)
         rows, _ = to_rows(validate_data(self, rows, dtype=dtype), layout.image_shape)  # lists have a width by now
+        warn_of_channels_first(layout.image_shape)
         self.image_shape_ = layout.image_shape
         self.n_bins_ = resolve_n_bins(rows, self.n_bins, layout.image_shape)
         return rows
@@ -66,10 +69,9 @@ class PixelTransformer(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, 
 
 def check_whole(estimator: Any, name: str, low: int | None = None) -> None:
     value = getattr(estimator, name)
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or (low is not None and value < low):
+    if not is_count(value, -LARGEST if low is None else low, LARGEST):
         bound = "" if low is None else f" >= {low}"
-        raise ValueError(f"{name} must be a whole number{bound}, got {value!r}.")
+        raise ValueError(f"{name} must be a whole number{bound}, got {short(value)}; at most {LARGEST} to either side.")
 
 
 def value_range(rows: NDArray[np.float64], n_bins: int | None) -> tuple[float, float]:
@@ -78,7 +80,3 @@ def value_range(rows: NDArray[np.float64], n_bins: int | None) -> tuple[float, f
         return 0.0, float(n_bins)
     low = float(rows.min())
     return low, float(rows.max()) - low
-
-
-def is_finite_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(float(value)))

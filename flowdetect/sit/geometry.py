@@ -165,9 +165,11 @@ def _sources(size: int, shift: int, fill: str) -> tuple[NDArray[np.intp], NDArra
 
 def _fill_scalar(value: float, dtype: np.dtype[Any]) -> Any:
     """Fill value in the dtype of X if that can hold it, else as float64."""
-    if dtype.kind == "f" or dtype.type(value) == value:
+    if dtype.kind == "f":
         return dtype.type(value)
-    return np.float64(value)
+    lowest, highest = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    fits = lowest <= value <= highest and value == int(value)
+    return dtype.type(int(value)) if fits else np.float64(value)
 
 
 class Flip(GeometricTransformer):

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowdetect._fitting import all_or_nothing
-from flowdetect.sit._base import PixelTransformer, is_finite_number, value_range
+from flowdetect._limits import is_number
+from flowdetect.sit._base import PixelTransformer, value_range
 
 
 class IntensityTransformer(PixelTransformer):
@@ -20,7 +21,7 @@ class IntensityTransformer(PixelTransformer):
 
     def _check_before_fit(self) -> None:
         super()._check_before_fit()
-        if not is_finite_number(self.factor) or self.factor < 0:
+        if not is_number(self.factor) or self.factor < 0:
             raise ValueError(f"factor must be a finite number >= 0, got {self.factor!r}; 1 changes nothing.")
 
     @all_or_nothing

@@ -10,9 +10,10 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, 
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect._fitting import KeepsParameters, all_or_nothing
-from flowdetect._images import to_rows
+from flowdetect._images import Layout, to_rows
 from flowdetect._nested import check_within
 from flowdetect._protocols import Flow
+from flowdetect._rows import plain
 from flowdetect.sit._base import check_whole
 
 
@@ -98,7 +99,8 @@ class ZeroLatents(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseE
         """
         self._check_before_fit()
         self._keep_parameters()
-        validate_data(self, to_rows(X)[0])
+        X, rows, _ = _rows_beside(X)
+        validate_data(self, rows)
         self.flow_ = clone(self.flow).fit(X, None)
         _check_unconditional(hasattr(self.flow_, "classes_"))
         _check_has(self.flow_, "latent_slices_")
@@ -121,13 +123,20 @@ class ZeroLatents(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseE
         X_zeroed : float64 array in the form of X (torch: numpy (n, H, W, C))
         """
         check_is_fitted(self)
-        rows, layout = to_rows(X)
+        X, rows, layout = _rows_beside(X)
         validate_data(self, rows, reset=False)
         latents = np.array(self.flow_.transform(X), dtype=np.float64, order="C")  # a copy, (n, D); may come as a frame
         for level in self.flow_.latent_slices_[: self._kept["n_factors"]]:
             latents[:, level] = 0.0
         zeroed, _ = to_rows(np.asarray(self.flow_.inverse_transform(latents), dtype=np.float64))
         return layout.as_numpy().restore(zeroed)
+
+
+def _rows_beside(X: Any) -> tuple[Any, Any, Layout]:
+    """Give X as a flow takes it, images as they are, beside its rows and layout."""
+    X = plain(X)
+    rows, layout = to_rows(X)
+    return (rows if layout.axes == "rows" else X), rows, layout
 
 
 def _check_has(flow: Any, *names: str) -> None:

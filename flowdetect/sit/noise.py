@@ -7,8 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowdetect._fitting import all_or_nothing
 from flowdetect._images import draw_seed, row_generators
+from flowdetect._limits import is_number
 from flowdetect._protocols import RandomState
-from flowdetect.sit._base import PixelTransformer, is_finite_number, value_range
+from flowdetect.sit._base import PixelTransformer, value_range
 
 BIN_WIDTH_8_BIT = 1 / 256  # of the value range; the paper's dequantisation noise is uniform on [0, 1/256]
 
@@ -95,11 +96,11 @@ class AddNoise(PixelTransformer):
 
     def _check_before_fit(self) -> None:
         super()._check_before_fit()
-        if not is_finite_number(self.scale) or self.scale < 0:
+        if not is_number(self.scale) or self.scale < 0:
             raise ValueError(f"scale must be a finite number >= 0, in units of the value range, got {self.scale!r}.")
         if self.kind not in ("gaussian", "shifted", "negative"):
             raise ValueError(f'kind must be "gaussian", "shifted" or "negative", got {self.kind!r}.')
-        if self.background_below is not None and not is_finite_number(self.background_below):
+        if self.background_below is not None and not is_number(self.background_below):
             raise ValueError(f"background_below must be None or a finite number, got {self.background_below!r}.")
 
     @all_or_nothing

@@ -1,0 +1,357 @@
+"""What users bring as X: taken where its meaning is plain, refused with the remedy where it is not; numpy only.
+
+An array of numbers, a frame of numbers and a torch tensor pass through as they are, without a copy. Everything here
+looks at kinds and dtypes; `_images.py` tells layouts, and whether values are finite is the reader's to check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_AXES = 4
+MOST_BITS = 1023  # of a whole number that is certainly below float64's largest
+SHOWN = 5  # columns, or sizes of images, that a message lists
+ENCODE = (
+    "encode categories and text as numbers, with scikit-learn's OrdinalEncoder or OneHotEncoder or skrub's "
+    "TableVectorizer in a pipeline"
+)
+DATES = "turn dates and durations into numbers of a unit, such as (X - X.min()) / np.timedelta64(1, 'D')"
+NULLABLE = "drop or impute the missing cells, then X.astype(float)"
+WHAT_X_IS = (
+    "X must be rows (n, D), as an array or frame, or images: numpy (n, height, width) or (n, height, width, channels), "
+    "torch (n, channels, height, width)"
+)
+
+
+class NoNumberError(TypeError, ValueError):
+    """A cell that is no number: scikit-learn asks for a TypeError there, and all else that is refused a ValueError."""
+
+
+def plain(X: Any) -> Any:
+    """Give X as an array, frame or dense torch tensor of numbers, itself where it is one.
+
+    Parameters
+    ----------
+    X : what a user passed
+
+    Returns
+    -------
+    X : numpy array, frame with columns of plain dtypes, or torch tensor on its device
+        Booleans stay such; they count as 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If X holds no numbers, or is nothing that has rows; the message says what to pass.
+    """
+    if is_torch_tensor(X):
+        return _plain_tensor(X)
+    if isinstance(X, np.ndarray):
+        return _plain_array(X)
+    if _is_table_of_arrow(X):
+        raise ValueError(f"{WHAT_X_IS}; got a {_kind(X)}, which is none of them; pass X.to_pandas().")
+    if hasattr(X, "columns") and hasattr(X, "dtypes"):
+        return _plain_frame(X)
+    if hasattr(X, "toarray") and hasattr(X, "nnz"):
+        raise ValueError(
+            f"{WHAT_X_IS}; got a sparse matrix, {_kind(X)} of shape {X.shape}; sparse data are not supported: pass "
+            f"X.toarray() if that fits into memory, or reduce its columns, e.g. with TruncatedSVD."
+        )
+    if isinstance(X, list | tuple):
+        return _plain_list(X)
+    if _is_array_like(X):
+        return _plain_array(_read_whole(X))
+    raise ValueError(_what_else(X))
+
+
+def is_torch_tensor(X: Any) -> bool:
+    """Whether X is a torch tensor, found out without importing torch."""
+    return type(X).__module__.split(".")[0] == "torch" and hasattr(X, "detach")
+
+
+def tensor_values(X: Any) -> NDArray[Any]:
+    """Give the values of a torch tensor that `plain` let pass: an array, without a copy where numpy has the dtype."""
+    return np.asarray(X.detach().cpu().numpy())
+
+
+def is_read_in_parts(X: Any) -> bool:
+    """Whether X is an array of numbers that lies elsewhere, such as in an HDF5 file, and is read by slices."""
+    if isinstance(X, np.ndarray) or is_torch_tensor(X) or not hasattr(X, "shape"):
+        return False
+    if hasattr(X, "iloc") or hasattr(X, "toarray"):
+        return False
+    has_parts = hasattr(type(X), "__getitem__") and hasattr(type(X), "__len__")
+    return has_parts and getattr(getattr(X, "dtype", None), "kind", "O") in "biuf"
+
+
+def is_dataset(X: Any) -> bool:
+    """Whether X is a map-style dataset: it has a length and items, and is no array, frame, list, text or mapping."""
+    if isinstance(X, list | tuple | str | bytes | dict | np.ndarray) or not hasattr(type(X), "__getitem__"):
+        return False
+    return hasattr(type(X), "__len__") and not any(hasattr(X, name) for name in ("shape", "columns", "__array__"))
+
+
+# ---- one kind each
+
+
+def _plain_tensor(X: Any) -> Any:
+    """Check a torch tensor; numpy has no bfloat16 or 8-bit floats, which become float32."""
+    if getattr(X, "is_nested", False):
+        raise ValueError(f"{WHAT_X_IS}; got a nested tensor, whose rows differ in size; pad or crop them to one size.")
+    if X.is_meta:
+        raise ValueError(
+            f"X must hold values, got a tensor of shape {tuple(X.shape)} on torch's meta device, which "
+            f"has none; pass the tensor itself."
+        )
+    if X.is_quantized:
+        raise ValueError(f"X must hold numbers, got a quantised tensor ({X.dtype}); pass X.dequantize().")
+    if not str(X.layout).endswith("strided"):
+        raise ValueError(f"X must be dense, got a sparse tensor ({X.layout}); pass X.to_dense().")
+    if X.is_complex():
+        raise ValueError(_no_complex(X.dtype))
+    _check_axes(X, "X")
+    X = X.detach()
+    if X.is_neg():
+        X = X.resolve_neg()
+    if X.is_floating_point() and str(X.dtype) not in ("torch.float16", "torch.float32", "torch.float64"):
+        X = X.float()
+    return X
+
+
+def _plain_array(X: NDArray[Any], name: str = "X") -> NDArray[Any]:
+    is_matrix = isinstance(X, np.matrix)
+    if is_matrix:
+        raise ValueError(f"{name} must be an array, got np.matrix, which numpy gives up; pass np.asarray({name}).")
+    if isinstance(X, np.ma.MaskedArray):
+        masked = np.argwhere(np.ma.getmaskarray(X))
+        if len(masked):
+            place = tuple(masked[0].tolist())
+            raise ValueError(
+                f"{name} must have a value in every cell, got a masked array with {len(masked)} masked cell(s), the "
+                f"first at {place}; drop such rows or impute, e.g. X.filled(value): what is masked is never used."
+            )
+        X = np.asarray(X.data)
+    kind = X.dtype.kind
+    if kind == "O":
+        X = _numbers_of(X, name)
+    elif kind not in "biuf":
+        raise ValueError(_no_numbers(X.dtype, name))
+    _check_axes(X, name)
+    return X.astype(np.float64) if X.dtype.itemsize > 8 else X  # long doubles
+
+
+def _check_axes(X: Any, name: str) -> None:
+    if X.ndim > MOST_AXES:
+        raise ValueError(
+            f"{WHAT_X_IS}; got an array of dim {X.ndim}, shape {tuple(X.shape)}; flatten each row to dim <= 2 by "
+            f"{name}.reshape(len({name}), -1)."
+        )
+
+
+def _numbers_of(X: NDArray[Any], name: str) -> NDArray[np.float64]:
+    """Give an array of Python objects as floats, if each is a number; None becomes NaN."""
+    kinds = set(map(type, X.ravel().tolist()))
+    lost = tuple(kind for kind in kinds if not issubclass(kind, Real | Decimal | type(None) | np.bool_))
+    if lost:
+        place = next(place for place, value in np.ndenumerate(X) if isinstance(value, lost))
+        where = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), place, strict=False))
+        raise NoNumberError(
+            f"{name} must hold numbers, got {_short(X[place])} of type {type(X[place]).__name__} in {where or 'it'} of "
+            f"an array of dtype object. The argument must be no string or other object, but a number: "
+            f"{_remedy(X[place])}."
+        )
+    try:
+        return X.astype(np.float64)
+    except OverflowError:
+        large = next(v for v in X.ravel().tolist() if isinstance(v, int) and v.bit_length() > MOST_BITS)
+        raise ValueError(
+            f"{name} must hold numbers that float64 can hold, at most 1.8e308, got a whole number of "
+            f"{len(str(abs(large)))} digits; divide by a unit, or take logarithms."
+        ) from None
+
+
+def _plain_frame(X: Any) -> Any:
+    """Check a frame's columns, and give those of nullable and sparse dtypes their plain dtypes."""
+    if hasattr(X, "compute"):
+        raise ValueError(f"{WHAT_X_IS}; got a {_kind(X)}, which is not computed yet; pass X.compute().")
+    if not hasattr(X, "iloc"):
+        return X  # of another library than pandas: scikit-learn knows some
+    refused: dict[str, list[str]] = {}
+    changed = {}
+    for i, (name, dtype) in enumerate(zip(X.columns, X.dtypes, strict=True)):
+        target, remedy = _plain_dtype(X, i, dtype)
+        if remedy:
+            refused.setdefault(remedy, []).append(f"{str(name)!r} ({dtype})")
+        elif target is not None:
+            changed[name] = target
+    if refused:
+        columns = [column for group in refused.values() for column in group]
+        more = f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else ""
+        raise ValueError(
+            f"X must hold numbers, got a frame with column(s) {', '.join(columns[:SHOWN])}{more}; {'; '.join(refused)}."
+        )
+    return X.astype(changed) if changed else X
+
+
+def _plain_dtype(X: Any, column: int, dtype: Any) -> tuple[Any, str]:
+    """Say which dtype a column is to have, None for its own, and what to do if it holds no numbers."""
+    kind = getattr(dtype, "kind", "O")
+    if isinstance(dtype, np.dtype) and kind in "biuf":
+        return None, ""
+    if kind in "mM" or str(dtype).startswith(("period", "interval")):
+        return None, DATES
+    if kind == "c":
+        return None, "split complex columns into real and imaginary part"
+    if kind == "O" or str(dtype) == "category":
+        values = np.asarray(X.iloc[:, column], dtype=object) if isinstance(dtype, np.dtype) else None
+        if values is None:
+            return None, ENCODE
+        try:
+            _numbers_of(values, "X")
+        except ValueError:
+            first = next((v for v in values.tolist() if not isinstance(v, Real | Decimal | None)), "")
+            return None, _remedy(first)
+        return np.float64, ""
+    if kind not in "biuf":
+        return None, ENCODE
+    if hasattr(dtype, "subtype"):
+        return dtype.subtype, ""
+    if bool(X.iloc[:, column].isna().any()):
+        return None, NULLABLE
+    return getattr(dtype, "numpy_dtype", np.float64), ""
+
+
+def _plain_list(X: Sequence[Any]) -> NDArray[Any]:
+    """Give a list of rows as an array; images are to come as one array."""
+    first = X[0] if len(X) else None
+    if hasattr(first, "shape") or _is_picture(first):
+        shapes = list(dict.fromkeys(np.shape(each) for each in X))
+        if len(shapes) > 1:
+            more = " ..." if len(shapes) > SHOWN else ""
+            raise ValueError(
+                f"Images are one array and must have one size, got a {_kind(X)} of {len(X)} with the sizes "
+                f"{', '.join(map(str, shapes[:SHOWN]))}{more}; resize, crop or pad them, then pass np.stack(X)."
+            )
+        if len(shapes[0]) > 1:
+            stack = "torch.stack(X)" if is_torch_tensor(first) else "np.stack(X)"
+            raise ValueError(f"Images are one array, got a list or tuple of {len(X)} arrays; pass {stack}.")
+    if any(isinstance(row, Mapping) for row in X):
+        raise ValueError(f"{WHAT_X_IS}; got a {_kind(X)} of {_kind(first)}; pass pandas.DataFrame(X).")
+    lengths = {len(row) if isinstance(row, Sequence) and not isinstance(row, str) else None for row in X}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"X must have rows of one length, got a {_kind(X)} with rows of {_listed(lengths)}; give every row the "
+            f"same number of values."
+        )
+    try:
+        return _plain_array(np.asarray(X))
+    except ValueError as error:
+        if "inhomogeneous" not in str(error):
+            raise
+        raise ValueError(f"{WHAT_X_IS}; got a {_kind(X)} whose rows differ in shape; give all the same.") from None
+
+
+def _read_whole(X: Any) -> NDArray[Any]:
+    """Read an array of another library, or of a file."""
+    try:
+        return np.asarray(X if hasattr(X, "__array__") else X[...])
+    except (TypeError, ValueError, RuntimeError, KeyError, IndexError) as error:
+        raise ValueError(
+            f"{WHAT_X_IS}; got a {_kind(X)}, which numpy cannot read ({error}); convert it first."
+        ) from error
+
+
+def _what_else(X: Any) -> str:
+    """Say what is wrong with X that is no array, frame, tensor or list."""
+    if isinstance(X, type):
+        return f"{WHAT_X_IS}; got the class {X.__name__}; pass an array."
+    if hasattr(X, "to_frame") and hasattr(X, "index"):
+        return f"{WHAT_X_IS}; got a {_kind(X)}, one column. Reshape your data: pass X.to_frame()."
+    if _is_picture(X):
+        return f"{WHAT_X_IS}; got one picture, a {_kind(X)}; pass np.asarray(X)[None], or np.stack of several."
+    if isinstance(X, Mapping):
+        return f"{WHAT_X_IS}; got a {_kind(X)}, which maps names; pass pandas.DataFrame(X), or one of its values."
+    if hasattr(X, "dataset") and isinstance(X, Iterable):
+        return f"{WHAT_X_IS}, or for densities a map-style dataset; got a {_kind(X)}; pass loader.dataset."
+    if isinstance(X, str | bytes):
+        return f"{WHAT_X_IS}; got text, {_short(X)}; read the file first, e.g. with np.load or pandas.read_csv."
+    if is_dataset(X):
+        return (
+            f"{WHAT_X_IS}; got a {_kind(X)}, a dataset, which densities read and nothing else does; pass one array, "
+            f"np.stack([item[0] for item in X]) where items are pairs of image and label, else np.stack(list(X))."
+        )
+    if isinstance(X, Iterable) or hasattr(X, "__iter__") or hasattr(X, "__next__"):
+        return (
+            f"{WHAT_X_IS}; got a {_kind(X)}, whose items come in one order once; pass np.stack(list(X)), or for a "
+            f"density a map-style dataset, one with __len__ and __getitem__."
+        )
+    return f"{WHAT_X_IS}; got {_short(X)} of type {_kind(X)}; pass an array."
+
+
+# ---- words
+
+
+def _no_numbers(dtype: Any, name: str) -> str:
+    kind = dtype.kind
+    if kind == "c":
+        return _no_complex(dtype)
+    if kind in "mM":
+        return f"{name} must hold numbers, got dates or durations ({dtype}); {DATES}."
+    if kind in "SUT":
+        return (
+            f"{name} must hold numeric values, got strings (dtype {dtype}); use {name}.astype(float) if they are "
+            f"numbers in writing, else {ENCODE}."
+        )
+    return (
+        f"{name} must be one array of numbers, got a structured one ({dtype}); pass "
+        f"np.lib.recfunctions.structured_to_unstructured({name}), or a frame."
+    )
+
+
+def _no_complex(dtype: Any) -> str:
+    return (
+        f"Complex data not supported: X must hold real numbers, got {dtype}; pass np.concatenate([X.real, X.imag], 1)."
+    )
+
+
+def _remedy(value: Any) -> str:
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return NULLABLE
+    is_time = any(hasattr(value, name) for name in ("year", "total_seconds", "hour")) or isinstance(
+        value, np.datetime64 | np.timedelta64
+    )
+    return DATES if is_time else ENCODE
+
+
+def _is_array_like(X: Any) -> bool:
+    if _is_picture(X) or hasattr(X, "to_frame") or isinstance(X, type):
+        return False
+    return hasattr(X, "__array__") or (hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(type(X), "__getitem__"))
+
+
+def _is_picture(X: Any) -> bool:
+    return hasattr(X, "getbands") and hasattr(X, "size")
+
+
+def _is_table_of_arrow(X: Any) -> bool:
+    return hasattr(X, "to_pandas") and hasattr(X, "schema") and not hasattr(X, "dtypes")
+
+
+def _kind(X: Any) -> str:
+    return type(X).__name__
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _listed(lengths: Iterable[Any]) -> str:
+    shown = sorted(lengths, key=str)[:SHOWN]
+    return " and ".join("no length" if length is None else f"{length} values" for length in shown)

@@ -1,0 +1,146 @@
+"""What the rows that a detector learned from had in common: their range, and columns of one value.
+
+A column that never varied says nothing of how far a value lies out, so that any other value is beyond reach. A batch
+whose whole range is another, such as 0..1 after 0..255, has another unit, most likely, which is warned of.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowdetect._images import is_whole, to_rows
+from flowdetect.detectors.reach import warns_of_reach
+from flowdetect.detectors.rows import is_frame, take
+
+FEWEST = 10  # rows, so that none of them is an outlier alone; an image has many values
+VALUES_AT_ONCE = 2**18
+TOO_LARGE, TOO_SMALL = 50.0, 50.0  # how many times the largest, or smaller than the smallest, of usual rows
+SAME, SAME_AS_ZERO = 1e-6, 1e-12  # how far rounding may bring a value from a constant, relative and absolute
+
+
+class KnowsUsual:
+    """A detector that knows the range and the constant columns of the rows that it learned from."""
+
+    _usual: dict[str, Any] | None = None  # None in detectors that an earlier version wrote
+
+    def _learn_usual(self: Any, X_train: Any) -> None:
+        """Learn both; a fitted density of ours, used as it is, knows what was constant where it was trained."""
+        self._usual = learn_usual(X_train, self.image_shape_ is None)
+        columns = getattr(self.density_, "constant_features_", None) if self.is_frozen else None
+        if columns is not None:
+            self._usual |= {"constant": np.asarray(columns), "constants": np.asarray(self.density_.constant_values_)}
+
+    def _breaks_out(self, X: Any) -> NDArray[np.bool_]:
+        return breaks_out(X, self._usual)
+
+    def _ranges(self, X: Any) -> str:
+        return "" if self._usual is None else _ranges(*_range(X, True)[:2], self._usual)
+
+    def _warn_of_range(self: Any, X: Any) -> None:
+        """Warn of checked rows whose range is another, unless scoring them will."""
+        single = next(self._singles())
+        ranges, row = other_range(X, single._usual, self.image_shape_ is None)
+        if ranges and not warns_of_reach(single._log_likelihood, X, row):
+            warnings.warn(
+                f"{type(self).__name__} is asked about another range of numbers than it was fitted on: {ranges}. "
+                f"Scores then compare nothing; give X the unit and range of the training data.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+
+def learn_usual(X: Any, is_table: bool) -> dict[str, Any]:
+    """Learn the range of checked rows or images, and of a table the columns that hold one value.
+
+    Returns
+    -------
+    usual : dict
+        low, high : least and largest value; smallest, largest : size of nearly all rows; is_whole : whether all are
+        whole numbers; constant, constants : (k,) columns of one value, and the values.
+    """
+    least, most = zip(*((rows.min(axis=0), rows.max(axis=0)) for rows in _parts(X)), strict=True)
+    lowest, highest = np.min(least, axis=0).astype(np.float64), np.max(most, axis=0).astype(np.float64)
+    constant = np.flatnonzero(lowest == highest) if is_table else np.array([], dtype=np.intp)
+    low, high, whole, size = _range(X, is_table)
+    smallest, largest = np.quantile(size, [0.01, 0.99])
+    return {
+        "low": low,
+        "high": high,
+        "smallest": float(smallest),
+        "largest": float(largest),
+        "is_whole": whole,
+        "constant": constant,
+        "constants": lowest[constant],
+    }
+
+
+def breaks_out(X: Any, usual: dict[str, Any] | None) -> NDArray[np.bool_]:
+    """Say which checked rows have another value in a column that held one, (n,)."""
+    if usual is None or not len(usual["constant"]):
+        return np.zeros(len(X), dtype=bool)
+    expected, found = usual["constants"], []
+    allowed = SAME * np.abs(expected) + SAME_AS_ZERO
+    for rows in _parts(X):
+        found.append((np.abs(rows[:, usual["constant"]].astype(np.float64) - expected) > allowed).any(axis=1))
+    return np.concatenate(found)
+
+
+def other_range(X: Any, usual: dict[str, Any] | None, is_table: bool) -> tuple[str, int]:
+    """Say how the range of checked rows differs from the usual one, "" if it does not; and which row is a usual one."""
+    if usual is None or (is_table and len(X) < FEWEST):
+        return "", 0
+    low, high, whole, size = _range(X, is_table)
+    if not np.isfinite([low, high]).all():
+        return "", 0  # which is refused later
+    before = usual["low"], usual["high"], usual["is_whole"]
+    is_other = (_looks_divided(low, high, whole) and _looks_counted(*before)) or (
+        _looks_counted(low, high, whole) and _looks_divided(*before)
+    )
+    if len(X) >= FEWEST:
+        few, most = np.quantile(size, [0.1, 0.9])
+        is_other |= few > TOO_LARGE * usual["largest"] > 0 or 0 < most < usual["smallest"] / TOO_SMALL
+    return _ranges(low, high, usual) if is_other else "", int(np.argsort(size)[len(size) // 2])
+
+
+def _ranges(low: float, high: float, usual: dict[str, Any]) -> str:
+    return f"values go from {low:g} to {high:g}, in training they went from {usual['low']:g} to {usual['high']:g}"
+
+
+def _looks_divided(low: float, high: float, whole: bool) -> bool:
+    return low >= 0 and high <= 1 and not whole
+
+
+def _looks_counted(low: float, high: float, whole: bool) -> bool:
+    return low >= 0 and high > 2 and whole
+
+
+def _range(X: Any, is_table: bool) -> tuple[float, float, bool, NDArray[np.float64]]:
+    """Give least and largest value, whether all are whole, and the size of each row, (n,)."""
+    low, high, whole, sizes = np.inf, -np.inf, True, []
+    for rows in _parts(X):
+        sizes.append(_sizes(rows, is_table))
+        low, high, whole = min(low, float(rows.min())), max(high, float(rows.max())), whole and is_whole(rows)
+    return low, high, whole, np.concatenate(sizes)
+
+
+def _sizes(rows: NDArray[Any], is_table: bool) -> NDArray[np.float64]:
+    """Give the largest absolute value of each image; of a table's row the median one, whatever single columns do."""
+    if is_table:
+        return np.median(np.abs(rows.astype(np.float64)), axis=1)
+    return np.maximum(rows.max(axis=1).astype(np.float64), -rows.min(axis=1).astype(np.float64))
+
+
+def _parts(X: Any) -> Iterator[NDArray[Any]]:
+    """Read checked rows or images a few at a time: (k, D)."""
+    width = max(1, int(np.prod(X.shape[1:])))
+    length = max(1, VALUES_AT_ONCE // width)
+    for start in range(0, len(X), length):
+        stop = min(start + length, len(X))
+        part = take(X, np.arange(start, stop)) if is_frame(X) else X[start:stop]
+        rows = np.asarray(to_rows(part)[0])
+        yield rows.astype(np.float64) if rows.dtype == object else rows  # frames of flags and numbers
