@@ -85,7 +85,7 @@ def load(path: PathName, *, trusted: Sequence[str] = (), max_bytes: int = MOST_B
     with TensorFile(as_path(path), "estimator", int(max_bytes)) as file:
         try:
             tree = file.header["estimator"]
-            if not isinstance(tree, dict) or "estimator" not in tree:
+            if not isinstance(tree, dict) or not {"estimator", "skops"} & tree.keys():
                 raise ValueError("it holds no estimator")
             _Decoder(file.previewed(), trusted, dry=True).decode_all(tree)
             estimator = _Decoder(file.arrays(), trusted).decode_all(tree)

@@ -94,14 +94,14 @@ class TestTwoWriters:
         assert [file.name for file in path.parent.iterdir()] == ["file"]
 
     def test_checkpoints(self, path):
-        pair = two(TRAINER, str(path), str(25))
+        pair = two(TRAINER, str(path), str(50))
         while any(process.poll() is None for process in pair):
             if path.exists():
                 with TensorFile(path, "checkpoint") as file:
                     file.arrays()
         printed = [process.communicate()[0] for process in pair]
         assert all(process.returncode == 0 for process in pair)
-        assert all(0 <= int(text) <= 25 for text in printed)
+        assert all(0 <= int(text) <= 50 for text in printed)
         with TensorFile(path, "checkpoint") as file:
             assert file.header["epoch"] >= 1
         assert [file.name for file in path.parent.iterdir()] == ["file"]
