@@ -170,7 +170,7 @@ def interrupted_at(name: str, how: str, seconds: float, after: str = "ready") ->
         started.wait() if started is not None else os.waitpid(pid, 0)
         started.stdout.close() if started is not None else os.close(terminal)
     try:
-        return json.loads(text.strip().splitlines()[-1])
+        return json.loads([line for line in text.splitlines() if line.startswith("{")][-1])  # ^C may follow
     except (ValueError, IndexError):
         return {"error": text.strip()[-2000:]}
 
