@@ -86,6 +86,11 @@ class FittedDensity(DensityParameters):
         ------
         ValueError
             If X has another width than in training, NaN, or values beyond reach; if a label was not seen in training.
+
+        Warns
+        -----
+        UserWarning
+            If a row has another value in a column that was constant in training and is not modelled.
         """
         source, labels = self._read(X, y)
         return self._finite(self._scoring().log_prob(source, labels, dequantize))

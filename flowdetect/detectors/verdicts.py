@@ -41,7 +41,8 @@ class Verdicts:
         Returns
         -------
         scores : (n,) array of float64; higher is more normal; unit and meaning are the detector's
-            Rows that lie too far from the training data to be scored have -1e250, the lowest score.
+            Rows that lie too far from the training data to be scored have -1e250, the lowest score, and so have rows of
+            a table with another value in a column that was constant in training.
 
         Raises
         ------
@@ -51,7 +52,8 @@ class Verdicts:
         Warns
         -----
         UserWarning
-            If more than half of the rows, of 10 and more, lie too far out.
+            If more than half of the rows, of 10 and more, lie too far out. If the range of X is another than the
+            training data's, such as 0..1 after 0..255; of tables, 10 rows or more are needed to tell.
         """
         check_is_fitted(self, "offset_")
         checked = self._check_X(X, reset=False)
