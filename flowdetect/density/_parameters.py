@@ -144,7 +144,12 @@ class DensityParameters(BaseEstimator):
                     f"The {name!r} parameter of {type(self).__name__} must be at most {most}, which is more than any "
                     f"model has. Got {short(value)} instead."
                 )
-            if isinstance(value, Real) and not isinstance(value, Integral) and not math.isfinite(value):
+            if (
+                name in self._parameter_constraints
+                and isinstance(value, Real)
+                and not isinstance(value, Integral)
+                and not math.isfinite(value)
+            ):
                 raise InvalidParameterError(
                     f"The {name!r} parameter of {type(self).__name__} must be finite. Got {value!r} instead."
                 )

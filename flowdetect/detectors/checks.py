@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.frozen import FrozenEstimator
 
-from flowdetect._limits import check_count, is_count, is_number
+from flowdetect._limits import MOST_DRAWN, is_count, is_number, short
 
 FEWEST_FOLDS = 2
 
@@ -68,7 +68,10 @@ def check_batch_options(alpha: Any, n_bootstrap: Any) -> None:
             f"test_batch needs alpha, the share of false alarms, above 0 and below 1, got {alpha!r}; the usual value "
             f"is 0.05."
         )
-    check_count("test_batch's n_bootstrap", n_bootstrap)
+    if not is_count(n_bootstrap, most=MOST_DRAWN):
+        raise ValueError(
+            f"test_batch needs n_bootstrap, a whole number >= 1, got {short(n_bootstrap)}; at most {MOST_DRAWN}."
+        )
 
 
 def check_handed_on(name: str, verbose: Any, device: Any, time_limit: Any) -> None:
