@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from flowdetect.density.spec import DataSpec
 # what a model may take while it is built, per value and per tensor of its weights, and in any case
 COPIES, FREE_VALUES = 16, 2**20
 OPERATIONS, FREE_OPERATIONS = 200, 2000
+BY_LENGTH = {"arange", "eye", "linspace", "randperm"}  # operations that take a length instead of a shape
 
 
 def restored_model(
@@ -56,7 +57,8 @@ class _Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.n_operations -= 1
-        largest = max((_size(value) for value in args), default=1)
+        by_length = func.overloadpacket.__name__ in BY_LENGTH
+        largest = max((_size(value, by_length) for value in args), default=1)
         if self.n_operations < 0 or largest > self.n_values:
             raise ValueError("a model larger than the weights that are there")
         result = func(*args, **(kwargs or {}))
@@ -65,11 +67,10 @@ class _Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def _size(value: Any) -> int:
-    """How many values an argument may stand for: a shape, or a length."""
-    if isinstance(value, int) and not isinstance(value, bool):
+def _size(value: Any, by_length: bool) -> int:
+    """How many values an argument stands for: a shape, or where the operation takes one, a length."""
+    if by_length and isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, Iterable) and not isinstance(value, str | torch.Tensor):
-        sizes = [item for item in value if isinstance(item, int)]
-        return math.prod(sizes) if sizes else 1
+    if isinstance(value, list | tuple):
+        return math.prod([item for item in value if isinstance(item, int)])
     return 1
