@@ -303,10 +303,11 @@ def test_an_exception_in_a_process_is_raised_as_it_is():
 
 
 class StubbornError(Exception):
-    """It cannot be built of its arguments, which pickle does."""
+    """It holds what cannot be pickled, whoever pickles it."""
 
-    def __init__(self, first, second):
-        super().__init__(first)
+    def __init__(self, message):
+        super().__init__(message)
+        self.lock = threading.Lock()
 
 
 @pytest.mark.parametrize(
@@ -315,7 +316,7 @@ class StubbornError(Exception):
         ([1, -9], {0: RuntimeError("Connection closed by peer")}, "process 1 of 0..1 was ended by SIGKILL"),
         ([None, 3], {}, "process 1 of 0..1 ended with exit code 3"),
         ([1, 1], {1: OSError("disk full"), 0: RuntimeError("Connection closed")}, "disk full"),
-        ([1, None], {0: StubbornError("stubborn", 2)}, r"process 0 of 0..1 failed: (?s:.)*StubbornError: stubborn"),
+        ([1, None], {0: StubbornError("stubborn")}, r"process 0 of 0..1 failed: (?s:.)*StubbornError: stubborn"),
     ],
     ids=["killed", "exited", "first of two", "not pickled"],
 )
