@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from detector_table import Asked
 from pyod.models.knn import KNN
 from sit_table import WhiteningFlow
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
+from smallest_densities import REACHED, SMALL, SMALLEST, Untrained
 
 import flowdetect
 from flowdetect import (
@@ -43,28 +43,12 @@ RNG = np.random.default_rng(0)
 TABLE = RNG.normal(size=(40, 4))
 IMAGES = RNG.integers(0, 256, (40, 8, 8)).astype(np.uint8)
 LABELS = np.arange(40) % 2
-REACHED = "training was reached"
-SMALL = {"max_epochs": 1, "random_state": 0}
-NEURAL = {
-    "GlowDensity": partial(GlowDensity, n_steps=1, hidden_channels=4, **SMALL),
-    "RealNVPDensity": partial(RealNVPDensity, n_steps=1, n_blocks=1, hidden_channels=4, **SMALL),
-    "PixelCNNDensity": partial(PixelCNNDensity, n_filters=4, n_blocks=1, n_mixtures=2, **SMALL),
-    "MAFDensity": partial(MAFDensity, n_transforms=1, hidden_features=(4,), **SMALL),
-    "VAEDensity": partial(VAEDensity, latent_dim=2, hidden_channels=4, **SMALL),
-}
 MIXTURE = GaussianMixture().fit(TABLE)
-
-
-class Untrained(Asked):
-    """A density that must not be trained."""
-
-    def fit(self, X, y=None):
-        pytest.fail(REACHED)
 
 
 @pytest.fixture(scope="module")
 def fitted():
-    made = {name: make().fit(TABLE) for name, make in NEURAL.items()}
+    made = {name: make().fit(TABLE) for name, make in SMALLEST.items()}
     made["NeighborsDensity"] = NeighborsDensity().fit(TABLE)
     made["EnsembleDensity"] = EnsembleDensity(made["MAFDensity"], 2, random_state=0).fit(TABLE)
     made["detector"] = LikelihoodDetector(GaussianMixture(), random_state=0).fit(TABLE)
@@ -315,27 +299,27 @@ TAKEN_LABELS = {
 }
 
 
-@pytest.mark.parametrize("name", NEURAL)
+@pytest.mark.parametrize("name", SMALLEST)
 def test_labels_that_a_file_cannot_keep_are_refused(name, no_training):
     for make, *words in REFUSED_LABELS.values():
-        refuse(lambda make=make: NEURAL[name](conditional=True).fit(TABLE, make()), name, *words)
+        refuse(lambda make=make: SMALLEST[name](conditional=True).fit(TABLE, make()), name, *words)
 
 
 @pytest.mark.parametrize("case", REFUSED_LABELS.values(), ids=REFUSED_LABELS)
 def test_labels_through_an_ensemble(case, no_training):
     make, *words = case
-    refuse(lambda: EnsembleDensity(NEURAL["MAFDensity"](conditional=True), 2).fit(TABLE, make()), *words)
+    refuse(lambda: EnsembleDensity(SMALLEST["MAFDensity"](conditional=True), 2).fit(TABLE, make()), *words)
 
 
 @pytest.mark.parametrize("name", TAKEN_LABELS)
 def test_labels_that_are_taken_are_kept_by_files(name, tmp_path):
     labels = TAKEN_LABELS[name]
-    density = NEURAL["MAFDensity"](conditional=True).fit(TABLE, labels)
+    density = SMALLEST["MAFDensity"](conditional=True).fit(TABLE, labels)
     density.save(tmp_path / "density")
     loaded = flowdetect.load(tmp_path / "density")
     np.testing.assert_array_equal(loaded.classes_, density.classes_)
     np.testing.assert_array_equal(loaded.score_samples(TABLE, labels), density.score_samples(TABLE, labels))
-    expected = NEURAL["MAFDensity"](conditional=True).fit(TABLE, LABELS)
+    expected = SMALLEST["MAFDensity"](conditional=True).fit(TABLE, LABELS)
     np.testing.assert_array_equal(density.score_samples(TABLE, labels), expected.score_samples(TABLE, LABELS))
 
 
@@ -385,32 +369,32 @@ def test_layouts(name, no_training):
 
 @pytest.mark.parametrize("shape", [(3, 3, 13), [3, 3, 13]])
 def test_the_shape_given_tells_channels_last(shape):
-    density = NEURAL["MAFDensity"](image_shape=shape).fit(BAND)
+    density = SMALLEST["MAFDensity"](image_shape=shape).fit(BAND)
     assert density.image_shape_ == (3, 3, 13)
-    rows = NEURAL["MAFDensity"](image_shape=shape).fit(BAND.reshape(40, -1))
+    rows = SMALLEST["MAFDensity"](image_shape=shape).fit(BAND.reshape(40, -1))
     np.testing.assert_array_equal(density.score_samples(BAND), rows.score_samples(BAND.reshape(40, -1)))
 
 
 def test_the_shape_given_tells_torch_channels_first():
     tensor = torch.from_numpy(RNG.normal(size=(40, 5, 4, 1)))
-    density = NEURAL["MAFDensity"](image_shape=(4, 1, 5)).fit(tensor)
+    density = SMALLEST["MAFDensity"](image_shape=(4, 1, 5)).fit(tensor)
     assert np.isfinite(density.score_samples(tensor)).all()
 
 
 def test_a_shape_with_channels_first_gets_a_hint():
     X = RNG.normal(size=(30, 3 * 8 * 8))
-    for make in (NEURAL["MAFDensity"], partial(Translate, dx=1)):
+    for make in (SMALLEST["MAFDensity"], partial(Translate, dx=1)):
         with pytest.warns(UserWarning, match=r"transpose\(0, 2, 3, 1\), whose image_shape is \(8, 8, 3\)"):
             make(image_shape=(3, 8, 8)).fit(X)
     with warnings.catch_warnings(action="error"):
-        NEURAL["MAFDensity"](image_shape=(3, 3, 13)).fit(BAND)
+        SMALLEST["MAFDensity"](image_shape=(3, 3, 13)).fit(BAND)
 
 
 # ---- what nothing was said of
 
 
 def test_an_unconditional_density_draws_of_no_class(fitted):
-    for name in NEURAL:
+    for name in SMALLEST:
         refuse(lambda name=name: fitted[name].sample(4, y=[0, 1, 0, 1]), name, "conditional=False", "conditional=True")
 
 

@@ -1,7 +1,7 @@
 """Odd inputs to every public class and function: refused in our words before anything is trained, or taken."""
 
 import warnings
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,20 +10,16 @@ from odd_input_table import BAD_DATASETS, DATASETS, EMPTY, REFUSED, TABLE, TAKEN
 from pyod.models.knn import KNN
 from sit_table import SITS
 from sklearn.mixture import GaussianMixture
+from smallest_densities import REACHED, SMALLEST, Untrained
 
 from flowdetect import (
     EnsembleDensity,
     FlowOD,
-    GlowDensity,
     LikelihoodDetector,
-    MAFDensity,
     NeighborsDensity,
     OODDetector,
-    PixelCNNDensity,
     PyODDetector,
-    RealNVPDensity,
     Translate,
-    VAEDensity,
     ood_report,
     second_order_gap,
     sit_report,
@@ -32,24 +28,11 @@ from flowdetect import (
 from flowdetect._homes import HOMES
 from flowdetect.density import _training
 
-REACHED = "training was reached"
-SMALL = {"max_epochs": 1, "random_state": 0}
 DENSITIES = {
-    "GlowDensity": partial(GlowDensity, n_steps=1, hidden_channels=4, **SMALL),
-    "RealNVPDensity": partial(RealNVPDensity, n_steps=1, n_blocks=1, hidden_channels=4, **SMALL),
-    "PixelCNNDensity": partial(PixelCNNDensity, n_filters=4, n_blocks=1, n_mixtures=2, **SMALL),
-    "MAFDensity": partial(MAFDensity, n_transforms=1, hidden_features=(4,), **SMALL),
-    "VAEDensity": partial(VAEDensity, latent_dim=2, hidden_channels=4, **SMALL),
+    **SMALLEST,
     "NeighborsDensity": NeighborsDensity,
-    "EnsembleDensity": lambda: EnsembleDensity(MAFDensity(n_transforms=1, hidden_features=(4,), **SMALL), 2),
+    "EnsembleDensity": lambda: EnsembleDensity(SMALLEST["MAFDensity"](), 2),
 }
-
-
-class Untrained(Asked):
-    """A density that must not be trained."""
-
-    def fit(self, X, y=None):
-        pytest.fail(REACHED)
 
 
 class Exact(Asked):

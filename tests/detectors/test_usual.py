@@ -11,6 +11,7 @@ from pyod.models.knn import KNN
 from sklearn.datasets import load_digits
 from sklearn.ensemble import IsolationForest
 from sklearn.mixture import GaussianMixture
+from smallest_densities import SMALL, SMALLEST
 
 import flowdetect
 from flowdetect import (
@@ -18,12 +19,8 @@ from flowdetect import (
     FlowOD,
     GlowDensity,
     LikelihoodDetector,
-    MAFDensity,
     OODDetector,
-    PixelCNNDensity,
     PyODDetector,
-    RealNVPDensity,
-    VAEDensity,
 )
 from flowdetect.detectors.reach import LOWEST_SCORE
 
@@ -34,14 +31,9 @@ BROKEN = TABLE[:20].copy()
 BROKEN[3, 2], BROKEN[5, 2], BROKEN[7, 2] = 1e6, 5.01, 5 + 1e-9
 OUT = [3, 5]
 ON_TABLES = {name: make for name, make in (DETECTORS | ASK_FOR_MORE).items() if not name.endswith("images")}
-SMALL = {"max_epochs": 1, "random_state": 0}
 DENSITIES = {
-    "Glow": partial(GlowDensity, n_steps=1, hidden_channels=4, **SMALL),
-    "RealNVP": partial(RealNVPDensity, n_steps=1, n_blocks=1, hidden_channels=4, **SMALL),
-    "PixelCNN": partial(PixelCNNDensity, n_filters=4, n_blocks=1, n_mixtures=2, **SMALL),
-    "MAF": partial(MAFDensity, n_transforms=1, hidden_features=(4,), **SMALL),
-    "VAE": partial(VAEDensity, latent_dim=2, hidden_channels=4, **SMALL),
-    "ensemble": lambda: EnsembleDensity(MAFDensity(n_transforms=1, hidden_features=(4,), **SMALL), 2, random_state=0),
+    **SMALLEST,
+    "ensemble": lambda: EnsembleDensity(SMALLEST["MAFDensity"](), 2, random_state=0),
     "forest": lambda: IsolationForest(n_estimators=10, random_state=0),  # which never splits a constant column
 }
 constant = pytest.mark.filterwarnings("ignore:.*constant and left out")
