@@ -8,6 +8,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import torch
+import torch.utils._device  # which get_default_device would import
 
 from flowdetect._ctrl_c import whole_imports
 
@@ -47,6 +48,8 @@ def import_for_training() -> None:
         import lightning_fabric  # noqa: F401
 
         torch.optim.SGD([torch.zeros(1)]).step()  # the first step of a process makes torch import its compiler
+        for make in (torch.eye, torch.arange):  # and the first tensor without values its symbols
+            make(1, device="meta")
 
 
 def new_fabric(device: str) -> Fabric:

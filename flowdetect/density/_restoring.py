@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from flowdetect.density.model import DensityModel
 from flowdetect.density.spec import DataSpec
@@ -17,7 +17,8 @@ from flowdetect.density.spec import DataSpec
 # what a model may take while it is built, per value and per tensor of its weights, and in any case
 COPIES, FREE_VALUES = 16, 2**20
 OPERATIONS, FREE_OPERATIONS = 200, 2000
-BY_LENGTH = {"arange", "eye", "linspace", "randperm"}  # operations that take a length instead of a shape
+BY_SHAPE = {"empty", "expand", "full", "new_empty", "new_zeros", "ones", "rand", "randn", "repeat", "zeros"}
+BY_LENGTH = {"arange", "eye", "linspace", "randperm"}
 
 
 def restored_model(
@@ -48,29 +49,30 @@ def restored_model(
     return model
 
 
-class _Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Budget(TorchFunctionMode):
     """Count the values and operations that torch is asked for, and stop before there are too many."""
 
     def __init__(self, n_values: int, n_operations: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.n_values, self.n_operations = n_values, n_operations
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.n_operations -= 1
-        by_length = func.overloadpacket.__name__ in BY_LENGTH
-        largest = max((_size(value, by_length) for value in args), default=1)
-        if self.n_operations < 0 or largest > self.n_values:
+        if self.n_operations < 0 or _size(func, args, kwargs or {}) > self.n_values:
             raise ValueError("a model larger than the weights that are there")
         result = func(*args, **(kwargs or {}))
-        made = result if isinstance(result, tuple | list) else [result]
-        self.n_values -= sum(value.numel() for value in made if isinstance(value, torch.Tensor))
+        if isinstance(result, torch.Tensor):
+            with torch._C.DisableTorchFunction():
+                self.n_values -= result.numel()
         return result
 
 
-def _size(value: Any, by_length: bool) -> int:
-    """How many values an argument stands for: a shape, or where the operation takes one, a length."""
-    if by_length and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, list | tuple):
-        return math.prod([item for item in value if isinstance(item, int)])
+def _size(func: Any, args: Any, kwargs: Mapping[str, Any]) -> int:
+    """How many values a function would make: its first arguments are a shape, or a length."""
+    name = getattr(func, "__name__", "")
+    given = [value for value in args if not isinstance(value, torch.Tensor)] or [kwargs.get("size", ())]
+    if name in BY_SHAPE:
+        return math.prod(given[0] if isinstance(given[0], list | tuple) else given)
+    if name in BY_LENGTH:
+        return int(max(given)) ** (2 if name == "eye" else 1)
     return 1

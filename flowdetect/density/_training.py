@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from flowdetect.density._averages import Averages
 from flowdetect.density._checkpoint import Checkpoint, Form
-from flowdetect.density._devices import import_for_training, resolve_precision
+from flowdetect.density._devices import resolve_precision
 from flowdetect.density._leaps import Leaps
 from flowdetect.density._memory import freed_memory_kept
 from flowdetect.density._processes import Processes, alone, present
@@ -90,7 +90,6 @@ def train_one(
         settings = replace(settings, device=processes.device)
         source = source.on(processes.device)
         held_out = None if held_out is None else held_out.on(processes.device)
-    import_for_training()
     training = Training(model, source, held_out, settings, processes)
     if checkpoint is not None and checkpoint.found:
         form = Form.of(*training.state(), training.model.parameters(), n_batches=training.n_batches)

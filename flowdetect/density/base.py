@@ -22,7 +22,7 @@ from flowdetect._images import check_image_shape, check_n_bins, draw_seed
 from flowdetect._resuming import check_can_write, is_folder, path_of_training
 from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint, fingerprint
-from flowdetect.density._devices import in_torch_state, resolve_device
+from flowdetect.density._devices import import_for_training, in_torch_state, resolve_device
 from flowdetect.density._fitted import FittedDensity
 from flowdetect.density._memory import check_size
 from flowdetect.density._processes import check_n_devices, check_same, in_first, joined, writes_checkpoints
@@ -91,6 +91,7 @@ class BaseDensity(FittedDensity):
         After any other exception the estimator is what it was before.
         """
         self._check_before_fit()
+        import_for_training()
         with joined(self.n_devices, resolve_device(self.device)), ExitStack() as opened:
             failure = self._fit(X, y, opened)
         if failure is not None:

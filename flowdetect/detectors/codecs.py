@@ -44,6 +44,8 @@ def encode(image: NDArray[np.uint8], codec: str) -> bytes:
     with whole_imports():
         from PIL import Image
 
+        Image.init()  # imports the formats
+
     file_format, _, options = BY_PILLOW[codec]
     if codec == "jpeg2000":
         # wavelet levels cost a header each: none below 32 pixels, one from there on, two from 64, at most 5; the
@@ -92,4 +94,4 @@ def _at_hand(codec: str) -> bool:
     with whole_imports():
         from PIL import features
 
-    return bool(features.check(BY_PILLOW[codec][1]))
+        return bool(features.check(BY_PILLOW[codec][1]))  # which imports what it looks for
