@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+import tempfile
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,13 +27,17 @@ def as_path(path: PathName, name: str = "path") -> Path:
     ------
     TypeError
         If it is no path.
+    ValueError
+        If it cannot be a name.
     OSError
         If it names a folder, or something else that is no regular file.
     """
     try:
-        text = os.fspath(path)
+        text = os.fsdecode(path)
     except TypeError:
         raise TypeError(f"{name} must be a str or a path, got {path!r}.") from None
+    if "\0" in text:
+        raise ValueError(f"{name}={text!r} holds a zero byte, which no name of a file has.")
     if not text or text.endswith(("/", os.sep)) or Path(text).is_dir():
         raise IsADirectoryError(f"{name}={text!r} is a directory; add the name of a file.")
     found = Path(os.path.realpath(text))
@@ -45,8 +51,12 @@ def check_writable(path: Path, name: str = "path") -> None:
     folder = path.parent
     if not folder.is_dir():
         raise FileNotFoundError(f"{name}={str(path)!r} cannot be written: its folder does not exist; make it first.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"{name}={str(path)!r} cannot be written: its folder is not writable; choose another.")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        told = f"{name} cannot be written: its folder is not writable ({error.strerror}); choose another"
+        raise OSError(error.errno, told, str(path)) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -73,14 +83,20 @@ def write_new(path: Path, content: bytes) -> None:
         If it cannot be written.
     """
     check_writable(path)
-    with _beside(path, content) as temporary, suppress(FileExistsError):
-        os.link(temporary, path)
+    with _beside(path, content) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links: two first writers could then meet
+            if not path.exists():
+                os.replace(temporary, path)
 
 
 @contextmanager
 def _beside(path: Path, content: bytes) -> Iterator[Path]:
     """Write a temporary file in the same folder, which no other process writes, and remove it in the end."""
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".flowdetect-{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
             file.write(content)
@@ -104,13 +120,13 @@ def open_within(path: Path, most: int) -> BinaryIO:
     OSError
         If it is no regular file or cannot be opened.
     """
-    file = open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb")
-    status = os.fstat(file.fileno())
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode) and status.st_size <= most:
-        return file
-    file.close()
+        return open(descriptor, "rb")
+    os.close(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(f"{str(path)!r} is no regular file but a pipe, a device or the like; nothing was read.")
+        raise OSError(f"{str(path)!r} is no regular file but a folder, a pipe, a device or the like; nothing was read.")
     raise ValueError(
         f"{str(path)!r} has {status.st_size} bytes, more than the {most} that are read at most; if you trust it, pass "
         f"a higher max_bytes."
@@ -127,7 +143,7 @@ class Lock:
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
         self._beside = Path(f"{path}.lock")
-        self._descriptor: int | None = None
+        self._file: BinaryIO | None = None  # closed, and so unlocked, even if nobody comes to release it
 
     def acquire(self) -> None:
         """Take the lock, or say at once that another has it.
@@ -138,34 +154,44 @@ class Lock:
             If another process, or another fit of this one, holds it.
         """
         check_writable(self.path, self.name)
-        while fcntl is not None and self._descriptor is None:
-            descriptor = os.open(self._beside, os.O_RDWR | os.O_CREAT, 0o666)
+        while fcntl is not None and self._file is None:
+            file = open(self._beside, "ab")
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                os.close(descriptor)
+                file.close()
                 raise BlockingIOError(
                     f"{self.name}={str(self.path)!r} is in use: another training writes it now. Wait for its end, or "
                     f"choose another file."
                 ) from None
-            if self._is_beside(descriptor):
-                self._descriptor = descriptor
+            except OSError as error:
+                file.close()
+                self._beside.unlink(missing_ok=True)
+                warnings.warn(
+                    f"{self.name}={str(self.path)!r} is not locked, since its file system has no locks "
+                    f"({error.strerror}); let no other training write it.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+                return
+            if self._is_beside(file):
+                self._file = file
             else:  # the one who held it removed it meanwhile
-                os.close(descriptor)
+                file.close()
 
     def release(self) -> None:
         """Let the next one have it."""
-        if self._descriptor is not None:
+        if self._file is not None:
             self._beside.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = None
+            self._file.close()
+            self._file = None
 
-    def _is_beside(self, descriptor: int) -> bool:
+    def _is_beside(self, file: BinaryIO) -> bool:
         try:
-            return os.path.samestat(os.fstat(descriptor), os.stat(self._beside))
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(self._beside))
         except FileNotFoundError:
             return False
 
     def __getstate__(self) -> dict[str, object]:
         """Travel to another process without the lock, which stays with this one."""
-        return {**self.__dict__, "_descriptor": None}
+        return {**self.__dict__, "_file": None}

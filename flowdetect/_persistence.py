@@ -10,8 +10,11 @@ place of the large ones, so that what does not fit together is refused before me
 from __future__ import annotations
 
 import importlib
+import math
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
@@ -31,10 +34,11 @@ from flowdetect._protocols import PathName
 from flowdetect._tensor_file import MOST_BYTES, VERSION, TensorFile, write
 
 LARGEST_TRIED = 2**16  # values of a row that a loaded estimator scores
+REPEATS, MOST_REPEATS = {"n_draws", "n_steps"}, 2000  # of computations within a score that is tried
 MOST_OF_STRINGS = 2**26  # bytes of one array of text
 BROKEN = (
     *(ArithmeticError, AssertionError, AttributeError, BadZipFile, LookupError, MemoryError, NotFittedError),
-    *(RecursionError, RuntimeError, TypeError, ValueError),
+    *(EOFError, ImportError, RecursionError, RuntimeError, TypeError, ValueError, struct.error, zlib.error),
 )
 
 
@@ -112,7 +116,8 @@ def _encode(value: Any, arrays: dict[str, NDArray[Any]], where: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic):
-        return _encode(value.item(), arrays, where)
+        plain = value.item()
+        return _encode(float(plain) if isinstance(plain, np.generic) else plain, arrays, where)  # a long double
     if isinstance(value, list | tuple):
         items = [_encode(item, arrays, f"{where}.{i}") for i, item in enumerate(value)]
         return items if isinstance(value, list) else {"tuple": items}
@@ -245,10 +250,22 @@ def _strings(items: Any, as_objects: Any) -> NDArray[Any]:
     return found if as_objects else np.array(items, dtype=str)
 
 
+def _takes_long(estimator: Any) -> bool:
+    """Whether a score has too many draws and steps, or values, to be tried while loading."""
+    density = getattr(estimator, "density_", estimator)
+    told = {**estimator.get_params(deep=True), **vars(estimator).get("_kept", {})}
+    told = {**told, **getattr(density, "_fitted_params", {})}
+    repeats = [value for name, value in told.items() if name.split("__")[-1] in REPEATS and isinstance(value, int)]
+    many = math.prod([max(1, value) for value in repeats]) > MOST_REPEATS
+    return many or getattr(estimator, "n_features_in_", 1) > LARGEST_TRIED
+
+
 def _check_that_it_scores(estimator: Any) -> None:
     """Let a fitted estimator score a row of the kind that it was fitted to."""
-    rows = estimator._example() if hasattr(estimator, "_example") else None
-    if rows is None or rows.size > LARGEST_TRIED:
+    if not hasattr(estimator, "_example") or _takes_long(estimator):
+        return
+    rows = estimator._example()
+    if rows is None:
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -9,13 +9,13 @@ import hashlib
 import json
 import os
 import secrets
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from flowdetect._files import open_within, write_new
+from flowdetect._files import check_writable, open_within, write_new
 from flowdetect._images import to_rows
 from flowdetect._protocols import PathName, RandomState
 
@@ -67,8 +67,9 @@ def make_folder(checkpoint: PathName) -> str:
     except FileExistsError:  # made by another process
         pass
     except OSError as error:
-        raise _cannot_write(name, error) from error
-    _try_to_write(name, name)
+        told = f"checkpoint cannot be written: its folder cannot be made ({error.strerror}); make one or choose another"
+        raise OSError(error.errno, told, name) from error
+    check_writable(Path(name, "any"), "checkpoint")
     return os.path.join(name, "")
 
 
@@ -78,21 +79,7 @@ def check_can_write(checkpoint: PathName) -> None:
     if is_folder(name):
         make_folder(name)
     elif not os.path.exists(name):
-        _try_to_write(os.path.dirname(name) or os.curdir, name)
-
-
-def _try_to_write(folder: str, name: str) -> None:
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise _cannot_write(name, error) from error
-
-
-def _cannot_write(name: str, error: OSError) -> OSError:
-    return OSError(
-        f"checkpoint={name!r} cannot be written: its folder does not exist or is not writable ({error.strerror})."
-    )
+        check_writable(Path(name), "checkpoint")
 
 
 # ---- digests
@@ -136,7 +123,16 @@ def _digest_of_array(array: Any) -> str:
 
 
 def _digest_of_data(X: Any) -> str | None:
-    return None if X is None else _digest_of_array(np.asarray(to_rows(X)[0]))
+    if X is None:
+        return None
+    if hasattr(type(X), "__getitem__") and not any(hasattr(X, name) for name in ("shape", "columns", "__array__")):
+        return short_digest(*(_first(X[i]) for i in range(len(X))))  # a list or a dataset
+    return _digest_of_array(np.asarray(to_rows(X)[0]))
+
+
+def _first(item: Any) -> NDArray[Any]:
+    """Give the data of a dataset's item, which may be a tuple that begins with them."""
+    return np.asarray(item[0] if isinstance(item, tuple) else item)
 
 
 def path_of_training(checkpoint: PathName, name: str, stage: str, *marks: Any) -> str:

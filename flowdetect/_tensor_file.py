@@ -24,7 +24,7 @@ VERSION = version("flowdetect-ood")
 MOST_BYTES = 2**32  # of a file
 READ_AT_ONCE = 2**24  # bytes of a file whose checksum is looked at before its header, so that damage is called damage
 PREVIEWED = 2**25  # bytes of a larger file's small arrays that are looked at before its checksum
-MOST_OF_HEADER, MOST_NODES = 2**23, 200_000  # bytes, and the brackets in them: what parsing takes is bounded by both
+MOST_OF_HEADER, MOST_NODES = 2**24, 10**6  # bytes, and the brackets in them: what parsing takes is bounded by both
 DTYPES = {
     **{"BOOL": np.bool_, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64},
     **{"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64},
@@ -70,10 +70,12 @@ def write(path: Path, kind: str, header: dict[str, Any], arrays: dict[str, NDArr
     arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
     text = json.dumps({**header, "format": FORMAT, "kind": kind, "version": VERSION})
     content = to_bytes(arrays, metadata={MAGIC: text, "sha256": _digest(text, arrays)})
-    if _n_nodes(text) > MOST_NODES or int.from_bytes(content[:8], "little") > MOST_OF_HEADER:
+    length = int.from_bytes(content[:8], "little")
+    n_nodes = _n_nodes(content[8 : 8 + length])
+    if n_nodes > MOST_NODES or length > MOST_OF_HEADER:
         raise ValueError(
-            f"{str(path)!r} was not written: names, labels and history make a header of {len(text)} bytes, more than "
-            f"the {MOST_OF_HEADER} that are read back; use fewer or shorter ones."
+            f"{str(path)!r} was not written: its header has {length} bytes and {n_nodes} lists and tables, and at most "
+            f"{MOST_OF_HEADER} and {MOST_NODES} can be read back; save the members of a large ensemble one by one."
         )
     write_atomically(path, content)
 

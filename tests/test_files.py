@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import flowdetect
-from flowdetect import GlowDensity, MAFDensity, NeighborsDensity, _files, _tensor_file
+from flowdetect import GlowDensity, MAFDensity, NeighborsDensity, PixelCNNDensity, VAEDensity, _files, _tensor_file
+from flowdetect._persistence import _encode
 from flowdetect._tensor_file import TensorFile
 
 RNG = np.random.default_rng(0)
@@ -242,8 +243,6 @@ def whole(header, declared=None, **more):
 
 def a_state(**changes):
     """A tree of a small, whole density with some parts changed, and its arrays."""
-    from flowdetect._persistence import _encode
-
     arrays = {}
     estimator = GlowDensity(n_steps=1, hidden_channels=4, max_epochs=1, random_state=0).fit(TABLE)
     tree = _encode(estimator, arrays, "G")
@@ -334,6 +333,40 @@ def columns_bomb(path):
     _tensor_file.write(path, "estimator", {"estimator": tree}, arrays)
 
 
+def pixels_bomb(path):
+    """A model whose weights know no size of the image."""
+    density = PixelCNNDensity(n_bins=4, n_filters=2, n_blocks=1, max_epochs=1, random_state=0)
+    density.fit(RNG.integers(0, 4, (20, 4, 4)))
+    arrays = {}
+    tree = _encode(density, arrays, "P")
+    for key, value in tree["state"]["dict"]:
+        if key == "spec_":
+            value["dict"] = [
+                [k, {"n_features": 9000**2, "layout": [[9000, 9000, 1], "nhw"]}.get(k, v)] for k, v in value["dict"]
+            ]
+    tree["state"]["dict"] = [[k, 9000**2 if k == "n_features_in_" else v] for k, v in tree["state"]["dict"]]
+    _tensor_file.write(path, "estimator", {"estimator": tree}, arrays)
+
+
+def draws_bomb(path):
+    arrays = {}
+    density = VAEDensity(n_bins=4, latent_dim=2, hidden_channels=4, max_epochs=1, n_draws=10_000, random_state=0)
+    tree = _encode(density.fit(RNG.integers(0, 4, (20, 4, 4))), arrays, "V")
+    _tensor_file.write(path, "estimator", {"estimator": tree}, arrays)
+
+
+def numbers_bomb(path):
+    text = json.dumps({"estimator": [0.1] * 3_000_000})
+    content = json.dumps({"__metadata__": {"flowdetect": text, "sha256": ""}}).encode()
+    path.write_bytes(struct.pack("<Q", len(content)) + content)
+
+
+def lists_bomb(path):
+    text = json.dumps({"estimator": [{}] * 900_000})
+    content = json.dumps({"__metadata__": {"flowdetect": text, "sha256": ""}}).encode()
+    path.write_bytes(struct.pack("<Q", len(content)) + content)
+
+
 def zip_bomb(path):
     inner = io.BytesIO()
     with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -344,22 +377,23 @@ def zip_bomb(path):
 
 BOMBS = [
     *(steps_bomb, channels_bomb, both_bomb, declared_bomb, sparse_bomb, larger_than_the_limit, header_length_bomb),
-    *(long_header_bomb, nested_bomb, text_bomb, columns_bomb, zip_bomb),
+    *(long_header_bomb, nested_bomb, text_bomb, columns_bomb, zip_bomb, numbers_bomb, lists_bomb),
 ]
 
 
 LOADER = """
-import resource, sys, time
+import sys, time
+import peak_memory
 import flowdetect, flowdetect.density, flowdetect.detectors, safetensors.numpy, skops.io
 for path in sys.argv[1:]:
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    before, started = peak_memory.reset(), time.process_time()
     try:
         flowdetect.load(path)
     except (ValueError, OSError) as error:
         assert path in str(error), error
     else:
-        sys.exit(f"{path} was loaded")
-    mebibytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        assert path.endswith("large_but_whole"), path
+    mebibytes = peak_memory.most() - before
     assert mebibytes < 200, f"{path}: {mebibytes} MiB"
     assert time.process_time() - started < 5, path
     print(path, round(mebibytes), "MiB", round(time.process_time() - started, 2), "s")
@@ -370,9 +404,14 @@ def test_size_bombs(tmp_path):
     paths = [tmp_path / bomb.__name__ for bomb in BOMBS]
     for bomb, path in zip(BOMBS, paths, strict=True):
         bomb(path)
-    done = subprocess.run([sys.executable, "-c", LOADER, *paths], capture_output=True, text=True, check=False)
+    for bomb in (pixels_bomb, draws_bomb):  # models of their weights: they load, and are not tried
+        paths.append(tmp_path / f"{bomb.__name__} large_but_whole")
+        bomb(paths[-1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", LOADER, *paths]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(done.stdout.splitlines()) == len(BOMBS) == 12
+    assert len(done.stdout.splitlines()) == len(BOMBS) + 2 == 16
     print(done.stdout)  # noqa: T201, for `make fuzz`
 
 

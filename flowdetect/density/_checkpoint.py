@@ -19,6 +19,7 @@ from flowdetect._tensor_file import FORMAT, VERSION, Declared, TensorFile, write
 from flowdetect.density.source import RowSource, chunks
 
 KIND = "checkpoint"
+NO_LIMIT = 2**63  # bytes: arrays are compared with the model's before they are read
 OPTIONAL = {"time_plan"}  # older files have none
 MAY_DIFFER = {"max_epochs", "verbose", "device", "checkpoint"}
 
@@ -110,7 +111,7 @@ class Checkpoint:
         self._lock.acquire()
         try:
             if self.path.exists():
-                with TensorFile(self.path, KIND) as file:
+                with TensorFile(self.path, KIND, NO_LIMIT) as file:
                     self._compare(file.header)
                     self.found = file.header
         except BaseException:
@@ -129,7 +130,7 @@ class Checkpoint:
         ValueError
             If training could not go on from them.
         """
-        with TensorFile(self.path, KIND) as file:
+        with TensorFile(self.path, KIND, NO_LIMIT) as file:
             try:
                 form.check(file.header, file.declared)
             except (KeyError, TypeError, ValueError) as error:
@@ -143,7 +144,7 @@ class Checkpoint:
 
     def read_one(self, name: str, is_right: Callable[[NDArray[Any]], bool]) -> NDArray[Any]:
         """Read one array that an earlier run left, of which something can be said."""
-        with TensorFile(self.path, KIND) as file:
+        with TensorFile(self.path, KIND, NO_LIMIT) as file:
             found = file.arrays().get(name)
         if found is None or not is_right(found):
             raise ValueError(self._broken(f"its {name!r} is not one of this model"))
@@ -237,7 +238,8 @@ def _check_like(found: Any, fresh: Any, where: str) -> None:
         if not isinstance(found, list):
             raise TypeError(f"{where} is {found!r}, not a list")
         for value in found:
-            _check_like(value, 0.0, where)
+            if isinstance(value, bool) or not isinstance(value, int | float):  # NaN is what a broken epoch leaves
+                raise TypeError(f"{where} holds {value!r}, not a number")
     elif isinstance(fresh, bool):
         if not isinstance(found, bool):
             raise TypeError(f"{where} is {found!r}, neither true nor false")

@@ -87,7 +87,7 @@ def run_in_processes(
             told = f"{error.strerror}: {name}(n_devices={n}) hands X to other processes here; set TMPDIR"
             raise OSError(error.errno, told, text) from error
         with Interruption() as interruption, _started(folder, n) as processes:
-            raised = _wait(name, processes, folder, interruption)
+            raised = _wait(name, processes, folder, interruption) or interruption.outcome()
         return load(folder / "result"), raised
 
 
@@ -102,7 +102,7 @@ def _started(folder: Path, n: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for rank in range(n):
-            command = [os.fsdecode(get_executable()), "-c", START, str(folder), str(rank)]
+            command = [os.fsdecode(get_executable()), "-P", "-c", START, str(folder), str(rank)]
             with _ctrl_c_blocked():
                 # the pipe ends with us, and the process with it
                 processes.append(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
@@ -37,6 +38,7 @@ from flowdetect.density.streams import INITIAL, SCORING, stream
 AUTO_STEPS, AUTO_MAX_EPOCHS = 4000, 500
 AUTO_BATCH, AUTO_TABLE_BATCH = 64, 256
 BETWEEN_TRIES = 0.5  # seconds
+QUIET_SECONDS = 5.0  # of waiting for another process before a word is said
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -115,7 +117,7 @@ class BaseDensity(FittedDensity):
         classes, labels = _inputs.encode_labels(y, len(source), name) if self.conditional else (None, None)
         goes_on = self.warm_start and self.__sklearn_is_fitted__()
         device = resolve_device(self.device)
-        check_same(lambda: self._fingerprint(source, labels, classes))
+        check_same(lambda: {**self._fingerprint(source, labels, classes), "max_epochs": self.max_epochs})
         checkpoints = in_first(lambda: self._open_checkpoints(source, labels, classes, opened))
         found = [checkpoint.found for checkpoint in checkpoints.values() if checkpoint.found]
         drawn = in_first(lambda: draw_seed(self.random_state))
@@ -224,10 +226,19 @@ class BaseDensity(FittedDensity):
 
 def _open_checkpoint(path: str, mark: dict[str, Any], *, waits: bool) -> Checkpoint:
     """Open a checkpoint; one in a folder waits for another process that does the same training, and has its result."""
+    started, is_told = time.monotonic(), False
     while True:
         try:
             return Checkpoint(path, mark)
         except BlockingIOError:
             if not waits:
                 raise
+        if not is_told and time.monotonic() - started > QUIET_SECONDS:
+            is_told = True
+            warnings.warn(
+                f"checkpoint={path!r} is in use: another process does the same training, and this fit waits for its "
+                f"result. Press Ctrl-C to stop waiting.",
+                UserWarning,
+                stacklevel=2,
+            )
         time.sleep(BETWEEN_TRIES)

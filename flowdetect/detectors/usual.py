@@ -45,7 +45,10 @@ class KnowsUsual:
         """Warn of checked rows whose range is another, unless scoring them will."""
         single = next(self._singles())
         ranges, row = other_range(X, single._usual, self.image_shape_ is None)
-        if ranges and not warns_of_reach(single._log_likelihood, X, row):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*its score does not show", category=UserWarning)
+            is_known = bool(ranges) and warns_of_reach(single._log_likelihood, X, row)
+        if ranges and not is_known:
             warnings.warn(
                 f"{type(self).__name__} is asked about another range of numbers than it was fitted on: {ranges}. "
                 f"Scores then compare nothing; give X the unit and range of the training data.",
