@@ -40,12 +40,12 @@ def name_of_path(checkpoint: Any) -> str:
 
 def is_folder(checkpoint: PathName) -> bool:
     """Say whether a checkpoint is a folder: there is one of that name, or the name ends in a separator."""
-    return os.path.isdir(checkpoint) or os.fspath(checkpoint).endswith(SEPARATORS)
+    return os.path.isdir(checkpoint) or name_of_path(checkpoint).endswith(SEPARATORS)
 
 
 def further(checkpoint: PathName, ending: str) -> PathName:
     """Give the checkpoint of a further training: the same folder, or a file whose name has an ending more."""
-    return checkpoint if is_folder(checkpoint) else f"{os.fspath(checkpoint)}{ending}"
+    return checkpoint if is_folder(checkpoint) else f"{name_of_path(checkpoint)}{ending}"
 
 
 def make_folder(checkpoint: PathName) -> str:
@@ -187,7 +187,7 @@ def resuming_seed(estimator: Any, checkpoint: PathName | None, X: Any, y: Any) -
     if checkpoint is None:
         return secrets.randbits(N_BITS)
     if not is_folder(checkpoint):
-        return kept_seed(f"{os.fspath(checkpoint)}.seed")
+        return kept_seed(f"{name_of_path(checkpoint)}.seed")
     rows = _digest_of_data(X)
     labels = None if y is None else _digest_of_array(np.asarray(y))
     name = f"{type(estimator).__name__}-{short_digest(estimator, rows, labels)}.seed"

@@ -1,5 +1,6 @@
 """Files under use: several writers, readers beside them, links, pipes, bombs, full and closed folders, locks."""
 
+import errno
 import io
 import json
 import os
@@ -219,6 +220,33 @@ class TestWhatAPathMayBe:
         with pytest.raises(OSError, match=f"{folder}/file.*folder does not exist"):
             before.fit(TABLE)
         assert not hasattr(before, "model_")
+
+    def test_bytes_and_long_names(self, density, tmp_path):
+        long = tmp_path / ("\u4e00" * 80)  # 240 of the 255 bytes that a name may have
+        density.save(os.fsencode(long))
+        assert isinstance(flowdetect.load(os.fsencode(long)), MAFDensity)
+        MAFDensity(checkpoint=os.fsencode(tmp_path / "checkpoint"), **SMALL).fit(TABLE)
+        with pytest.raises(ValueError, match="zero byte"):
+            density.save(f"{tmp_path}/a\0b")
+
+    def test_a_file_system_without_locks(self, path, monkeypatch):
+        def none(*_):
+            raise OSError(errno.ENOSYS, "Function not implemented")
+
+        monkeypatch.setattr(_files.fcntl, "flock", none)
+        with pytest.warns(UserWarning, match=f"checkpoint='{path}' is not locked.*no locks"):
+            MAFDensity(checkpoint=path, **SMALL).fit(TABLE)
+        assert [file.name for file in path.parent.iterdir()] == ["file"]
+
+    def test_a_file_system_without_links(self, path, monkeypatch):
+        def none(*_):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", none)
+        _files.write_new(path, b"first")
+        _files.write_new(path, b"second")
+        assert path.read_bytes() == b"first"
+        assert [file.name for file in path.parent.iterdir()] == ["file"]
 
     def test_a_full_disk_names_the_file(self, density, path, monkeypatch):
         def full(fd):

@@ -4,10 +4,10 @@ import threading
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from sklearn.base import clone
 
-from flowdetect import GlowDensity, RealNVPDensity
+from flowdetect import EnsembleDensity, GlowDensity, RealNVPDensity
+from flowdetect._files import Lock
 from flowdetect.density import _training, base
 
 X = np.random.default_rng(0).normal(size=(60, 4))
@@ -84,11 +84,43 @@ def test_a_second_process_waits_for_the_same_training(steps, tmp_path, monkeypat
     monkeypatch.setattr(base, "BETWEEN_TRIES", 0.01)
     first = flow(checkpoint=tmp_path).fit(X)
     steps.clear()
-    lock = FileLock(f"{tmp_path / names_in(tmp_path)[0]}.lock", thread_local=False)
+    lock = Lock(tmp_path / names_in(tmp_path)[0], "checkpoint")
     lock.acquire()
     timer = threading.Timer(0.3, lock.release)
     timer.start()
     second = clone(first).fit(X)
     timer.join()
+    assert steps == []
+    np.testing.assert_array_equal(second.score_samples(X), first.score_samples(X))
+
+
+def test_waiting_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "BETWEEN_TRIES", 0.01)
+    monkeypatch.setattr(base, "QUIET_SECONDS", 0.05)
+    first = flow(checkpoint=tmp_path).fit(X)
+    lock = Lock(tmp_path / names_in(tmp_path)[0], "checkpoint")
+    lock.acquire()
+    timer = threading.Timer(0.3, lock.release)
+    timer.start()
+    with pytest.warns(UserWarning, match="is in use: another process does the same training, and this fit waits"):
+        clone(first).fit(X)
+    timer.join()
+
+
+class Rows:
+    """A map-style dataset."""
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, i):
+        return X[i], 0
+
+
+def test_an_ensemble_of_a_dataset_goes_on(steps, tmp_path):
+    ensemble = EnsembleDensity(flow(checkpoint=tmp_path, random_state=None), 2)
+    first = clone(ensemble).fit(Rows())
+    steps.clear()
+    second = clone(ensemble).fit(Rows())
     assert steps == []
     np.testing.assert_array_equal(second.score_samples(X), first.score_samples(X))

@@ -54,6 +54,7 @@ FITTED = {
     "conditional on words": lambda: (glow(conditional=True), TABLE, pd.Series(["cat", "dog"] * 20, dtype=object)),
     "frame": lambda: (glow(), pd.DataFrame(TABLE, columns=list("abcd")), None),
     "big endian": lambda: (glow(), TABLE.astype(">f8"), None),
+    "long double parameter": lambda: (glow(learning_rate=np.longdouble("1e-3")), TABLE, None),
     "numpy parameters": lambda: (glow(n_steps=np.int64(1), learning_rate=np.float64(1e-3)), TABLE, None),
     "long double": lambda: (glow(), TABLE.astype(np.longdouble), None),
     "16-bit images": lambda: (glow(n_bins=1000), IMAGES.astype(np.uint16) * 50, None),

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +204,15 @@ def test_verbose_shows_bits_and_time_left_and_zero_is_silent(capsys: pytest.Capt
     shown = capsys.readouterr().err
     assert "bits/dim" in shown
     assert "<" in shown  # elapsed<left
+
+
+def test_a_history_with_nan_is_gone_on_from(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).normal(size=(200, 3)) * 1e-9
+    X[17] = 1e30  # held out
+    settings = {"n_steps": 1, "n_blocks": 1, "hidden_channels": 4, "random_state": 2, "checkpoint": tmp_path / "file"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first = RealNVPDensity(max_epochs=1, **settings).fit(X)
+        second = RealNVPDensity(max_epochs=2, **settings).fit(X)
+    assert not np.isfinite(first.history_["validation_bits_per_dim"]).all()
+    assert len(second.history_["bits_per_dim"]) == 2
