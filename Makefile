@@ -29,7 +29,7 @@ test-oldest: $(OLDEST)/.stamp-run ## fit every density with the least versions o
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python tests/smoke.py
 
 # Without a build of torch for them, the other Pythons can only be asked whether they read the code.
-test-pythons: ## ask each other Python that is here whether it reads the code
+test-pythons: ## compile the code with each other installed Python
 	@for version in $(OTHER_PYTHONS); do \
 		found=no; \
 		for python in python$$version $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python; do \

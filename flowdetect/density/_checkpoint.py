@@ -152,8 +152,8 @@ class Checkpoint:
 
     def _broken(self, what: str) -> str:
         return (
-            f"checkpoint={str(self.path)!r} cannot be gone on from: {what}. Remove it to train anew, or choose another "
-            f"file."
+            f"Training cannot continue from checkpoint={str(self.path)!r}: {what}. Remove it to train anew, or choose "
+            f"another file."
         )
 
     def _compare(self, header: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ def resolve_precision(precision: str, device: str) -> Literal["float32", "bfloat
 
 
 def import_for_training() -> None:
-    """Import before a training what it would import on the way, so that Ctrl-C leaves none of it by half."""
+    """Import before a training what it would import on the way, so that Ctrl-C never interrupts an import."""
     with whole_imports():
         import lightning_fabric  # noqa: F401
 

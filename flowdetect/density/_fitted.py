@@ -196,8 +196,8 @@ class FittedDensity(DensityParameters):
         """Class indices to draw from: those of y, else drawn with their training frequencies."""
         if self.spec_.class_log_prior is None and y is not None:
             raise ValueError(
-                f"{type(self).__name__} was fitted with conditional=False and knows no classes, so that sample takes "
-                f"no y; fit it with conditional=True and labels to draw of a class."
+                f"{type(self).__name__} was fitted with conditional=False and knows no classes, so sample takes no y; "
+                f"fit it with conditional=True and labels to draw from one class."
             )
         if self.spec_.class_log_prior is None or y is not None:
             return read_labels(self.spec_, y, n_rows, type(self).__name__)

@@ -78,12 +78,13 @@ class DensityParameters(BaseEstimator):
         Devices to train on, with a process each that takes its share of every batch. Under torchrun, the number of the
         processes that it started; 1 then trains in each of them alone.
     checkpoint : path or None, default None
-        A file written after every epoch and every minute. Fitting again with the same class, parameters, data and
-        versions goes on from there; a finished training is restored. Only max_epochs, verbose and device may differ.
-        With a time_limit it goes on by the number of steps planned, and the seconds of earlier runs count. Or a folder
-        (one that exists, or a name that ends in a separator): there each training has a file of its own, named by what
-        is trained, so that the clones in a search do not meet, and a search that was killed goes on. max_epochs must
-        then agree too. Two fits without a random_state that agree in all else are one training.
+        A file, or a folder, written after every epoch and every minute. Fitting again with the same class, parameters,
+        data and versions goes on from there; a finished training is restored. With a time_limit it goes on by the
+        number of steps planned, and the seconds of earlier runs count. A file belongs to one training, of which only
+        max_epochs, verbose and device may change. In a folder (one that exists, or a name that ends in a separator)
+        each training has a file of its own, named by what is trained: the clones in a search do not meet, and a search
+        that was killed goes on. There max_epochs must agree too, and two fits without a random_state that agree in all
+        else are one training.
     """
 
     image_shape: tuple[int, ...] | None = None

@@ -190,7 +190,7 @@ class BaseDetector(
         Ctrl-C while a density of ours trains ends the training, which keeps its best weights; the detector is
         calibrated with them, and KeyboardInterrupt goes on. Of an ensemble, or with `cv`, the members so far are kept
         and those not begun are left out. Where another training would have to follow, such as that of a background,
-        and at any other moment, Ctrl-C leaves the old fit. A second Ctrl-C ends at once what the first one let end.
+        and at any other moment, Ctrl-C leaves the old fit. A second Ctrl-C stops immediately.
 
         Parameters
         ----------
