@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -40,7 +41,13 @@ def as_path(path: PathName, name: str = "path") -> Path:
         raise ValueError(f"{name}={text!r} holds a zero byte, which no name of a file has.")
     if not text or text.endswith(("/", os.sep)) or Path(text).is_dir():
         raise IsADirectoryError(f"{name}={text!r} is a directory; add the name of a file.")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name}={text!r} cannot be the name of a file here ({error.reason}).") from error
     found = Path(os.path.realpath(text))
+    if found.is_symlink():
+        raise OSError(errno.ELOOP, f"{name} is a link that leads back to itself", text)
     if found.exists() and not found.is_file():
         raise OSError(f"{name}={text!r} is no regular file but a pipe, a device or the like; choose another path.")
     return found
@@ -55,8 +62,8 @@ def check_writable(path: Path, name: str = "path") -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        told = f"{name} cannot be written: its folder is not writable ({error.strerror}); choose another"
-        raise OSError(error.errno, told, str(path)) from error
+        told = f"{name}={str(path)!r} cannot be written: its folder is not writable; choose another"
+        raise OSError(error.errno, told) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

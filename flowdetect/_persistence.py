@@ -44,9 +44,23 @@ BROKEN = (
 
 def save(estimator: BaseEstimator, path: PathName) -> None:
     """Write an estimator of ours to a file, atomically."""
+    file = as_path(path)
+    _check_no_checkpoint(file)
     arrays: dict[str, NDArray[Any]] = {}
     header = {"estimator": _encode(estimator, arrays, type(estimator).__name__)}
-    write(as_path(path), "estimator", header, arrays)
+    write(file, "estimator", header, arrays)
+
+
+def _check_no_checkpoint(path: Path) -> None:
+    """Refuse to write over the checkpoint of a training."""
+    try:
+        with TensorFile(path, "checkpoint"):
+            pass
+    except (OSError, ValueError):
+        return
+    raise ValueError(
+        f"{str(path)!r} holds the checkpoint of a training, which would be lost; save to another file, or remove it."
+    )
 
 
 def load(path: PathName, *, trusted: Sequence[str] = (), max_bytes: int = MOST_BYTES) -> Any:
@@ -86,6 +100,8 @@ def load(path: PathName, *, trusted: Sequence[str] = (), max_bytes: int = MOST_B
     """
     if not isinstance(max_bytes, Integral) or isinstance(max_bytes, bool) or max_bytes < 1:
         raise ValueError(f"max_bytes must be a whole number >= 1, got {max_bytes!r}.")
+    if isinstance(trusted, str) or not all(isinstance(name, str) for name in trusted):
+        raise TypeError(f"trusted must be a list of names of types, got {trusted!r}.")
     with TensorFile(as_path(path), "estimator", int(max_bytes)) as file:
         try:
             tree = file.header["estimator"]

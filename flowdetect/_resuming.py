@@ -67,8 +67,8 @@ def make_folder(checkpoint: PathName) -> str:
     except FileExistsError:  # made by another process
         pass
     except OSError as error:
-        told = f"checkpoint cannot be written: its folder cannot be made ({error.strerror}); make one or choose another"
-        raise OSError(error.errno, told, name) from error
+        told = f"checkpoint={name!r} cannot be written: its folder does not exist or is not writable; choose another"
+        raise OSError(error.errno, told) from error
     check_writable(Path(name, "any"), "checkpoint")
     return os.path.join(name, "")
 

@@ -184,6 +184,10 @@ def _plain_frame(X: Any) -> Any:
         return X  # of another library than pandas: scikit-learn knows some
     refused: dict[str, list[str]] = {}
     changed = {}
+    names = [str(name) for name in X.columns]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"X must have a name of its own for each column, got {twice!r} twice; rename it.")
     for i, (name, dtype) in enumerate(zip(X.columns, X.dtypes, strict=True)):
         target, remedy = _plain_dtype(X, i, dtype)
         if remedy:

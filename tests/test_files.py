@@ -221,6 +221,29 @@ class TestWhatAPathMayBe:
             before.fit(TABLE)
         assert not hasattr(before, "model_")
 
+    def test_links_in_a_circle(self, density, tmp_path):
+        (tmp_path / "a").symlink_to(tmp_path / "b")
+        (tmp_path / "b").symlink_to(tmp_path / "a")
+        for do in (density.save, flowdetect.load):
+            with pytest.raises(OSError, match="a link that leads back to itself"):
+                do(tmp_path / "a")
+
+    def test_a_checkpoint_is_not_saved_over(self, path):
+        density = MAFDensity(checkpoint=path, **SMALL).fit(TABLE)
+        with pytest.raises(ValueError, match="holds the checkpoint of a training"):
+            density.save(path)
+        MAFDensity(checkpoint=path, **SMALL).fit(TABLE)
+
+    def test_a_name_that_cannot_be(self, density, tmp_path):
+        with pytest.raises(ValueError, match="cannot be the name of a file"):
+            density.save(f"{tmp_path}/x\ud800")
+
+    @pytest.mark.parametrize("trusted", ["abc", [1]])
+    def test_what_is_trusted_is_a_list(self, density, path, trusted):
+        density.save(path)
+        with pytest.raises(TypeError, match="trusted must be a list of names"):
+            flowdetect.load(path, trusted=trusted)
+
     def test_bytes_and_long_names(self, density, tmp_path):
         long = tmp_path / ("\u4e00" * 80)  # 240 of the 255 bytes that a name may have
         density.save(os.fsencode(long))

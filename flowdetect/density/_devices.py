@@ -25,6 +25,9 @@ def resolve_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
+        found = torch.device(device)
+        if found.type == "meta" or (found.type == "cpu" and found.index):
+            raise RuntimeError("it computes nothing" if found.type == "meta" else "the CPU is one device")
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f'device={device!r} cannot be used here; pass "auto" or "cpu". Torch says: {error}') from error
     return device

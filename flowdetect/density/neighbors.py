@@ -27,6 +27,7 @@ from flowdetect._fitting import all_or_nothing
 from flowdetect._images import to_rows
 from flowdetect._limits import check_count, check_seed, is_count, is_number
 from flowdetect._protocols import PathName, RandomState
+from flowdetect.density._inputs import check_finite
 
 MOST_REFERENCES = 2000  # rows to measure distances to where many neighbours are asked for
 AT_ONCE = 512  # rows whose distances to all references are held at a time
@@ -124,6 +125,7 @@ class NeighborsDensity(BaseEstimator):
         """
         self._check_before_fit()
         rows = validate_data(self, to_rows(X)[0], dtype=np.float64, ensure_min_samples=2)
+        check_finite(rows, type(self).__name__)
         n = len(rows)
         self.shift_ = np.median(rows, axis=0)
         self.scale_ = self._ranges(rows)
@@ -257,7 +259,8 @@ class NeighborsDensity(BaseEstimator):
                 f"rows span {inner[gross[0]]:g}; its scale leaves them out. Are they codes for missing values?",
                 stacklevel=3,
             )
-        size = np.maximum(np.abs(ordered[0]), 1.0)
+        largest = float(np.abs(ordered[[0, -1]]).max()) or 1.0
+        size = np.maximum(np.abs(ordered[0]), min(largest, 1.0))  # columns may all be in a tiny unit
         return np.asarray(np.where(whole > 1e-12 * size, cut, CONSTANT * size))
 
     def _index_rows(self) -> None:
@@ -291,6 +294,7 @@ class NeighborsDensity(BaseEstimator):
     def _scaled(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self)
         rows = validate_data(self, to_rows(X)[0], dtype=np.float64, reset=False)
+        check_finite(rows, type(self).__name__)  # which scikit-learn can be told to assume
         return np.asarray((rows - self.shift_) / self.scale_)
 
     def _radii(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:

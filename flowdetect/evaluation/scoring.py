@@ -151,7 +151,10 @@ def _score_batch(scorer: Any, X: Any, n_rows: int, method: str) -> NDArray[np.fl
         if knows_images or getattr(X, "ndim", 2) == 2:
             raise
         scores = getattr(scorer, method)(to_rows(X)[0])  # scikit-learn's own estimators take rows alone
-    scores = np.asarray(scores, dtype=np.float64)
+    scores = np.asarray(scores)
+    if scores.dtype.kind not in "biuf":
+        raise TypeError(f"{type(scorer).__name__}.{method} must give real numbers, got {scores.dtype}.")
+    scores = scores.astype(np.float64)
     if scores.shape != (n_rows,):
         raise TypeError(
             f"{type(scorer).__name__}.{method} must give one score a row, shape ({n_rows},), got {scores.shape}."

@@ -2,10 +2,11 @@ import pickle
 
 import numpy as np
 import pytest
+import sklearn
 from scipy.stats import multivariate_normal
 from sklearn.neighbors import NearestNeighbors
 
-from flowdetect import NeighborsDensity, load
+from flowdetect import NeighborsDensity, OODDetector, load
 
 rng = np.random.default_rng(0)
 
@@ -105,3 +106,21 @@ def test_files_and_pickles(contamination, tmp_path):
 def test_parameters_out_of_range(parameters, told):
     with pytest.raises(ValueError, match=told):
         NeighborsDensity(**parameters).fit(rng.normal(size=(20, 2)))
+
+
+@pytest.mark.parametrize("unit", [1e-15, 1e-44, 1e-300, 1e300])
+def test_units_do_not_matter(unit):
+    rng = np.random.default_rng(0)
+    rows, others = rng.normal(size=(200, 3)), rng.normal(size=(50, 3)) + 3
+    usual, tiny = (NeighborsDensity().fit(rows * s).score_samples(others * s) for s in (1.0, unit))
+    np.testing.assert_allclose(usual - usual.mean(), tiny - tiny.mean(), rtol=1e-6, atol=1e-6)
+
+
+def test_nan_is_refused_even_where_scikit_learn_assumes_that_there_is_none():
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    broken = rows.copy()
+    broken[3, 1] = np.nan
+    with sklearn.config_context(assume_finite=True):
+        for do in (NeighborsDensity().fit, NeighborsDensity().fit(rows).score_samples, OODDetector().fit):
+            with pytest.raises(ValueError, match="NaN in row 3, column 1"):
+                do(broken)
