@@ -62,7 +62,7 @@ def check_writable(path: Path, name: str = "path") -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        told = f"{name}={str(path)!r} cannot be written: its folder is not writable; choose another"
+        told = f"{name}={str(path)!r} cannot be written: its folder is not writable ({error.strerror})"
         raise OSError(error.errno, told) from error
 
 

@@ -10,6 +10,7 @@ place of the large ones, so that what does not fit together is refused before me
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import os
 import struct
@@ -240,6 +241,9 @@ class _Decoder:
         estimator = kind.__new__(kind)  # its parameters are part of the state
         state = self._decode(tree["state"])
         _check_names(kind, state)
+        given = inspect.signature(kind.__init__).parameters.values()
+        defaults = {each.name: each.default for each in given if each.default is not each.empty}
+        state = {**defaults, **state}  # an older file lacks the parameters of today
         if not self.dry:
             estimator.__setstate__(state)
         elif hasattr(estimator, "_check_state"):
