@@ -20,6 +20,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # of file systems without them
+
 
 def as_path(path: PathName, name: str = "path") -> Path:
     """Turn what a user passed into the path of a file, symbolic links followed.
@@ -55,15 +57,18 @@ def as_path(path: PathName, name: str = "path") -> Path:
 
 def check_writable(path: Path, name: str = "path") -> None:
     """Refuse a path at which no file can be written: its folder is missing, or closed to us."""
-    folder = path.parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{name}={str(path)!r} cannot be written: its folder does not exist; make it first.")
+    _check_folder(path, name)
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         told = f"{name}={str(path)!r} cannot be written: its folder is not writable ({error.strerror})"
         raise OSError(error.errno, told) from error
+
+
+def _check_folder(path: Path, name: str = "path") -> None:
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{name}={str(path)!r} cannot be written: its folder does not exist; make it first.")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -74,7 +79,6 @@ def write_atomically(path: Path, content: bytes) -> None:
     OSError
         If it cannot be written; the old file is then left as it was. The message names the file.
     """
-    check_writable(path)
     with _beside(path, content) as temporary:
         if path.exists():
             os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
@@ -89,7 +93,6 @@ def write_new(path: Path, content: bytes) -> None:
     OSError
         If it cannot be written.
     """
-    check_writable(path)
     with _beside(path, content) as temporary:
         try:
             os.link(temporary, path)
@@ -103,6 +106,7 @@ def write_new(path: Path, content: bytes) -> None:
 @contextmanager
 def _beside(path: Path, content: bytes) -> Iterator[Path]:
     """Write a temporary file in the same folder, which no other process writes, and remove it in the end."""
+    _check_folder(path)
     temporary = path.with_name(f".flowdetect-{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -111,14 +115,14 @@ def _beside(path: Path, content: bytes) -> Iterator[Path]:
             os.fsync(file.fileno())
         yield temporary
     except OSError as error:
-        told = f"{os.strerror(error.errno or 0)}; the file could not be written"
+        told = f"{error.strerror or error}; the file could not be written"
         raise OSError(error.errno, told, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def open_within(path: Path, most: int) -> BinaryIO:
-    """Open a regular file of at most so many bytes; a pipe or device is neither waited for nor read.
+def open_within(path: Path, most: int | None) -> BinaryIO:
+    """Open a regular file of at most so many bytes, or of any size; a pipe or device is neither waited for nor read.
 
     Raises
     ------
@@ -129,7 +133,7 @@ def open_within(path: Path, most: int) -> BinaryIO:
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode) and status.st_size <= most:
+    if stat.S_ISREG(status.st_mode) and (most is None or status.st_size <= most):
         return open(descriptor, "rb")
     os.close(descriptor)
     if not stat.S_ISREG(status.st_mode):
@@ -173,6 +177,8 @@ class Lock:
                 ) from None
             except OSError as error:
                 file.close()
+                if error.errno not in NO_LOCKS:
+                    raise
                 self._beside.unlink(missing_ok=True)
                 warnings.warn(
                     f"{self.name}={str(self.path)!r} is not locked, since its file system has no locks "

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from flowdetect._files import check_writable, open_within, write_new
 from flowdetect._images import to_rows
 from flowdetect._protocols import PathName, RandomState
+from flowdetect._rows import is_dataset
 
 N_BITS = 32  # of a seed
 MOST_OF_SEED = 1000  # bytes of its file
@@ -98,7 +99,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item() if isinstance(value.item(), bool | int | float | str) else repr(value)
     if isinstance(value, np.ndarray):
-        return _digest_of_array(value)
+        return digest_of_array(value)
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     if isinstance(value, dict):
@@ -113,7 +114,7 @@ def _plain(value: Any) -> Any:
     return [name, {key: _plain(each) for key, each in parameters.items() if key not in MAY_CHANGE}]
 
 
-def _digest_of_array(array: Any) -> str:
+def digest_of_array(array: Any) -> str:
     """Hash rows a few at a time, as an array may be a memory map."""
     found = hashlib.sha256(f"{array.shape}{array.dtype}".encode())
     parts = [array] if array.ndim == 0 else (array[i : i + N_HASHED] for i in range(0, len(array), N_HASHED))
@@ -125,9 +126,9 @@ def _digest_of_array(array: Any) -> str:
 def _digest_of_data(X: Any) -> str | None:
     if X is None:
         return None
-    if hasattr(type(X), "__getitem__") and not any(hasattr(X, name) for name in ("shape", "columns", "__array__")):
-        return short_digest(*(_first(X[i]) for i in range(len(X))))  # a list or a dataset
-    return _digest_of_array(np.asarray(to_rows(X)[0]))
+    if is_dataset(X):
+        return short_digest(*(_first(X[i]) for i in range(len(X))))
+    return digest_of_array(np.asarray(to_rows(X)[0]))
 
 
 def _first(item: Any) -> NDArray[Any]:
@@ -189,7 +190,7 @@ def resuming_seed(estimator: Any, checkpoint: PathName | None, X: Any, y: Any) -
     if not is_folder(checkpoint):
         return kept_seed(f"{name_of_path(checkpoint)}.seed")
     rows = _digest_of_data(X)
-    labels = None if y is None else _digest_of_array(np.asarray(y))
+    labels = None if y is None else digest_of_array(np.asarray(y))
     name = f"{type(estimator).__name__}-{short_digest(estimator, rows, labels)}.seed"
     return kept_seed(os.path.join(make_folder(checkpoint), name))
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowdetect._limits import short
+
 MOST_AXES = 4
 MOST_BITS = 1023  # of a whole number that is certainly below float64's largest
 SHOWN = 5  # columns, or sizes of images, that a message lists
@@ -162,7 +164,7 @@ def _numbers_of(X: NDArray[Any], name: str) -> NDArray[np.float64]:
         place = next(place for place, value in np.ndenumerate(X) if isinstance(value, lost))
         where = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), place, strict=False))
         raise NoNumberError(
-            f"{name} must hold numbers, got {_short(X[place])} of type {type(X[place]).__name__} in {where or 'it'} of "
+            f"{name} must hold numbers, got {short(X[place])} of type {type(X[place]).__name__} in {where or 'it'} of "
             f"an array of dtype object. The argument must be no string or other object, but a number: "
             f"{_remedy(X[place])}."
         )
@@ -284,7 +286,7 @@ def _what_else(X: Any) -> str:
     if hasattr(X, "dataset") and isinstance(X, Iterable):
         return f"{WHAT_X_IS}, or for densities a map-style dataset; got a {_kind(X)}; pass loader.dataset."
     if isinstance(X, str | bytes):
-        return f"{WHAT_X_IS}; got text, {_short(X)}; read the file first, e.g. with np.load or pandas.read_csv."
+        return f"{WHAT_X_IS}; got text, {short(X)}; read the file first, e.g. with np.load or pandas.read_csv."
     if is_dataset(X):
         return (
             f"{WHAT_X_IS}; got a {_kind(X)}, a dataset, which densities read and nothing else does; pass one array, "
@@ -295,7 +297,7 @@ def _what_else(X: Any) -> str:
             f"{WHAT_X_IS}; got a {_kind(X)}, whose items come in one order once; pass np.stack(list(X)), or for a "
             f"density a map-style dataset, one with __len__ and __getitem__."
         )
-    return f"{WHAT_X_IS}; got {_short(X)} of type {_kind(X)}; pass an array."
+    return f"{WHAT_X_IS}; got {short(X)} of type {_kind(X)}; pass an array."
 
 
 # ---- words
@@ -349,11 +351,6 @@ def _is_table_of_arrow(X: Any) -> bool:
 
 def _kind(X: Any) -> str:
     return type(X).__name__
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _listed(lengths: Iterable[Any]) -> str:

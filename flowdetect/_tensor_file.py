@@ -21,7 +21,7 @@ from flowdetect._files import open_within, write_atomically
 FORMAT, FORMATS = 2, (1, 2)
 MAGIC = "flowdetect"
 VERSION = version("flowdetect-ood")
-MOST_BYTES = 2**32  # of a file
+MOST_BYTES = 2**32  # of a file from anyone
 READ_AT_ONCE = 2**24  # bytes of a file whose checksum is looked at before its header, so that damage is called damage
 PREVIEWED = 2**25  # bytes of a larger file's small arrays that are looked at before its checksum
 MOST_OF_HEADER, MOST_NODES = 2**24, 10**6  # bytes, and the brackets in them: what parsing takes is bounded by both
@@ -88,7 +88,8 @@ class TensorFile:
     path : path
     kind : str
         What the file must hold.
-    max_bytes : int
+    max_bytes : int or None
+        None: any size, for what is compared with its header before it is read.
 
     Attributes
     ----------
@@ -106,7 +107,7 @@ class TensorFile:
         If it cannot be read.
     """
 
-    def __init__(self, path: Path, kind: str, max_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, path: Path, kind: str, max_bytes: int | None = None) -> None:
         self.path = path
         self._file: BinaryIO = open_within(path, max_bytes)
         try:

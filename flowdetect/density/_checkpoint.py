@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowdetect._files import Lock, as_path
+from flowdetect._resuming import digest_of_array
 from flowdetect._tensor_file import FORMAT, VERSION, Declared, TensorFile, write
 from flowdetect.density.source import RowSource, chunks
 
 KIND = "checkpoint"
-NO_LIMIT = 2**63  # bytes: arrays are compared with the model's before they are read
 OPTIONAL = {"time_plan"}  # older files have none
 MAY_DIFFER = {"max_epochs", "verbose", "device", "checkpoint"}
 
@@ -111,7 +111,7 @@ class Checkpoint:
         self._lock.acquire()
         try:
             if self.path.exists():
-                with TensorFile(self.path, KIND, NO_LIMIT) as file:
+                with TensorFile(self.path, KIND) as file:
                     self._compare(file.header)
                     self.found = file.header
         except BaseException:
@@ -130,7 +130,7 @@ class Checkpoint:
         ValueError
             If training could not go on from them.
         """
-        with TensorFile(self.path, KIND, NO_LIMIT) as file:
+        with TensorFile(self.path, KIND) as file:
             try:
                 form.check(file.header, file.declared)
             except (KeyError, TypeError, ValueError) as error:
@@ -144,7 +144,7 @@ class Checkpoint:
 
     def read_one(self, name: str, is_right: Callable[[NDArray[Any]], bool]) -> NDArray[Any]:
         """Read one array that an earlier run left, of which something can be said."""
-        with TensorFile(self.path, KIND, NO_LIMIT) as file:
+        with TensorFile(self.path, KIND) as file:
             found = file.arrays().get(name)
         if found is None or not is_right(found):
             raise ValueError(self._broken(f"its {name!r} is not one of this model"))
@@ -190,7 +190,9 @@ def fingerprint(
         "class": name,
         "parameters": {key: _plain(value) for key, value in parameters.items() if key not in MAY_DIFFER},
         "X": digest(source),
-        "y": None if labels is None or classes is None else _digest(labels) + _digest(classes.astype(str)),
+        "y": None
+        if labels is None or classes is None
+        else digest_of_array(labels) + digest_of_array(classes.astype(str)),
         "versions": {"flowdetect": VERSION, "torch": torch.__version__, "format": FORMAT},
     }
 
@@ -213,18 +215,17 @@ def _flat(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Give a parameter as JSON gives it back; what JSON does not know is named by its type."""
+    """Give a parameter as JSON gives it back, to be shown; an array by its digest, what else JSON lacks by its type."""
     try:
-        return json.loads(
-            json.dumps(value, default=lambda v: v.item() if isinstance(v, np.generic) else type(v).__name__)
-        )
+        return json.loads(json.dumps(value, default=_shown))
     except ValueError:
         return repr(value)
 
 
-def _digest(array: NDArray[Any]) -> str:
-    array = np.ascontiguousarray(array)
-    return hashlib.sha256(f"{array.shape}{array.dtype}".encode() + array.tobytes()).hexdigest()
+def _shown(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return digest_of_array(value)
+    return value.item() if isinstance(value, np.generic) else type(value).__name__
 
 
 def _check_like(found: Any, fresh: Any, where: str) -> None:

@@ -12,6 +12,7 @@ from sklearn.utils.validation import column_or_1d
 
 from flowdetect._images import is_whole
 from flowdetect._limits import is_number
+from flowdetect._reach import differs
 from flowdetect._rows import is_torch_tensor, plain, tensor_values
 from flowdetect.density.source import RowSource, chunks
 
@@ -22,7 +23,6 @@ TIED_SHARE, TIED_ROWS = 0.05, 100
 # a mean may be this many standard deviations, so that these are 80 steps or more of the rows' own dtype
 RESOLVED = {"float16": 10.0, "float32": 1e5}
 RESOLVED_IN_FLOAT64, LARGEST = 1e13, 1e30
-SAME_AS_CONSTANT, SAME_AS_ZERO = 1e-6, 1e-12  # how far rounding may bring a value from a constant
 # a column's extremes take its scale if that is this many times what the middle half of its values says
 EXTREME_RATIO, QUARTILES_OF_NORMAL, FEWEST_FOR_QUARTILES = 20.0, 1.349, 20
 
@@ -158,8 +158,7 @@ def warns_of_outbreak(
     """
     if not len(columns):
         return False
-    allowed = SAME_AS_CONSTANT * np.abs(values) + SAME_AS_ZERO
-    found = np.argwhere(np.abs(rows[:, columns] - values) > allowed)
+    found = np.argwhere(differs(rows[:, columns], values))
     if len(found):
         row, i = found[0]
         warnings.warn(

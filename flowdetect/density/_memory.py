@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -62,10 +63,12 @@ def check_size(build: Callable[[], nn.Module], name: str) -> None:
         Of the density, for the message.
     """
     limit = min(MOST_PARAMETERS, _physical_memory() // BYTES_IN_TRAINING)
-    found = 0
+    found, here = 0, threading.get_ident()
 
     def count(module: nn.Module, key: str, parameter: nn.Parameter | None) -> None:
         nonlocal found
+        if threading.get_ident() != here:  # torch tells of the models of all threads
+            return
         found += 0 if parameter is None else parameter.numel()
         if found > limit:
             raise TooLargeError

@@ -34,12 +34,12 @@ def check_methods(name: str, density: Any, needs: tuple[str, ...]) -> None:
 
 def check_shares(name: str, contamination: Any, calibration_fraction: Any) -> None:
     """Refuse shares of the rows that are no shares."""
-    if not is_real(contamination) or not 0 < contamination <= 0.5:
+    if not is_number(contamination) or not 0 < contamination <= 0.5:
         raise ValueError(
             f"{name} needs contamination, the share of rows to call outliers, above 0 and at most 0.5, "
             f"got {contamination!r}; the usual value is 0.1."
         )
-    if not is_real(calibration_fraction) or not 0 <= calibration_fraction < 1:
+    if not is_number(calibration_fraction) or not 0 <= calibration_fraction < 1:
         raise ValueError(
             f"{name} needs calibration_fraction, the share of rows kept from training, at least 0 and below 1, "
             f"got {calibration_fraction!r}; the usual value is 0.1."
@@ -63,7 +63,7 @@ def check_folds(name: str, cv: Any, is_frozen: bool) -> None:
 
 def check_batch_options(alpha: Any, n_bootstrap: Any) -> None:
     """Refuse a level or a number of resamples that is none."""
-    if not is_real(alpha) or not 0 < alpha < 1:
+    if not is_number(alpha) or not 0 < alpha < 1:
         raise ValueError(
             f"test_batch needs alpha, the share of false alarms, above 0 and below 1, got {alpha!r}; the usual value "
             f"is 0.05."
@@ -80,12 +80,7 @@ def check_handed_on(name: str, verbose: Any, device: Any, time_limit: Any) -> No
         raise ValueError(f"{name} needs verbose, a whole number >= 0, where 1 says what is done, got {verbose!r}.")
     if device is not None and not isinstance(device, str):
         raise ValueError(f'{name} needs device, None or a name such as "cpu" or "cuda", got {device!r}.')
-    if time_limit is not None and not (is_real(time_limit) and time_limit > 0):
+    if time_limit is not None and not (is_number(time_limit) and time_limit > 0):
         raise ValueError(
             f"{name} needs time_limit, the seconds that fit may take, above 0, or None, got {time_limit!r}."
         )
-
-
-def is_real(number: Any) -> bool:
-    """Say whether it is a real number, which a bool is not."""
-    return is_number(number)

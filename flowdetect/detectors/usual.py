@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowdetect._images import is_whole, to_rows
+from flowdetect._reach import differs
 from flowdetect.detectors.reach import warns_of_reach
 from flowdetect.detectors.rows import is_frame, take
 
 FEWEST = 10  # rows, so that none of them is an outlier alone; an image has many values
 VALUES_AT_ONCE = 2**18
 TOO_LARGE, TOO_SMALL = 50.0, 50.0  # how many times the largest, or smaller than the smallest, of usual rows
-SAME, SAME_AS_ZERO = 1e-6, 1e-12  # how far rounding may bring a value from a constant, relative and absolute
 
 
 class KnowsUsual:
@@ -86,11 +86,8 @@ def breaks_out(X: Any, usual: dict[str, Any] | None) -> NDArray[np.bool_]:
     """Say which checked rows have another value in a column that held one, (n,)."""
     if usual is None or not len(usual["constant"]):
         return np.zeros(len(X), dtype=bool)
-    expected, found = usual["constants"], []
-    allowed = SAME * np.abs(expected) + SAME_AS_ZERO
-    for rows in _parts(X):
-        found.append((np.abs(rows[:, usual["constant"]].astype(np.float64) - expected) > allowed).any(axis=1))
-    return np.concatenate(found)
+    columns, constants = usual["constant"], usual["constants"]
+    return np.concatenate([differs(rows[:, columns], constants).any(axis=1) for rows in _parts(X)])
 
 
 def other_range(X: Any, usual: dict[str, Any] | None, is_table: bool) -> tuple[str, int]:

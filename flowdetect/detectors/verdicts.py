@@ -15,9 +15,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from flowdetect import _persistence
 from flowdetect._images import draw_seed
+from flowdetect._limits import is_number
 from flowdetect._protocols import PathName, RandomState
 from flowdetect.detectors.calibration import outlier_probability, two_sample_p_value
-from flowdetect.detectors.checks import check_batch_options, is_real
+from flowdetect.detectors.checks import check_batch_options
 from flowdetect.detectors.rows import take
 
 OUTLIER, NORMAL = -1, 1
@@ -182,7 +183,7 @@ class Verdicts:
         >>> bool((labels[95:] == -1).all())
         True
         """
-        if not is_real(fdr) or not 0 < fdr < 1:
+        if not is_number(fdr) or not 0 < fdr < 1:
             raise ValueError(
                 f"select needs fdr, the share of false discoveries, above 0 and below 1, got {fdr!r}; the usual value "
                 f"is 0.1."
