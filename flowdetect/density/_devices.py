@@ -60,15 +60,15 @@ def import_for_training() -> None:
 def hints_unheard() -> Iterator[None]:
     """Keep Fabric's hints from standard error: it has one on the precision of each CUDA device that it sets up."""
     logger = logging.getLogger("lightning_fabric.utilities.rank_zero")
-    logger.addFilter(_is_warning)
+
+    def is_warning(record: logging.LogRecord) -> bool:  # one filter a call, so that calls may be nested
+        return record.levelno >= logging.WARNING
+
+    logger.addFilter(is_warning)
     try:
         yield
     finally:
-        logger.removeFilter(_is_warning)
-
-
-def _is_warning(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING
+        logger.removeFilter(is_warning)
 
 
 def new_fabric(device: str) -> Fabric:
