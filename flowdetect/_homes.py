@@ -20,6 +20,7 @@ HOMES = {
     "NeighborsDensity": "density",
     "OODDetector": "detectors",
     "PixelCNNDensity": "density",
+    "PixelRNNDensity": "density",
     "PyODDetector": "detectors.pyod",
     "RealNVPDensity": "density",
     "Rotate90": "sit",

@@ -12,6 +12,7 @@ with whole_imports():
     from flowdetect.density.model import DensityModel
     from flowdetect.density.neighbors import NeighborsDensity
     from flowdetect.density.pixelcnn import PixelCNNDensity
+    from flowdetect.density.pixelrnn import PixelRNNDensity
     from flowdetect.density.realnvp import RealNVPDensity
     from flowdetect.density.vae import VAEDensity
 
@@ -25,6 +26,7 @@ __all__ = [
     "MAFDensity",
     "NeighborsDensity",
     "PixelCNNDensity",
+    "PixelRNNDensity",
     "RealNVPDensity",
     "VAEDensity",
     "load",

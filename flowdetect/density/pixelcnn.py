@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from flowdetect.density.autoregressive import AutoregressiveDensity, AutoregressiveModel, rescaling
 from flowdetect.density.spec import DataSpec
 from flowdetect.nets.causal import Block, CausalNet, GatedBlock, MaskedBlock, PointwiseBlock, ResidualBlock, Stage
-from flowdetect.nets.heads import CategoricalHead, LogisticMixtureHead
+from flowdetect.nets.heads import pixel_head
 from flowdetect.nets.masked import CausalConv, MaskedMLP
 
 MAX_STAGES = 3
@@ -129,20 +129,11 @@ class PixelCNNDensity(AutoregressiveDensity):
             net = MaskedMLP(spec.event_shape[0], self.n_filters, *sizes)
         else:
             net = causal_net(self.variant, spec.event_shape, *sizes)
-        return AutoregressiveModel(
-            spec.event_shape, rescaling(spec), net, self._head(spec), spec.n_bins, is_table=spec.is_table
-        )
-
-    def _head(self, spec: DataSpec) -> LogisticMixtureHead | CategoricalHead:
         channels = 1 if spec.is_table else spec.event_shape[0]
-        if self.likelihood == "logistic_mixture":
-            return LogisticMixtureHead(self.n_filters, channels, self.n_mixtures, spec.n_bins)
-        if spec.n_bins is None:
-            raise ValueError(
-                'PixelCNNDensity: likelihood="categorical" is for data in bins, and X is real-valued; pass '
-                '"logistic_mixture", or n_bins if X holds whole numbers.'
-            )
-        return CategoricalHead(self.n_filters, channels, spec.n_bins)
+        head = pixel_head(
+            self.likelihood, self.n_filters, channels, self.n_mixtures, spec.n_bins, owner=type(self).__name__
+        )
+        return AutoregressiveModel(spec.event_shape, rescaling(spec), net, head, spec.n_bins, is_table=spec.is_table)
 
 
 def causal_net(

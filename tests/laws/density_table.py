@@ -13,6 +13,7 @@ from flowdetect.density import (
     GlowDensity,
     MAFDensity,
     PixelCNNDensity,
+    PixelRNNDensity,
     RealNVPDensity,
     VAEDensity,
 )
@@ -27,6 +28,7 @@ NAMES = RNG.choice(["even", "odd"], size=60)
 # fast, and yet away from the identity that a flow starts as
 glow = partial(GlowDensity, n_steps=1, hidden_channels=8, max_epochs=2, batch_size=16, learning_rate=2e-3)
 pixelcnn = partial(PixelCNNDensity, n_filters=8, n_blocks=1, n_mixtures=2, max_epochs=2, batch_size=16)
+pixelrnn = partial(PixelRNNDensity, n_filters=8, n_blocks=1, n_mixtures=2, max_epochs=2, batch_size=16)
 realnvp = partial(
     RealNVPDensity, n_steps=1, n_blocks=1, hidden_channels=8, max_epochs=2, batch_size=16, learning_rate=2e-3
 )
@@ -111,6 +113,20 @@ DENSITIES = {
     "PixelCNN, five columns by class": Case(partial(pixelcnn, conditional=True), TABLE, NAMES),
     "PixelCNN, five columns in bins": Case(
         partial(pixelcnn, n_bins=9, likelihood="categorical"), RNG.integers(0, 9, size=(60, 5))
+    ),
+    "PixelRNN, digits": Case(partial(pixelrnn, n_bins=17), DIGITS[:40]),
+    "PixelRNN, rows, dropout, digits by class": Case(
+        partial(pixelrnn, variant="row_lstm", n_bins=17, dropout=0.5, conditional=True), DIGITS[:40], LABELS[:40] % 2
+    ),
+    "PixelRNN, rows, categorical, colour": Case(
+        partial(pixelrnn, variant="row_lstm", likelihood="categorical"), COLOUR
+    ),
+    "PixelRNN, colour, torch": Case(pixelrnn, torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
+    "PixelRNN, real-valued images": Case(pixelrnn, REAL_IMAGES),
+    "PixelRNN, one column": Case(pixelrnn, TABLE[:, :1]),
+    "PixelRNN, five columns by class": Case(partial(pixelrnn, conditional=True), TABLE, NAMES),
+    "PixelRNN, five columns in bins": Case(
+        partial(pixelrnn, n_bins=9, likelihood="categorical"), RNG.integers(0, 9, size=(60, 5))
     ),
     "MAF, digits": Case(partial(maf, n_bins=17), DIGITS[:80]),
     "MAF, splines, random, by class": Case(
