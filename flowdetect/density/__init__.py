@@ -12,6 +12,7 @@ with whole_imports():
     from flowdetect.density.model import DensityModel
     from flowdetect.density.neighbors import NeighborsDensity
     from flowdetect.density.pixelcnn import PixelCNNDensity
+    from flowdetect.density.planar import PlanarDensity, RadialDensity
     from flowdetect.density.realnvp import RealNVPDensity
     from flowdetect.density.vae import VAEDensity
 
@@ -25,6 +26,8 @@ __all__ = [
     "MAFDensity",
     "NeighborsDensity",
     "PixelCNNDensity",
+    "PlanarDensity",
+    "RadialDensity",
     "RealNVPDensity",
     "VAEDensity",
     "load",
