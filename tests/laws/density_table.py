@@ -14,6 +14,8 @@ from flowdetect.density import (
     MAFDensity,
     PixelCNNDensity,
     PixelRNNDensity,
+    PlanarDensity,
+    RadialDensity,
     RealNVPDensity,
     VAEDensity,
 )
@@ -33,6 +35,8 @@ realnvp = partial(
     RealNVPDensity, n_steps=1, n_blocks=1, hidden_channels=8, max_epochs=2, batch_size=16, learning_rate=2e-3
 )
 maf = partial(MAFDensity, n_transforms=2, hidden_features=(8,), max_epochs=2, batch_size=16, learning_rate=2e-3)
+planar = partial(PlanarDensity, n_steps=3, max_epochs=2, batch_size=16)
+radial = partial(RadialDensity, n_steps=3, max_epochs=2, batch_size=16)
 vae = partial(VAEDensity, latent_dim=3, hidden_channels=8, max_epochs=2, batch_size=16)
 
 
@@ -139,6 +143,16 @@ DENSITIES = {
     "MAF, five columns": Case(partial(maf, univariate="spline"), TABLE),
     "MAF, five columns by class": Case(partial(maf, conditional=True, order="random"), TABLE, NAMES),
     "MAF, five columns in bins": Case(partial(maf, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
+    "Planar, digits": Case(partial(planar, n_bins=17), DIGITS[:80]),
+    "Planar, colour, torch, two draws": Case(partial(planar, n_draws=2), torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
+    "Planar, one column": Case(planar, TABLE[:, :1]),
+    "Planar, five columns": Case(planar, TABLE),
+    "Planar, five columns by class": Case(partial(planar, conditional=True), TABLE, NAMES),
+    "Radial, digits by class": Case(partial(radial, n_bins=17, conditional=True), DIGITS[:80], LABELS[:80]),
+    "Radial, real-valued images": Case(radial, REAL_IMAGES),
+    "Radial, one column": Case(radial, TABLE[:, :1]),
+    "Radial, five columns": Case(radial, TABLE),
+    "Radial, five columns in bins": Case(partial(radial, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
     "VAE, digits": Case(partial(vae, n_bins=17), DIGITS[:80]),
     "VAE, categorical, digits by class": Case(
         partial(vae, n_bins=17, likelihood="categorical", conditional=True), DIGITS[:80], LABELS[:80]
