@@ -345,6 +345,7 @@ class FittedDensity(DensityParameters):
         spec = DataSpec.from_dict(state["spec_"])
         fitted = cls(**state["_fitted_params"])
         fitted._validate_params()
+        state = {**state, "_fitted_params": fitted._model_params()}  # an older file lacks the parameters of today
         return state, spec, restored_model(fitted._build, spec, state["weights_"])
 
     @in_torch_state()
@@ -373,6 +374,9 @@ class FittedDensity(DensityParameters):
         """Names of the parameters that a model is built with: all but those that every density has."""
         shared = {entry.name for entry in fields(DensityParameters)}
         return {entry.name for entry in fields(cls) if entry.init} - shared
+
+    def _model_params(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in sorted(self._model_param_names())}
 
     def save(self, path: PathName) -> None:
         """Write the estimator to a file that `flowdetect.load` reads: safetensors with a JSON header, atomically.

@@ -53,6 +53,9 @@ DENSITIES = {
     "Glow, colour": Case(glow, COLOUR),
     "Glow, colour, torch": Case(glow, torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
     "Glow, real-valued images": Case(glow, REAL_IMAGES),
+    "Glow, learned noise, digits by class": Case(
+        partial(glow, n_bins=17, conditional=True, dequantization="variational", n_draws=2), DIGITS[:80], LABELS[:80]
+    ),
     "Glow, one column": Case(glow, TABLE[:, :1]),
     "Glow, two columns": Case(partial(glow, n_steps=2), TABLE[:, :2].astype(np.float32)),
     "Glow, five columns": Case(glow, TABLE),
@@ -106,6 +109,9 @@ DENSITIES = {
         LABELS[:40],
     ),
     "MAF, colour, torch": Case(maf, torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
+    "MAF, learned noise, one column in bins": Case(
+        partial(maf, n_bins=9, dequantization="variational"), RNG.integers(0, 9, size=(60, 1))
+    ),
     "MAF, one column": Case(maf, TABLE[:, :1]),
     "MAF, five columns": Case(partial(maf, univariate="spline"), TABLE),
     "MAF, five columns by class": Case(partial(maf, conditional=True, order="random"), TABLE, NAMES),
