@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         NeighborsDensity,
         PixelCNNDensity,
         RealNVPDensity,
+        TarFlowDensity,
         VAEDensity,
         load,
     )
@@ -69,6 +70,7 @@ __all__ = [
     "RealNVPDensity",
     "Rotate90",
     "ScaleDetector",
+    "TarFlowDensity",
     "TransformDetector",
     "Translate",
     "TypicalityDetector",

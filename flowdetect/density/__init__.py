@@ -13,6 +13,7 @@ with whole_imports():
     from flowdetect.density.neighbors import NeighborsDensity
     from flowdetect.density.pixelcnn import PixelCNNDensity
     from flowdetect.density.realnvp import RealNVPDensity
+    from flowdetect.density.tarflow import TarFlowDensity
     from flowdetect.density.vae import VAEDensity
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "NeighborsDensity",
     "PixelCNNDensity",
     "RealNVPDensity",
+    "TarFlowDensity",
     "VAEDensity",
     "load",
 ]

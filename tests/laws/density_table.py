@@ -14,6 +14,7 @@ from flowdetect.density import (
     MAFDensity,
     PixelCNNDensity,
     RealNVPDensity,
+    TarFlowDensity,
     VAEDensity,
 )
 
@@ -31,6 +32,9 @@ realnvp = partial(
     RealNVPDensity, n_steps=1, n_blocks=1, hidden_channels=8, max_epochs=2, batch_size=16, learning_rate=2e-3
 )
 maf = partial(MAFDensity, n_transforms=2, hidden_features=(8,), max_epochs=2, batch_size=16, learning_rate=2e-3)
+tarflow = partial(
+    TarFlowDensity, n_flows=2, n_layers=1, hidden_channels=8, n_heads=2, max_epochs=2, batch_size=16, learning_rate=2e-3
+)
 vae = partial(VAEDensity, latent_dim=3, hidden_channels=8, max_epochs=2, batch_size=16)
 
 
@@ -116,6 +120,21 @@ DENSITIES = {
     "MAF, five columns": Case(partial(maf, univariate="spline"), TABLE),
     "MAF, five columns by class": Case(partial(maf, conditional=True, order="random"), TABLE, NAMES),
     "MAF, five columns in bins": Case(partial(maf, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
+    "TarFlow, digits": Case(partial(tarflow, n_bins=17), DIGITS[:80]),
+    "TarFlow, digits as rows by class": Case(
+        partial(tarflow, n_bins=17, image_shape=(8, 8), conditional=True, patch_size=4),
+        DIGITS[:80].reshape(80, 64),
+        LABELS[:80],
+    ),
+    "TarFlow, colour": Case(partial(tarflow, patch_size=2), COLOUR),
+    "TarFlow, colour, torch, two draws": Case(
+        partial(tarflow, n_draws=2), torch.from_numpy(COLOUR).permute(0, 3, 1, 2)
+    ),
+    "TarFlow, real-valued images": Case(partial(tarflow, patch_size=2), REAL_IMAGES),
+    "TarFlow, one column": Case(tarflow, TABLE[:, :1]),
+    "TarFlow, five columns": Case(tarflow, TABLE),
+    "TarFlow, five columns by class": Case(partial(tarflow, conditional=True), TABLE, NAMES),
+    "TarFlow, five columns in bins": Case(partial(tarflow, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
     "VAE, digits": Case(partial(vae, n_bins=17), DIGITS[:80]),
     "VAE, categorical, digits by class": Case(
         partial(vae, n_bins=17, likelihood="categorical", conditional=True), DIGITS[:80], LABELS[:80]
