@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         PlanarDensity,
         RadialDensity,
         RealNVPDensity,
+        TarFlowDensity,
         VAEDensity,
         load,
     )
@@ -75,6 +76,7 @@ __all__ = [
     "RealNVPDensity",
     "Rotate90",
     "ScaleDetector",
+    "TarFlowDensity",
     "TransformDetector",
     "Translate",
     "TypicalityDetector",

@@ -27,6 +27,7 @@ HOMES = {
     "RealNVPDensity": "density",
     "Rotate90": "sit",
     "ScaleDetector": "detectors",
+    "TarFlowDensity": "density",
     "TransformDetector": "detectors",
     "Translate": "sit",
     "TypicalityDetector": "detectors",

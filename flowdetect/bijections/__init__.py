@@ -6,7 +6,7 @@ with whole_imports():
     from flowdetect.bijections.autoregressive import Autoregressive
     from flowdetect.bijections.base import Bijection, Chain, Layer
     from flowdetect.bijections.coupling import AdditiveCoupling, AffineCoupling, Coupling, SplineCoupling
-    from flowdetect.bijections.dequantize import UniformDequantize
+    from flowdetect.bijections.dequantize import UniformDequantize, VariationalDequantize
     from flowdetect.bijections.elementwise import (
         ActNorm,
         BatchNorm,
@@ -48,5 +48,6 @@ __all__ = [
     "Standardize",
     "Top",
     "UniformDequantize",
+    "VariationalDequantize",
     "Whiten",
 ]

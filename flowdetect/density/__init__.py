@@ -15,6 +15,7 @@ with whole_imports():
     from flowdetect.density.pixelrnn import PixelRNNDensity
     from flowdetect.density.planar import PlanarDensity, RadialDensity
     from flowdetect.density.realnvp import RealNVPDensity
+    from flowdetect.density.tarflow import TarFlowDensity
     from flowdetect.density.vae import VAEDensity
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "PlanarDensity",
     "RadialDensity",
     "RealNVPDensity",
+    "TarFlowDensity",
     "VAEDensity",
     "load",
 ]

@@ -17,6 +17,7 @@ from flowdetect.density import (
     PlanarDensity,
     RadialDensity,
     RealNVPDensity,
+    TarFlowDensity,
     VAEDensity,
 )
 
@@ -37,6 +38,9 @@ realnvp = partial(
 maf = partial(MAFDensity, n_transforms=2, hidden_features=(8,), max_epochs=2, batch_size=16, learning_rate=2e-3)
 planar = partial(PlanarDensity, n_steps=3, max_epochs=2, batch_size=16)
 radial = partial(RadialDensity, n_steps=3, max_epochs=2, batch_size=16)
+tarflow = partial(
+    TarFlowDensity, n_flows=2, n_layers=1, hidden_channels=8, n_heads=2, max_epochs=2, batch_size=16, learning_rate=2e-3
+)
 vae = partial(VAEDensity, latent_dim=3, hidden_channels=8, max_epochs=2, batch_size=16)
 
 
@@ -72,6 +76,9 @@ DENSITIES = {
     "Glow, colour": Case(glow, COLOUR),
     "Glow, colour, torch": Case(glow, torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
     "Glow, real-valued images": Case(glow, REAL_IMAGES),
+    "Glow, learned noise, digits by class": Case(
+        partial(glow, n_bins=17, conditional=True, dequantization="variational", n_draws=2), DIGITS[:80], LABELS[:80]
+    ),
     "Glow, one column": Case(glow, TABLE[:, :1]),
     "Glow, two columns": Case(partial(glow, n_steps=2), TABLE[:, :2].astype(np.float32)),
     "Glow, five columns": Case(glow, TABLE),
@@ -139,6 +146,9 @@ DENSITIES = {
         LABELS[:40],
     ),
     "MAF, colour, torch": Case(maf, torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
+    "MAF, learned noise, one column in bins": Case(
+        partial(maf, n_bins=9, dequantization="variational"), RNG.integers(0, 9, size=(60, 1))
+    ),
     "MAF, one column": Case(maf, TABLE[:, :1]),
     "MAF, five columns": Case(partial(maf, univariate="spline"), TABLE),
     "MAF, five columns by class": Case(partial(maf, conditional=True, order="random"), TABLE, NAMES),
@@ -153,6 +163,21 @@ DENSITIES = {
     "Radial, one column": Case(radial, TABLE[:, :1]),
     "Radial, five columns": Case(radial, TABLE),
     "Radial, five columns in bins": Case(partial(radial, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
+    "TarFlow, digits": Case(partial(tarflow, n_bins=17), DIGITS[:80]),
+    "TarFlow, digits as rows by class": Case(
+        partial(tarflow, n_bins=17, image_shape=(8, 8), conditional=True, patch_size=4),
+        DIGITS[:80].reshape(80, 64),
+        LABELS[:80],
+    ),
+    "TarFlow, colour": Case(partial(tarflow, patch_size=2), COLOUR),
+    "TarFlow, colour, torch, two draws": Case(
+        partial(tarflow, n_draws=2), torch.from_numpy(COLOUR).permute(0, 3, 1, 2)
+    ),
+    "TarFlow, real-valued images": Case(partial(tarflow, patch_size=2), REAL_IMAGES),
+    "TarFlow, one column": Case(tarflow, TABLE[:, :1]),
+    "TarFlow, five columns": Case(tarflow, TABLE),
+    "TarFlow, five columns by class": Case(partial(tarflow, conditional=True), TABLE, NAMES),
+    "TarFlow, five columns in bins": Case(partial(tarflow, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
     "VAE, digits": Case(partial(vae, n_bins=17), DIGITS[:80]),
     "VAE, categorical, digits by class": Case(
         partial(vae, n_bins=17, likelihood="categorical", conditional=True), DIGITS[:80], LABELS[:80]

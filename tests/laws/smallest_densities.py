@@ -13,6 +13,7 @@ from flowdetect import (
     PlanarDensity,
     RadialDensity,
     RealNVPDensity,
+    TarFlowDensity,
     VAEDensity,
 )
 
@@ -25,6 +26,7 @@ SMALLEST = {
     "PlanarDensity": partial(PlanarDensity, n_steps=2, **SMALL),
     "RadialDensity": partial(RadialDensity, n_steps=2, **SMALL),
     "MAFDensity": partial(MAFDensity, n_transforms=1, hidden_features=(4,), **SMALL),
+    "TarFlowDensity": partial(TarFlowDensity, n_flows=1, n_layers=1, hidden_channels=4, n_heads=1, **SMALL),
     "VAEDensity": partial(VAEDensity, latent_dim=2, hidden_channels=4, **SMALL),
 }
 REACHED = "training was reached"
