@@ -122,7 +122,7 @@ class TarFlowDensity(FlowDensity):
     n_flows: int = 4
     n_layers: int = 2
     hidden_channels: int = 128
-    n_heads: int = 4
+    n_heads: int = 2
     batch_size: int | str = "auto"
     learning_rate: float = 1e-3
 

