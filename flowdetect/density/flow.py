@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, ClassVar, Literal
@@ -9,16 +10,18 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
+from flowdetect._limits import short
 from flowdetect.bijections import Layer, MultiScale, Standardize, Top, UniformDequantize
 from flowdetect.bijections.dequantize import BIN_CENTRE
 from flowdetect.density._devices import in_torch_state
+from flowdetect.density._inputs import check_temperature
 from flowdetect.density.base import BaseDensity
+from flowdetect.density.latent_space import LatentSpaceDensity
 from flowdetect.density.model import DensityModel
 from flowdetect.density.preprocessing import build_preprocessing, check_preprocessing, learn_preprocessing
 from flowdetect.density.source import RowSource
@@ -129,9 +132,10 @@ class FlowModel(DensityModel):
         self,
         n: int,
         context: Tensor | None = None,
-        temperature: float = 1.0,
+        temperature: float | Tensor = 1.0,
         generator: Generator | None = None,
     ) -> Tensor:
+        """As of the base; a tensor (D,) of temperatures is one for each latent."""
         noise = torch.randn(n, self.n_values, generator=generator, dtype=torch.float32)
         v = self._generate(noise.to(next(self.parameters())) * temperature, context)
         return v if self.dequantize is None else self.dequantize.inverse(v)
@@ -172,7 +176,7 @@ def count_levels(n_levels: int | str, event_shape: tuple[int, int, int], is_tabl
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity):
+class FlowDensity(LatentSpaceDensity):
     """What all flows share: latents in both directions, and the likelihood split into its terms.
 
     Parameters
@@ -227,6 +231,21 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
         """Columns of the latents that belong to each level, level 1 first."""
         check_is_fitted(self)
         return list(self.model_.flow.latent_slices)
+
+    def _noise_factor(self, temperature: Any) -> Any:
+        """As of the base; of one temperature a level, a tensor with that of each latent, (D,)."""
+        if not isinstance(temperature, Sequence | np.ndarray) or isinstance(temperature, str):
+            return super()._noise_factor(temperature)
+        levels, given = self.latent_slices_, list(temperature)
+        if len(given) != len(levels):
+            raise ValueError(
+                f"temperature must be a number, or one for each of the flow's {len(levels)} level(s), level 1 first, "
+                f"got {len(given)}: {short(temperature)}."
+            )
+        for factor in given:
+            check_temperature(factor)
+        factors = np.repeat(np.array(given, dtype=np.float32), [level.stop - level.start for level in levels])
+        return torch.from_numpy(factors).to(self.device_)
 
     @property
     def value_counts_(self) -> NDArray[np.int64]:

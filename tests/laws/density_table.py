@@ -50,6 +50,19 @@ DENSITIES = {
     ),
     "Glow, linear preprocessing": Case(partial(glow, n_bins=17, preprocessing="linear"), DIGITS[:80]),
     "Glow, reverse, one level": Case(partial(glow, n_bins=17, permutation="reverse", n_levels=1), DIGITS[:80]),
+    "Glow, likelihood, shuffle, by class": Case(
+        partial(glow, n_bins=17, n_steps=2, factorization="likelihood", permutation="shuffle", conditional=True),
+        DIGITS[:80],
+        LABELS[:80],
+    ),
+    "Glow, likelihood reversed, reverse, digits as rows": Case(
+        partial(glow, n_bins=17, image_shape=(8, 8), factorization="likelihood_reversed", permutation="reverse"),
+        DIGITS[:80].reshape(80, 64),
+    ),
+    "Glow, random, constant volume": Case(
+        partial(glow, factorization="random", permutation="shuffle", coupling="additive", split_prior="standard"),
+        COLOUR,
+    ),
     "Glow, colour": Case(glow, COLOUR),
     "Glow, colour, torch": Case(glow, torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
     "Glow, real-valued images": Case(glow, REAL_IMAGES),
