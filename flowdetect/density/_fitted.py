@@ -350,9 +350,9 @@ class FittedDensity(DensityParameters):
 
             state = upgraded(state, cls._model_param_names())
         spec = DataSpec.from_dict(state["spec_"])
-        fitted = cls(**state["_fitted_params"])
+        fitted = cls(**{**cls._former, **state["_fitted_params"]})
         fitted._validate_params()
-        state = {**state, "_fitted_params": fitted._model_params()}  # an older file lacks the parameters of today
+        state = {**state, "_fitted_params": fitted._model_params()}
         return state, spec, restored_model(fitted._build, spec, state["weights_"])
 
     @in_torch_state()
