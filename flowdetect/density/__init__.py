@@ -12,7 +12,10 @@ with whole_imports():
     from flowdetect.density.model import DensityModel
     from flowdetect.density.neighbors import NeighborsDensity
     from flowdetect.density.pixelcnn import PixelCNNDensity
+    from flowdetect.density.pixelrnn import PixelRNNDensity
+    from flowdetect.density.planar import PlanarDensity, RadialDensity
     from flowdetect.density.realnvp import RealNVPDensity
+    from flowdetect.density.tarflow import TarFlowDensity
     from flowdetect.density.vae import VAEDensity
 
 __all__ = [
@@ -25,7 +28,11 @@ __all__ = [
     "MAFDensity",
     "NeighborsDensity",
     "PixelCNNDensity",
+    "PixelRNNDensity",
+    "PlanarDensity",
+    "RadialDensity",
     "RealNVPDensity",
+    "TarFlowDensity",
     "VAEDensity",
     "load",
 ]

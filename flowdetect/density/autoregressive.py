@@ -30,6 +30,7 @@ from flowdetect.distributions import systematic_draws
 from flowdetect.nets.causal import CausalNet
 from flowdetect.nets.heads import CategoricalHead, LogisticMixtureHead
 from flowdetect.nets.masked import Dropout, MaskedMLP
+from flowdetect.nets.recurrent import RecurrentNet
 
 MOST_PARTICLES = 256  # drawn at once, of all images together
 
@@ -62,7 +63,7 @@ class AutoregressiveModel(DensityModel):
         self,
         event_shape: tuple[int, int, int],
         rescaling: tuple[Tensor, Tensor],
-        net: CausalNet | MaskedMLP,
+        net: CausalNet | MaskedMLP | RecurrentNet,
         head: LogisticMixtureHead | CategoricalHead,
         n_bins: int | None,
         is_table: bool,

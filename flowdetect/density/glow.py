@@ -64,7 +64,7 @@ class GlowDensity(FactoringDensity):
     .. math:: \log p(x) = \log N(z; 0, 1) + \log|\det dz/dx|, \quad z = f(x)
 
     For data in bins (images of whole numbers), scores are lower bounds of the discrete data's log-probability, by
-    uniform dequantisation; for real values they are exact. A table is treated as a 1x1 image with a channel per column,
+    dequantisation; for real values they are exact. A table is treated as a 1x1 image with a channel per column,
     so that the same flow serves, with perceptrons as its networks; on one column it is a Gaussian.
 
     Parameters
@@ -84,7 +84,7 @@ class GlowDensity(FactoringDensity):
         bounded in (-3, 3).
     split_prior : "learned" or "standard", default "learned"
         Whether what leaves a level is standardised by a network of what stays. "standard" with additive coupling is the
-        constant-volume flow: its log-determinant is the same for all x.
+        constant-volume flow: its log-determinant is the same for all x, but for -log q(u | x) of variational noise.
     factorization : "standard", "likelihood", "likelihood_reversed" or "random", default "standard"
         Which half of the dimensions leaves at each level of an image: the first channels after the level's steps; of
         each channel's 2x2 block the two that contribute least to the likelihood (LCMA), or most; or a random half. A
@@ -103,6 +103,9 @@ class GlowDensity(FactoringDensity):
         "logit", for data in bins: logit(0.05 + 0.9 x / n_bins). "linear": bins are mapped to about [-0.5, 0.5], real
         values are standardised. "auto": "gaussianize" in bins, but "linear" where rows are too few for it and for the
         constant-volume flow.
+    dequantization : "uniform" or "variational", default "uniform"
+        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
+        bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
 
     All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
     batch_size, learning_rate, weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start,

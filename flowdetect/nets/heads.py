@@ -130,3 +130,23 @@ class CategoricalHead(nn.Module):
             values = categorical_quantile(self._logits(h, y, c) / max(temperature, 1e-6), u[:, c])
             y[:, c] = values / ((self.n_bins - 1) / 2) - 1
         return y
+
+
+def pixel_head(
+    likelihood: str, features: int, channels: int, n_mixtures: int, n_bins: int | None, owner: str
+) -> LogisticMixtureHead | CategoricalHead:
+    """Make the head of a likelihood, "logistic_mixture" or "categorical".
+
+    Raises
+    ------
+    ValueError
+        If a categorical one is asked for of real-valued data; the message names the owner, a density.
+    """
+    if likelihood == "logistic_mixture":
+        return LogisticMixtureHead(features, channels, n_mixtures, n_bins)
+    if n_bins is None:
+        raise ValueError(
+            f'{owner}: likelihood="categorical" is for data in bins, and X is real-valued; pass "logistic_mixture", or '
+            f"n_bins if X holds whole numbers."
+        )
+    return CategoricalHead(features, channels, n_bins)

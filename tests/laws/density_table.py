@@ -13,7 +13,11 @@ from flowdetect.density import (
     GlowDensity,
     MAFDensity,
     PixelCNNDensity,
+    PixelRNNDensity,
+    PlanarDensity,
+    RadialDensity,
     RealNVPDensity,
+    TarFlowDensity,
     VAEDensity,
 )
 
@@ -27,10 +31,16 @@ NAMES = RNG.choice(["even", "odd"], size=60)
 # fast, and yet away from the identity that a flow starts as
 glow = partial(GlowDensity, n_steps=1, hidden_channels=8, max_epochs=2, batch_size=16, learning_rate=2e-3)
 pixelcnn = partial(PixelCNNDensity, n_filters=8, n_blocks=1, n_mixtures=2, max_epochs=2, batch_size=16)
+pixelrnn = partial(PixelRNNDensity, n_filters=8, n_blocks=1, n_mixtures=2, max_epochs=2, batch_size=16)
 realnvp = partial(
     RealNVPDensity, n_steps=1, n_blocks=1, hidden_channels=8, max_epochs=2, batch_size=16, learning_rate=2e-3
 )
 maf = partial(MAFDensity, n_transforms=2, hidden_features=(8,), max_epochs=2, batch_size=16, learning_rate=2e-3)
+planar = partial(PlanarDensity, n_steps=3, max_epochs=2, batch_size=16)
+radial = partial(RadialDensity, n_steps=3, max_epochs=2, batch_size=16)
+tarflow = partial(
+    TarFlowDensity, n_flows=2, n_layers=1, hidden_channels=8, n_heads=2, max_epochs=2, batch_size=16, learning_rate=2e-3
+)
 vae = partial(VAEDensity, latent_dim=3, hidden_channels=8, max_epochs=2, batch_size=16)
 
 
@@ -66,6 +76,9 @@ DENSITIES = {
     "Glow, colour": Case(glow, COLOUR),
     "Glow, colour, torch": Case(glow, torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
     "Glow, real-valued images": Case(glow, REAL_IMAGES),
+    "Glow, learned noise, digits by class": Case(
+        partial(glow, n_bins=17, conditional=True, dequantization="variational", n_draws=2), DIGITS[:80], LABELS[:80]
+    ),
     "Glow, one column": Case(glow, TABLE[:, :1]),
     "Glow, two columns": Case(partial(glow, n_steps=2), TABLE[:, :2].astype(np.float32)),
     "Glow, five columns": Case(glow, TABLE),
@@ -112,6 +125,20 @@ DENSITIES = {
     "PixelCNN, five columns in bins": Case(
         partial(pixelcnn, n_bins=9, likelihood="categorical"), RNG.integers(0, 9, size=(60, 5))
     ),
+    "PixelRNN, digits": Case(partial(pixelrnn, n_bins=17), DIGITS[:40]),
+    "PixelRNN, rows, dropout, digits by class": Case(
+        partial(pixelrnn, variant="row_lstm", n_bins=17, dropout=0.5, conditional=True), DIGITS[:40], LABELS[:40] % 2
+    ),
+    "PixelRNN, rows, categorical, colour": Case(
+        partial(pixelrnn, variant="row_lstm", likelihood="categorical"), COLOUR
+    ),
+    "PixelRNN, colour, torch": Case(pixelrnn, torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
+    "PixelRNN, real-valued images": Case(pixelrnn, REAL_IMAGES),
+    "PixelRNN, one column": Case(pixelrnn, TABLE[:, :1]),
+    "PixelRNN, five columns by class": Case(partial(pixelrnn, conditional=True), TABLE, NAMES),
+    "PixelRNN, five columns in bins": Case(
+        partial(pixelrnn, n_bins=9, likelihood="categorical"), RNG.integers(0, 9, size=(60, 5))
+    ),
     "MAF, digits": Case(partial(maf, n_bins=17), DIGITS[:80]),
     "MAF, splines, random, by class": Case(
         partial(maf, n_bins=17, univariate="spline", order="random", conditional=True),
@@ -119,10 +146,38 @@ DENSITIES = {
         LABELS[:40],
     ),
     "MAF, colour, torch": Case(maf, torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
+    "MAF, learned noise, one column in bins": Case(
+        partial(maf, n_bins=9, dequantization="variational"), RNG.integers(0, 9, size=(60, 1))
+    ),
     "MAF, one column": Case(maf, TABLE[:, :1]),
     "MAF, five columns": Case(partial(maf, univariate="spline"), TABLE),
     "MAF, five columns by class": Case(partial(maf, conditional=True, order="random"), TABLE, NAMES),
     "MAF, five columns in bins": Case(partial(maf, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
+    "Planar, digits": Case(partial(planar, n_bins=17), DIGITS[:80]),
+    "Planar, colour, torch, two draws": Case(partial(planar, n_draws=2), torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
+    "Planar, one column": Case(planar, TABLE[:, :1]),
+    "Planar, five columns": Case(planar, TABLE),
+    "Planar, five columns by class": Case(partial(planar, conditional=True), TABLE, NAMES),
+    "Radial, digits by class": Case(partial(radial, n_bins=17, conditional=True), DIGITS[:80], LABELS[:80]),
+    "Radial, real-valued images": Case(radial, REAL_IMAGES),
+    "Radial, one column": Case(radial, TABLE[:, :1]),
+    "Radial, five columns": Case(radial, TABLE),
+    "Radial, five columns in bins": Case(partial(radial, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
+    "TarFlow, digits": Case(partial(tarflow, n_bins=17), DIGITS[:80]),
+    "TarFlow, digits as rows by class": Case(
+        partial(tarflow, n_bins=17, image_shape=(8, 8), conditional=True, patch_size=4),
+        DIGITS[:80].reshape(80, 64),
+        LABELS[:80],
+    ),
+    "TarFlow, colour": Case(partial(tarflow, patch_size=2), COLOUR),
+    "TarFlow, colour, torch, two draws": Case(
+        partial(tarflow, n_draws=2), torch.from_numpy(COLOUR).permute(0, 3, 1, 2)
+    ),
+    "TarFlow, real-valued images": Case(partial(tarflow, patch_size=2), REAL_IMAGES),
+    "TarFlow, one column": Case(tarflow, TABLE[:, :1]),
+    "TarFlow, five columns": Case(tarflow, TABLE),
+    "TarFlow, five columns by class": Case(partial(tarflow, conditional=True), TABLE, NAMES),
+    "TarFlow, five columns in bins": Case(partial(tarflow, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
     "VAE, digits": Case(partial(vae, n_bins=17), DIGITS[:80]),
     "VAE, categorical, digits by class": Case(
         partial(vae, n_bins=17, likelihood="categorical", conditional=True), DIGITS[:80], LABELS[:80]

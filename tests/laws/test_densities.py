@@ -22,7 +22,9 @@ from flowdetect.density import (
     GlowDensity,
     MAFDensity,
     PixelCNNDensity,
+    PixelRNNDensity,
     RealNVPDensity,
+    TarFlowDensity,
     VAEDensity,
 )
 from flowdetect.testing import check_density
@@ -39,7 +41,9 @@ def checked_by_scikit_learn():
         GlowDensity(n_steps=1, hidden_channels=8, max_epochs=2),
         MAFDensity(n_transforms=2, hidden_features=(8,), max_epochs=2),
         PixelCNNDensity(n_filters=8, n_blocks=1, max_epochs=2),
+        PixelRNNDensity(n_filters=8, n_blocks=1, max_epochs=2),
         RealNVPDensity(n_steps=1, n_blocks=1, hidden_channels=8, max_epochs=2),
+        TarFlowDensity(n_flows=1, n_layers=1, hidden_channels=8, n_heads=2, max_epochs=2),
         VAEDensity(latent_dim=2, hidden_channels=8, max_epochs=2),
     ]
 
