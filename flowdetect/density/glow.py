@@ -90,8 +90,8 @@ class GlowDensity(FactoringDensity):
         each channel's 2x2 block the two that contribute least to the likelihood (LCMA), or most; or a random half. A
         contribution is the mean over the rows given to fit of the log-scales of a dimension's activation normalisations
         and couplings so far, in a flow that factors nothing out. 1x1 convolutions mix dimensions, so that none of them
-        leaves or contributes by itself: all but "standard" need another `permutation`. With "reverse", an even
-        `n_steps` maps all dimensions equally often.
+        leaves or contributes by itself (LCMA's section 4 says so too): all but "standard" need another `permutation`.
+        With "reverse", an even `n_steps` maps all dimensions equally often.
     pretraining : float in (0, 1), default 0.25
         Share of max_epochs and of time_limit that the flow which measures the contributions is trained for; the rest is
         the density's.

@@ -65,10 +65,6 @@ DENSITIES = {
         DIGITS[:80],
         LABELS[:80],
     ),
-    "Glow, likelihood reversed, reverse, digits as rows": Case(
-        partial(glow, n_bins=17, image_shape=(8, 8), factorization="likelihood_reversed", permutation="reverse"),
-        DIGITS[:80].reshape(80, 64),
-    ),
     "Glow, random, constant volume": Case(
         partial(glow, factorization="random", permutation="shuffle", coupling="additive", split_prior="standard"),
         COLOUR,
