@@ -5,11 +5,22 @@ from functools import partial
 import pytest
 from detector_table import Asked
 
-from flowdetect import GlowDensity, MAFDensity, PixelCNNDensity, RealNVPDensity, TarFlowDensity, VAEDensity
+from flowdetect import (
+    FlowPPDensity,
+    GlowDensity,
+    MAFDensity,
+    PixelCNNDensity,
+    RealNVPDensity,
+    TarFlowDensity,
+    VAEDensity,
+)
 
 SMALL = {"max_epochs": 1, "random_state": 0}
 SMALLEST = {
     "GlowDensity": partial(GlowDensity, n_steps=1, hidden_channels=4, **SMALL),
+    "FlowPPDensity": partial(
+        FlowPPDensity, n_couplings=(1, 1, 1), hidden_channels=4, n_blocks=1, n_heads=1, n_mixtures=2, **SMALL
+    ),
     "RealNVPDensity": partial(RealNVPDensity, n_steps=1, n_blocks=1, hidden_channels=4, **SMALL),
     "PixelCNNDensity": partial(PixelCNNDensity, n_filters=4, n_blocks=1, n_mixtures=2, **SMALL),
     "MAFDensity": partial(MAFDensity, n_transforms=1, hidden_features=(4,), **SMALL),
