@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flowdetect.datasets import constant_images, load_images, random_images
     from flowdetect.density import (
         EnsembleDensity,
+        FlowPPDensity,
         GlowDensity,
         MAFDensity,
         NeighborsDensity,
@@ -58,6 +59,7 @@ __all__ = [
     "FisherDetector",
     "Flip",
     "FlowOD",
+    "FlowPPDensity",
     "GlowDensity",
     "GradientNormDetector",
     "Gray",

@@ -9,6 +9,7 @@ HOMES = {
     "FisherDetector": "detectors",
     "Flip": "sit",
     "FlowOD": "detectors.pyod",
+    "FlowPPDensity": "density",
     "GlowDensity": "density",
     "GradientNormDetector": "detectors",
     "Gray": "sit",

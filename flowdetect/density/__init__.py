@@ -7,6 +7,7 @@ with whole_imports():
     from flowdetect.density.base import BaseDensity
     from flowdetect.density.ensemble import EnsembleDensity
     from flowdetect.density.flow import FlowDensity, FlowModel
+    from flowdetect.density.flowpp import FlowPPDensity
     from flowdetect.density.glow import GlowDensity
     from flowdetect.density.maf import MAFDensity
     from flowdetect.density.model import DensityModel
@@ -24,6 +25,7 @@ __all__ = [
     "EnsembleDensity",
     "FlowDensity",
     "FlowModel",
+    "FlowPPDensity",
     "GlowDensity",
     "MAFDensity",
     "NeighborsDensity",

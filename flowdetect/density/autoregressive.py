@@ -29,7 +29,7 @@ from flowdetect.density.spec import DataSpec
 from flowdetect.distributions import systematic_draws
 from flowdetect.nets.causal import CausalNet
 from flowdetect.nets.heads import CategoricalHead, LogisticMixtureHead
-from flowdetect.nets.masked import Dropout, MaskedMLP
+from flowdetect.nets.masked import MaskedMLP, seed_dropouts
 from flowdetect.nets.recurrent import RecurrentNet
 
 MOST_PARTICLES = 256  # drawn at once, of all images together
@@ -75,10 +75,7 @@ class AutoregressiveModel(DensityModel):
         self.is_table = is_table
 
     def begin_step(self, seed: int, progress: float) -> None:
-        generator = Generator().manual_seed(seed)
-        for module in self.modules():
-            if isinstance(module, Dropout):
-                module.generator = generator
+        seed_dropouts(self, seed)
 
     def log_px(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-probability of each channel of each pixel, (n, C, H, W) -> (n, C, H, W)."""

@@ -29,6 +29,7 @@ from flowdetect.density.source import RowSource
 from flowdetect.density.spec import DataSpec
 from flowdetect.distributions import standard_normal_log_prob
 from flowdetect.nets import Constant, ContextMap
+from flowdetect.nets.masked import seed_dropouts
 
 MAX_AUTO_LEVELS = 3
 
@@ -73,6 +74,9 @@ class FlowModel(DensityModel):
         self.dequantize = dequantize
         self.n_noise = 0 if self.dequantize is None else self.dequantize.n_noise
         self.is_bound = self.dequantize is not None
+
+    def begin_step(self, seed: int, progress: float) -> None:
+        seed_dropouts(self, seed)
 
     def preprocessed(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Give what enters the flow, (n, C, H, W), and the log-determinant up to there, (n,)."""
@@ -158,6 +162,7 @@ class FlowModel(DensityModel):
         return v if self.dequantize is None else self.dequantize.inverse(v)
 
     def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> None:
+        seed_dropouts(self, 0)  # no step has begun
         y = self.flow.initialize(self.preprocessed(x, noise)[0], context)
         self.top.initialize(y, context)
 

@@ -33,6 +33,14 @@ class Dropout(nn.Module):
         return x * kept.to(x.device, x.dtype) / (1 - self.probability)
 
 
+def seed_dropouts(module: nn.Module, seed: int) -> None:
+    """Let all dropout inside a module draw from one generator with this seed."""
+    generator = torch.Generator().manual_seed(seed)
+    for each in module.modules():
+        if isinstance(each, Dropout):
+            each.generator = generator
+
+
 class CausalConv(nn.Module):
     """A convolution that reaches up and to the left: y[i, j] = sum_ab w[a, b] x[i - top + a, j - left + b] + bias.
 

@@ -10,6 +10,7 @@ import torch
 from flowdetect.datasets import load_images
 from flowdetect.density import (
     BaseDensity,
+    FlowPPDensity,
     GlowDensity,
     MAFDensity,
     PixelCNNDensity,
@@ -34,6 +35,16 @@ pixelcnn = partial(PixelCNNDensity, n_filters=8, n_blocks=1, n_mixtures=2, max_e
 pixelrnn = partial(PixelRNNDensity, n_filters=8, n_blocks=1, n_mixtures=2, max_epochs=2, batch_size=16)
 realnvp = partial(
     RealNVPDensity, n_steps=1, n_blocks=1, hidden_channels=8, max_epochs=2, batch_size=16, learning_rate=2e-3
+)
+flowpp = partial(
+    FlowPPDensity,
+    n_couplings=(1, 1, 1),
+    hidden_channels=8,
+    n_blocks=1,
+    n_heads=2,
+    n_mixtures=3,
+    max_epochs=2,
+    batch_size=16,
 )
 maf = partial(MAFDensity, n_transforms=2, hidden_features=(8,), max_epochs=2, batch_size=16, learning_rate=2e-3)
 planar = partial(PlanarDensity, n_steps=3, max_epochs=2, batch_size=16)
@@ -80,6 +91,16 @@ DENSITIES = {
     "Glow, five columns": Case(glow, TABLE),
     "Glow, five columns by class": Case(partial(glow, conditional=True, permutation="shuffle"), TABLE, NAMES),
     "Glow, five columns in bins": Case(partial(glow, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
+    "Flow++, digits": Case(partial(flowpp, n_bins=17, dropout=0.2), DIGITS[:80]),
+    "Flow++, uniform noise, digits by class": Case(
+        partial(flowpp, n_bins=17, dequantization="uniform", conditional=True, n_heads=0), DIGITS[:80], LABELS[:80]
+    ),
+    "Flow++, colour, torch": Case(flowpp, torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
+    "Flow++, real-valued images": Case(flowpp, REAL_IMAGES),
+    "Flow++, one column": Case(flowpp, TABLE[:, :1]),
+    "Flow++, five columns": Case(flowpp, TABLE),
+    "Flow++, five columns by class": Case(partial(flowpp, conditional=True), TABLE, NAMES),
+    "Flow++, five columns in bins": Case(partial(flowpp, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
     "RealNVP, digits": Case(partial(realnvp, n_bins=17), DIGITS[:80]),
     "RealNVP, likelihood, digits as rows": Case(
         partial(realnvp, n_bins=17, image_shape=(8, 8), factorization="likelihood"), DIGITS[:80].reshape(80, 64)

@@ -12,6 +12,7 @@ from flowdetect import (
     PixelRNNDensity,
     PlanarDensity,
     RadialDensity,
+    FlowPPDensity,
     RealNVPDensity,
     TarFlowDensity,
     VAEDensity,
@@ -20,6 +21,9 @@ from flowdetect import (
 SMALL = {"max_epochs": 1, "random_state": 0}
 SMALLEST = {
     "GlowDensity": partial(GlowDensity, n_steps=1, hidden_channels=4, **SMALL),
+    "FlowPPDensity": partial(
+        FlowPPDensity, n_couplings=(1, 1, 1), hidden_channels=4, n_blocks=1, n_heads=1, n_mixtures=2, **SMALL
+    ),
     "RealNVPDensity": partial(RealNVPDensity, n_steps=1, n_blocks=1, hidden_channels=4, **SMALL),
     "PixelCNNDensity": partial(PixelCNNDensity, n_filters=4, n_blocks=1, n_mixtures=2, **SMALL),
     "PixelRNNDensity": partial(PixelRNNDensity, n_filters=4, n_blocks=1, n_mixtures=2, **SMALL),

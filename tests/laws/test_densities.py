@@ -19,6 +19,7 @@ from flowdetect._images import keyed_uniform
 from flowdetect.density import (
     BaseDensity,
     FlowDensity,
+    FlowPPDensity,
     GlowDensity,
     MAFDensity,
     PixelCNNDensity,
@@ -38,6 +39,7 @@ for_all_densities = pytest.mark.parametrize("case", DENSITIES.values(), ids=DENS
 
 def checked_by_scikit_learn():
     return [
+        FlowPPDensity(n_couplings=(2, 0, 0), hidden_channels=8, n_blocks=1, n_mixtures=2, max_epochs=2),
         GlowDensity(n_steps=1, hidden_channels=8, max_epochs=2),
         MAFDensity(n_transforms=2, hidden_features=(8,), max_epochs=2),
         PixelCNNDensity(n_filters=8, n_blocks=1, max_epochs=2),
