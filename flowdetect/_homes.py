@@ -21,6 +21,7 @@ HOMES = {
     "OODDetector": "detectors",
     "PixelCNNDensity": "density",
     "PixelRNNDensity": "density",
+    "PixelVAEDensity": "density",
     "PyODDetector": "detectors.pyod",
     "RealNVPDensity": "density",
     "Rotate90": "sit",

@@ -13,6 +13,7 @@ with whole_imports():
     from flowdetect.density.neighbors import NeighborsDensity
     from flowdetect.density.pixelcnn import PixelCNNDensity
     from flowdetect.density.pixelrnn import PixelRNNDensity
+    from flowdetect.density.pixelvae import PixelVAEDensity
     from flowdetect.density.realnvp import RealNVPDensity
     from flowdetect.density.vae import VAEDensity
 
@@ -27,6 +28,7 @@ __all__ = [
     "NeighborsDensity",
     "PixelCNNDensity",
     "PixelRNNDensity",
+    "PixelVAEDensity",
     "RealNVPDensity",
     "VAEDensity",
     "load",

@@ -23,6 +23,7 @@ from flowdetect.density import (
     MAFDensity,
     PixelCNNDensity,
     PixelRNNDensity,
+    PixelVAEDensity,
     RealNVPDensity,
     VAEDensity,
 )
@@ -41,6 +42,7 @@ def checked_by_scikit_learn():
         MAFDensity(n_transforms=2, hidden_features=(8,), max_epochs=2),
         PixelCNNDensity(n_filters=8, n_blocks=1, max_epochs=2),
         PixelRNNDensity(n_filters=8, n_blocks=1, max_epochs=2),
+        PixelVAEDensity(latent_dim=2, hidden_channels=8, n_filters=8, max_epochs=2),
         RealNVPDensity(n_steps=1, n_blocks=1, hidden_channels=8, max_epochs=2),
         VAEDensity(latent_dim=2, hidden_channels=8, max_epochs=2),
     ]
