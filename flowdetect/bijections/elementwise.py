@@ -229,6 +229,10 @@ class ActNorm(Bijection):
         z = x * log_s.exp()[:, None, None] + bias[:, None, None]
         return z, (log_s.sum() * (x.shape[2] * x.shape[3])).expand(len(x))
 
+    def forward_each(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `forward`, with each value's own part of the log-determinant, (n, c, H, W)."""
+        return self.forward(x)[0], self.log_scale_and_bias()[0][:, None, None].expand(x.shape)
+
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         log_s, bias = self.log_scale_and_bias()
         return (z - bias[:, None, None]) * (-log_s).exp()[:, None, None]

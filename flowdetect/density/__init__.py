@@ -14,7 +14,9 @@ with whole_imports():
     from flowdetect.density.pixelcnn import PixelCNNDensity
     from flowdetect.density.pixelrnn import PixelRNNDensity
     from flowdetect.density.pixelvae import PixelVAEDensity
+    from flowdetect.density.planar import PlanarDensity, RadialDensity
     from flowdetect.density.realnvp import RealNVPDensity
+    from flowdetect.density.tarflow import TarFlowDensity
     from flowdetect.density.vae import VAEDensity
 
 __all__ = [
@@ -29,7 +31,10 @@ __all__ = [
     "PixelCNNDensity",
     "PixelRNNDensity",
     "PixelVAEDensity",
+    "PlanarDensity",
+    "RadialDensity",
     "RealNVPDensity",
+    "TarFlowDensity",
     "VAEDensity",
     "load",
 ]

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from flowdetect.density._averages import Averages
 from flowdetect.density._checkpoint import Checkpoint, Form
-from flowdetect.density._devices import resolve_precision
+from flowdetect.density._devices import hints_unheard, resolve_precision
 from flowdetect.density._leaps import Leaps
 from flowdetect.density._memory import freed_memory_kept
 from flowdetect.density._processes import Processes, alone, present
@@ -174,7 +174,8 @@ class Training(Averages):
         """Train to the end; give the interruption or failure that ended it early, to be raised once all is kept."""
         processes = self.processes
         checkpoint = checkpoint if processes.rank == 0 else None
-        model, optimizer = processes.fabric.setup(self.model, self.optimizer)
+        with hints_unheard():
+            model, optimizer = processes.fabric.setup(self.model, self.optimizer)
         written = time.monotonic()
         with processes.interruption, freed_memory_kept(), self._progress() as progress:
             while not self.finished:

@@ -13,14 +13,13 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from flowdetect.density._devices import in_torch_state
-from flowdetect.density.base import BaseDensity
 from flowdetect.density.latent import LatentModel
+from flowdetect.density.latent_space import LatentSpaceDensity
 from flowdetect.density.spec import DataSpec
 from flowdetect.nets.autoencoder import DecodedCategorical, DecodedMixture, ImageDecoder, ImageEncoder, VectorNet
 from flowdetect.nets.cache import Whole, whole
@@ -145,7 +144,7 @@ class PixelLatentModel(LatentModel):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class PixelVAEDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity):
+class PixelVAEDensity(LatentSpaceDensity):
     r"""Density by a PixelVAE: a variational autoencoder whose decoder is a small PixelCNN.
 
     .. math:: p(x) = \int p(z) \prod_i p(x_i \mid x_1, \dots, x_{i-1}, z) \, dz
@@ -246,7 +245,7 @@ class PixelVAEDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDen
     model_: PixelLatentModel = field(init=False)
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseDensity._parameter_constraints,
+        **LatentSpaceDensity._parameter_constraints,
         "latent_dim": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "hidden_channels": [Interval(Integral, 1, None, closed="left")],
         "n_blocks": [Interval(Integral, 0, None, closed="left")],

@@ -8,17 +8,15 @@ https://arxiv.org/abs/1908.01686
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
-from typing import Any, ClassVar, cast
+from numbers import Integral
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
-from torch import Generator
 
 from flowdetect.bijections import (
     ActNorm,
@@ -27,9 +25,9 @@ from flowdetect.bijections import (
     BatchNorm,
     Bijection,
     Chain,
+    Layer,
     MultiScale,
     Permute,
-    Reorder,
     Spline,
     SplineCoupling,
     Squeeze,
@@ -37,24 +35,17 @@ from flowdetect.bijections import (
 )
 from flowdetect.bijections.dequantize import BIN_CENTRE
 from flowdetect.density import factorization
-from flowdetect.density._processes import in_first
-from flowdetect.density._reading import TrainingRows
-from flowdetect.density.flow import FlowDensity, FlowModel, count_levels
-from flowdetect.density.model import DensityModel
+from flowdetect.density.factoring import FactoringDensity
 from flowdetect.density.preprocessing import MOST_ROWS, build_preprocessing, whitening
-from flowdetect.density.settings import TrainingResult
 from flowdetect.density.source import RowSource, sample_rows
-from flowdetect.density.spec import DataSpec, TensorSource
-from flowdetect.density.streams import SCORING, stream
+from flowdetect.density.spec import DataSpec
 from flowdetect.nets import Constant, ResidualNet
 
 N_SPLINE_BINS = 8
-ROWS_AT_ONCE = 1024  # of which contributions are kept in memory
-PRETRAINING = ".pretraining"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class RealNVPDensity(FlowDensity):
+class RealNVPDensity(FactoringDensity):
     r"""Density by RealNVP: couplings, each of which maps one half of the values by what it computes from the other.
 
     .. math:: \log p(x) = \log N(z; 0, 1) + \log|\det dz/dx|, \quad z = f(x)
@@ -63,7 +54,7 @@ class RealNVPDensity(FlowDensity):
     half of the dimensions leave as they are. Which ones, can be learned from the data (`factorization`). On tables the
     halves of the columns change from coupling to coupling, the networks are perceptrons, and a fixed matrix at the end
     takes out the correlations (with shrinkage, where rows are few), so that training starts at a Gaussian or a Gaussian
-    copula. For data in bins, scores are lower bounds of the discrete data's log-probability, by uniform dequantisation;
+    copula. For data in bins, scores are lower bounds of the discrete data's log-probability, by dequantisation;
     for real values they are exact.
 
     Parameters
@@ -103,6 +94,9 @@ class RealNVPDensity(FlowDensity):
         [-0.5, 0.5], real values are standardised. "auto": "gaussianize" in bins, but "linear" where rows are too few
         for it and for a constant-volume flow; of real-valued tables, "gaussianize" if, fitted to half of the rows, it
         gains 0.25 nats a row on the other half, else "linear".
+    dequantization : "uniform" or "variational", default "uniform"
+        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
+        bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 2e-3
     n_iter_no_change : int, default 30
@@ -160,17 +154,14 @@ class RealNVPDensity(FlowDensity):
     coupling: str = "auto"
     scale: str = "exp"
     normalization: str = "batch"
-    factorization: str = "standard"
-    pretraining: float = 0.25
     batch_size: int | str = "auto"
     learning_rate: float = 2e-3
     n_iter_no_change: int = 30
     _table_start: ClassVar[str] = "likelier"
-    _may_change: ClassVar[frozenset[str]] = frozenset({"n_draws", "pretraining"})
-    _stages: ClassVar[tuple[str, ...]] = ("", PRETRAINING)
+    _standard_choice = factorization.checkerboard
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **FlowDensity._parameter_constraints,
+        **FactoringDensity._parameter_constraints,
         "n_levels": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "hidden_channels": [Interval(Integral, 1, None, closed="left")],
@@ -178,15 +169,7 @@ class RealNVPDensity(FlowDensity):
         "coupling": [StrOptions({"auto", "affine", "additive", "spline"})],
         "scale": [StrOptions({"sigmoid", "exp"})],
         "normalization": [StrOptions({"batch", "activation", "none"})],
-        "factorization": [StrOptions({"standard", "likelihood", "likelihood_reversed", "random"})],
-        "pretraining": [Interval(Real, 0, 1, closed="neither")],
     }
-
-    # ---- what leaves where
-
-    @property
-    def _pretrains(self) -> bool:
-        return self.factorization.startswith("likelihood")
 
     def _learn(self, spec: DataSpec, source: RowSource) -> dict[str, NDArray[Any]]:
         learned = super()._learn(spec, source)
@@ -197,86 +180,12 @@ class RealNVPDensity(FlowDensity):
             learned["whitening"] = whitening(rows, first)
         return learned
 
-    def _train(self, spec: DataSpec, data: TrainingRows, max_epochs: int) -> tuple[DataSpec, TrainingResult]:
-        """Decide at which level each dimension leaves, by a training of its own if asked for, then train."""
-        name = type(self).__name__
-        n_levels = count_levels(self.n_levels, spec.event_shape, spec.is_table, name)
-        self._check_factorization(n_levels)
-        if data.goes_on:
-            return super()._train(spec, data, max_epochs)
-        channels, height, width = spec.event_shape
-        shape = (height, width, channels)
-        epochs = max(1, round(self.pretraining * max_epochs)) if self._pretrains else 0
-        main = data.checkpoints.get("")
-        if main is not None and main.found:
-            usual = factorization.factor(shape, n_levels, factorization.checkerboard)
-            name = "model/factored_dims"
-            factored = in_first(lambda: main.read_one(name, lambda found: factorization.is_alike(found, usual)))
-        elif self.factorization == "standard":
-            factored = factorization.factor(shape, n_levels, factorization.checkerboard)
-        elif self.factorization == "random":
-            rng = np.random.default_rng(data.seed)
-            factored = factorization.factor(shape, n_levels, factorization.random_half(rng))
-        else:
-            unfactored = spec.with_learned(factored_dims=np.full(shape, n_levels))
-            first = self._train_once(unfactored, data, epochs, PRETRAINING, self.pretraining)
-            data = replace(data, started=time.monotonic() - first.seconds)
-            if first.failure is not None:  # the estimator keeps the partly trained flow
-                return unfactored, first
-            choice = factorization.largest_contributions(
-                self._contributions(unfactored, first.model, data), self.factorization == "likelihood_reversed"
-            )
-            factored = factorization.factor(shape, n_levels, choice)
-        return super()._train(spec.with_learned(factored_dims=factored), data, max(1, max_epochs - epochs))
-
-    def _contributions(self, spec: DataSpec, model: DensityModel, data: TrainingRows) -> NDArray[np.float64]:
-        """Log-scales of each dimension, summed over the couplings up to each level, mean over rows: (L, H, W, C)."""
-        flow = cast(FlowModel, model)
-        rows = TensorSource(data.training, spec, None, data.device)
-        total, n_rows = np.zeros(1), len(rows)
-        with torch.no_grad():
-            for start in range(0, n_rows, ROWS_AT_ONCE):
-                x, _ = rows.batch(np.arange(start, min(start + ROWS_AT_ONCE, n_rows)))
-                noise = None
-                if flow.n_noise:
-                    generator = Generator().manual_seed(stream(data.seed, SCORING, start))
-                    noise = torch.rand(len(x), flow.n_noise, generator=generator, dtype=torch.float32).to(x.device)
-                found = factorization.flow_contributions(flow.flow, flow.preprocessed(x, noise)[0])  # (n, L, C, H, W)
-                total = total + found.double().sum(0).cpu().numpy()
-        contributions: NDArray[np.float64] = (total / n_rows).transpose(0, 2, 3, 1)
-        return contributions
-
-    def _check_factorization(self, n_levels: int) -> None:
-        if self.factorization == "standard":
-            return
-        if n_levels == 1:
-            raise ValueError(
-                f'RealNVPDensity: factorization="{self.factorization}" chooses what leaves a level early, and there is '
-                f'one level only; pass "standard", or images whose height and width can be halved twice.'
-            )
-        if self._pretrains and self.coupling == "additive":
-            raise ValueError(
-                f'RealNVPDensity: factorization="{self.factorization}" ranks dimensions by the scales of their '
-                f'couplings, and additive ones have none; pass coupling="affine" or factorization="standard".'
-            )
-
-    @property
-    def factored_dims_(self) -> NDArray[np.int64]:
-        """The level 1 .. L at which each dimension of an image leaves, (H, W, C); of a table all 1."""
-        return self._learned("factored_dims")
-
     @property
     def whitening_(self) -> NDArray[np.float64]:
         """The matrix at the end of a table's flow: (D, D)."""
         return self._learned("whitening")
 
     # ---- the network
-
-    def _build(self, spec: DataSpec) -> FlowModel:
-        factored_dims = torch.from_numpy(np.array(spec.learned["factored_dims"]))
-        model = self._flow_model(spec, self._multi_scale(spec))
-        model.register_buffer("factored_dims", factored_dims)
-        return model
 
     @property
     def _has_constant_volume(self) -> bool:
@@ -286,20 +195,10 @@ class RealNVPDensity(FlowDensity):
         channels, height, width = spec.event_shape
         if spec.is_table:  # 1x1, nothing to squeeze
             return MultiScale([Chain(self._table_steps(spec))], [], [spec.event_shape])
-        factored_dims = spec.learned["factored_dims"]
-        if self._pretrains and factored_dims.min() == factored_dims.max():  # the flow that a pre-training measures
-            n_levels = int(factored_dims.max())
-            steps = [Chain(self._image_steps(4**level * channels, "none")) for level in range(n_levels)]
-            blocks = 4**n_levels
-            return MultiScale([Chain(steps)], [], [(blocks * channels, height >> n_levels, width >> n_levels)])
-        levels, latent_shapes = [], []
-        for order in factorization.orders(factored_dims):
-            levels.append(Chain([*self._image_steps(channels, self.normalization), Reorder(order)]))
-            channels, height, width = 2 * channels, height // 2, width // 2
-            latent_shapes.append((channels, height, width))
-        levels.append(Chain(self._image_steps(channels, self.normalization)))
-        latent_shapes.append((4 * channels, height // 2, width // 2))
-        return MultiScale(levels, [], latent_shapes)
+        return self._factored_scale(spec)
+
+    def _level(self, channels: int, is_measured: bool) -> Sequence[Layer]:
+        return self._image_steps(channels, "none" if is_measured else self.normalization)
 
     def _image_steps(self, channels: int, normalization: str) -> list[Bijection]:
         """Build the steps of one level: squeeze, couplings with checkerboard masks, couplings with masks of rows.

@@ -15,7 +15,10 @@ from flowdetect.density import (
     PixelCNNDensity,
     PixelRNNDensity,
     PixelVAEDensity,
+    PlanarDensity,
+    RadialDensity,
     RealNVPDensity,
+    TarFlowDensity,
     VAEDensity,
 )
 
@@ -37,6 +40,11 @@ realnvp = partial(
     RealNVPDensity, n_steps=1, n_blocks=1, hidden_channels=8, max_epochs=2, batch_size=16, learning_rate=2e-3
 )
 maf = partial(MAFDensity, n_transforms=2, hidden_features=(8,), max_epochs=2, batch_size=16, learning_rate=2e-3)
+planar = partial(PlanarDensity, n_steps=3, max_epochs=2, batch_size=16)
+radial = partial(RadialDensity, n_steps=3, max_epochs=2, batch_size=16)
+tarflow = partial(
+    TarFlowDensity, n_flows=2, n_layers=1, hidden_channels=8, n_heads=2, max_epochs=2, batch_size=16, learning_rate=2e-3
+)
 vae = partial(VAEDensity, latent_dim=3, hidden_channels=8, max_epochs=2, batch_size=16)
 
 
@@ -56,9 +64,25 @@ DENSITIES = {
     ),
     "Glow, linear preprocessing": Case(partial(glow, n_bins=17, preprocessing="linear"), DIGITS[:80]),
     "Glow, reverse, one level": Case(partial(glow, n_bins=17, permutation="reverse", n_levels=1), DIGITS[:80]),
+    "Glow, likelihood, shuffle, by class": Case(
+        partial(glow, n_bins=17, n_steps=2, factorization="likelihood", permutation="shuffle", conditional=True),
+        DIGITS[:80],
+        LABELS[:80],
+    ),
+    "Glow, likelihood reversed, reverse, digits as rows": Case(
+        partial(glow, n_bins=17, image_shape=(8, 8), factorization="likelihood_reversed", permutation="reverse"),
+        DIGITS[:80].reshape(80, 64),
+    ),
+    "Glow, random, constant volume": Case(
+        partial(glow, factorization="random", permutation="shuffle", coupling="additive", split_prior="standard"),
+        COLOUR,
+    ),
     "Glow, colour": Case(glow, COLOUR),
     "Glow, colour, torch": Case(glow, torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
     "Glow, real-valued images": Case(glow, REAL_IMAGES),
+    "Glow, learned noise, digits by class": Case(
+        partial(glow, n_bins=17, conditional=True, dequantization="variational", n_draws=2), DIGITS[:80], LABELS[:80]
+    ),
     "Glow, one column": Case(glow, TABLE[:, :1]),
     "Glow, two columns": Case(partial(glow, n_steps=2), TABLE[:, :2].astype(np.float32)),
     "Glow, five columns": Case(glow, TABLE),
@@ -137,10 +161,38 @@ DENSITIES = {
         LABELS[:40],
     ),
     "MAF, colour, torch": Case(maf, torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
+    "MAF, learned noise, one column in bins": Case(
+        partial(maf, n_bins=9, dequantization="variational"), RNG.integers(0, 9, size=(60, 1))
+    ),
     "MAF, one column": Case(maf, TABLE[:, :1]),
     "MAF, five columns": Case(partial(maf, univariate="spline"), TABLE),
     "MAF, five columns by class": Case(partial(maf, conditional=True, order="random"), TABLE, NAMES),
     "MAF, five columns in bins": Case(partial(maf, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
+    "Planar, digits": Case(partial(planar, n_bins=17), DIGITS[:80]),
+    "Planar, colour, torch, two draws": Case(partial(planar, n_draws=2), torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
+    "Planar, one column": Case(planar, TABLE[:, :1]),
+    "Planar, five columns": Case(planar, TABLE),
+    "Planar, five columns by class": Case(partial(planar, conditional=True), TABLE, NAMES),
+    "Radial, digits by class": Case(partial(radial, n_bins=17, conditional=True), DIGITS[:80], LABELS[:80]),
+    "Radial, real-valued images": Case(radial, REAL_IMAGES),
+    "Radial, one column": Case(radial, TABLE[:, :1]),
+    "Radial, five columns": Case(radial, TABLE),
+    "Radial, five columns in bins": Case(partial(radial, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
+    "TarFlow, digits": Case(partial(tarflow, n_bins=17), DIGITS[:80]),
+    "TarFlow, digits as rows by class": Case(
+        partial(tarflow, n_bins=17, image_shape=(8, 8), conditional=True, patch_size=4),
+        DIGITS[:80].reshape(80, 64),
+        LABELS[:80],
+    ),
+    "TarFlow, colour": Case(partial(tarflow, patch_size=2), COLOUR),
+    "TarFlow, colour, torch, two draws": Case(
+        partial(tarflow, n_draws=2), torch.from_numpy(COLOUR).permute(0, 3, 1, 2)
+    ),
+    "TarFlow, real-valued images": Case(partial(tarflow, patch_size=2), REAL_IMAGES),
+    "TarFlow, one column": Case(tarflow, TABLE[:, :1]),
+    "TarFlow, five columns": Case(tarflow, TABLE),
+    "TarFlow, five columns by class": Case(partial(tarflow, conditional=True), TABLE, NAMES),
+    "TarFlow, five columns in bins": Case(partial(tarflow, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
     "VAE, digits": Case(partial(vae, n_bins=17), DIGITS[:80]),
     "VAE, categorical, digits by class": Case(
         partial(vae, n_bins=17, likelihood="categorical", conditional=True), DIGITS[:80], LABELS[:80]

@@ -11,7 +11,10 @@ from flowdetect import (
     PixelCNNDensity,
     PixelRNNDensity,
     PixelVAEDensity,
+    PlanarDensity,
+    RadialDensity,
     RealNVPDensity,
+    TarFlowDensity,
     VAEDensity,
 )
 
@@ -22,7 +25,10 @@ SMALLEST = {
     "PixelCNNDensity": partial(PixelCNNDensity, n_filters=4, n_blocks=1, n_mixtures=2, **SMALL),
     "PixelRNNDensity": partial(PixelRNNDensity, n_filters=4, n_blocks=1, n_mixtures=2, **SMALL),
     "PixelVAEDensity": partial(PixelVAEDensity, latent_dim=2, hidden_channels=4, n_filters=4, n_mixtures=2, **SMALL),
+    "PlanarDensity": partial(PlanarDensity, n_steps=2, **SMALL),
+    "RadialDensity": partial(RadialDensity, n_steps=2, **SMALL),
     "MAFDensity": partial(MAFDensity, n_transforms=1, hidden_features=(4,), **SMALL),
+    "TarFlowDensity": partial(TarFlowDensity, n_flows=1, n_layers=1, hidden_channels=4, n_heads=1, **SMALL),
     "VAEDensity": partial(VAEDensity, latent_dim=2, hidden_channels=4, **SMALL),
 }
 REACHED = "training was reached"

@@ -25,6 +25,7 @@ from flowdetect.density import (
     PixelRNNDensity,
     PixelVAEDensity,
     RealNVPDensity,
+    TarFlowDensity,
     VAEDensity,
 )
 from flowdetect.testing import check_density
@@ -44,6 +45,7 @@ def checked_by_scikit_learn():
         PixelRNNDensity(n_filters=8, n_blocks=1, max_epochs=2),
         PixelVAEDensity(latent_dim=2, hidden_channels=8, n_filters=8, max_epochs=2),
         RealNVPDensity(n_steps=1, n_blocks=1, hidden_channels=8, max_epochs=2),
+        TarFlowDensity(n_flows=1, n_layers=1, hidden_channels=8, n_heads=2, max_epochs=2),
         VAEDensity(latent_dim=2, hidden_channels=8, max_epochs=2),
     ]
 
