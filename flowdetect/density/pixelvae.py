@@ -28,6 +28,7 @@ from flowdetect.nets.heads import pixel_head
 from flowdetect.nets.masked import CausalConv, MaskedMLP
 
 IMAGE_LATENTS, MOST_TABLE_LATENTS = 32, 16
+MOST_FREE_BITS = 64
 TABLE_WIDTH = 4  # of perceptrons, times hidden_channels
 
 
@@ -170,7 +171,7 @@ class PixelVAEDensity(LatentSpaceDensity):
         Width of the PixelCNN's first convolutions, odd. A pixel sees causal_kernel // 2 + n_causal_blocks rows above
         its own, and as many pixels to either side: the fewer, the more is left to the latents. A table's columns see
         all columns before them.
-    free_bits : float, default 0.0
+    free_bits : float in [0, 64], default 0.0
         In training, each latent dimension's KL divergence (the batch's mean) counts as this many bits at least, so that
         nothing is gained by telling less. Scores never use it.
     likelihood : "logistic_mixture" or "categorical", default "logistic_mixture"
@@ -252,7 +253,7 @@ class PixelVAEDensity(LatentSpaceDensity):
         "n_filters": [Interval(Integral, 1, None, closed="left")],
         "n_causal_blocks": [Interval(Integral, 1, None, closed="left")],
         "causal_kernel": [Interval(Integral, 3, None, closed="left")],
-        "free_bits": [Interval(Real, 0, None, closed="left")],
+        "free_bits": [Interval(Real, 0, MOST_FREE_BITS, closed="both")],
         "likelihood": [StrOptions({"logistic_mixture", "categorical"})],
         "n_mixtures": [Interval(Integral, 1, None, closed="left")],
         "kl_warm_up": [Interval(Real, 0, 1, closed="both")],
