@@ -22,6 +22,7 @@ HOMES = {
     "OODDetector": "detectors",
     "PixelCNNDensity": "density",
     "PixelRNNDensity": "density",
+    "PixelVAEDensity": "density",
     "PlanarDensity": "density",
     "PyODDetector": "detectors.pyod",
     "RadialDensity": "density",

@@ -14,6 +14,7 @@ with whole_imports():
     from flowdetect.density.neighbors import NeighborsDensity
     from flowdetect.density.pixelcnn import PixelCNNDensity
     from flowdetect.density.pixelrnn import PixelRNNDensity
+    from flowdetect.density.pixelvae import PixelVAEDensity
     from flowdetect.density.planar import PlanarDensity, RadialDensity
     from flowdetect.density.realnvp import RealNVPDensity
     from flowdetect.density.tarflow import TarFlowDensity
@@ -31,6 +32,7 @@ __all__ = [
     "NeighborsDensity",
     "PixelCNNDensity",
     "PixelRNNDensity",
+    "PixelVAEDensity",
     "PlanarDensity",
     "RadialDensity",
     "RealNVPDensity",

@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from flowdetect.density.autoregressive import AutoregressiveDensity, AutoregressiveModel, rescaling
 from flowdetect.density.spec import DataSpec
 from flowdetect.nets.causal import Block, CausalNet, GatedBlock, MaskedBlock, PointwiseBlock, ResidualBlock, Stage
-from flowdetect.nets.heads import pixel_head
+from flowdetect.nets.heads import CategoricalHead, LogisticMixtureHead, pixel_head
 from flowdetect.nets.masked import CausalConv, MaskedMLP
 
 MAX_STAGES = 3
@@ -143,7 +143,13 @@ class PixelCNNDensity(AutoregressiveDensity):
             net = causal_net(self.variant, spec.event_shape, *sizes, both_streams=both, all_shortcuts=every)
         channels = 1 if spec.is_table else spec.event_shape[0]
         head = pixel_head(
-            self.likelihood, self.n_filters, channels, self.n_mixtures, spec.n_bins, owner=type(self).__name__
+            self.likelihood,
+            self.n_filters,
+            channels,
+            self.n_mixtures,
+            spec.n_bins,
+            owner=type(self).__name__,
+            kinds=(LogisticMixtureHead, CategoricalHead),
         )
         return AutoregressiveModel(spec.event_shape, rescaling(spec), net, head, spec.n_bins, is_table=spec.is_table)
 

@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from flowdetect.density.autoregressive import AutoregressiveDensity, AutoregressiveModel, rescaling
 from flowdetect.density.spec import DataSpec
-from flowdetect.nets.heads import pixel_head
+from flowdetect.nets.heads import CategoricalHead, LogisticMixtureHead, pixel_head
 from flowdetect.nets.recurrent import RecurrentNet
 
 
@@ -116,6 +116,12 @@ class PixelRNNDensity(AutoregressiveDensity):
         sizes = self.n_filters, self.n_blocks, spec.n_context, self.dropout
         net = RecurrentNet(shape, *sizes, self.variant, is_strip=spec.is_table)
         head = pixel_head(
-            self.likelihood, self.n_filters, shape[0], self.n_mixtures, spec.n_bins, owner=type(self).__name__
+            self.likelihood,
+            self.n_filters,
+            shape[0],
+            self.n_mixtures,
+            spec.n_bins,
+            owner=type(self).__name__,
+            kinds=(LogisticMixtureHead, CategoricalHead),
         )
         return AutoregressiveModel(spec.event_shape, rescaling(spec), net, head, spec.n_bins, is_table=spec.is_table)

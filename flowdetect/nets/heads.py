@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -132,10 +133,20 @@ class CategoricalHead(nn.Module):
         return y
 
 
+Mixture = TypeVar("Mixture", bound=LogisticMixtureHead)
+Categorical = TypeVar("Categorical", bound=CategoricalHead)
+
+
 def pixel_head(
-    likelihood: str, features: int, channels: int, n_mixtures: int, n_bins: int | None, owner: str
-) -> LogisticMixtureHead | CategoricalHead:
-    """Make the head of a likelihood, "logistic_mixture" or "categorical".
+    likelihood: str,
+    features: int,
+    channels: int,
+    n_mixtures: int,
+    n_bins: int | None,
+    owner: str,
+    kinds: tuple[type[Mixture], type[Categorical]],
+) -> Mixture | Categorical:
+    """Make the head of a likelihood, "logistic_mixture" or "categorical", of these kinds.
 
     Raises
     ------
@@ -143,10 +154,10 @@ def pixel_head(
         If a categorical one is asked for of real-valued data; the message names the owner, a density.
     """
     if likelihood == "logistic_mixture":
-        return LogisticMixtureHead(features, channels, n_mixtures, n_bins)
+        return kinds[0](features, channels, n_mixtures, n_bins)
     if n_bins is None:
         raise ValueError(
             f'{owner}: likelihood="categorical" is for data in bins, and X is real-valued; pass "logistic_mixture", or '
             f"n_bins if X holds whole numbers."
         )
-    return CategoricalHead(features, channels, n_bins)
+    return kinds[1](features, channels, n_bins)

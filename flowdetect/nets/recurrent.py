@@ -92,7 +92,7 @@ class RecurrentLayer(nn.Module):
     def __init__(self, channels: int, width: int, n_context: int, dropout: float) -> None:
         super().__init__()
         self.hidden, d, self.width = max(1, channels // 2), self.n_directions, width
-        mask = torch.ones(2, width)
+        mask = torch.ones(2, width, dtype=torch.float32)
         mask[1, width // 2 + 1 :] = 0  # "B": the pixel itself included
         self.to_gates = CausalConv(channels, 4 * d * self.hidden, (2, width), 1, width // 2, mask=mask)
         self.state = StateConv(self.hidden, self._state_kernel(width), d)
@@ -268,7 +268,7 @@ class RecurrentNet(MixedPrecision):
         if is_strip:
             self.first = CausalConv(c, channels, (half, 1), half, 0)
         else:
-            mask = torch.ones(half + 1, FIRST_KERNEL)
+            mask = torch.ones(half + 1, FIRST_KERNEL, dtype=torch.float32)
             mask[half, half:] = 0  # "A": neither the pixel itself nor what is right of it
             self.first = CausalConv(c, channels, (half + 1, FIRST_KERNEL), half, half, mask=mask)
         self.position = nn.Parameter(torch.zeros(channels, height, 1, dtype=torch.float32)) if is_strip else None

@@ -15,6 +15,7 @@ from flowdetect.density import (
     MAFDensity,
     PixelCNNDensity,
     PixelRNNDensity,
+    PixelVAEDensity,
     PlanarDensity,
     RadialDensity,
     RealNVPDensity,
@@ -33,6 +34,9 @@ NAMES = RNG.choice(["even", "odd"], size=60)
 glow = partial(GlowDensity, n_steps=1, hidden_channels=8, max_epochs=2, batch_size=16, learning_rate=2e-3)
 pixelcnn = partial(PixelCNNDensity, n_filters=8, n_blocks=1, n_mixtures=2, max_epochs=2, batch_size=16)
 pixelrnn = partial(PixelRNNDensity, n_filters=8, n_blocks=1, n_mixtures=2, max_epochs=2, batch_size=16)
+pixelvae = partial(
+    PixelVAEDensity, latent_dim=3, hidden_channels=8, n_filters=8, n_mixtures=2, max_epochs=2, batch_size=16
+)
 realnvp = partial(
     RealNVPDensity, n_steps=1, n_blocks=1, hidden_channels=8, max_epochs=2, batch_size=16, learning_rate=2e-3
 )
@@ -156,6 +160,17 @@ DENSITIES = {
     "PixelRNN, five columns in bins": Case(
         partial(pixelrnn, n_bins=9, likelihood="categorical"), RNG.integers(0, 9, size=(60, 5))
     ),
+    "PixelVAE, digits": Case(partial(pixelvae, n_bins=17, free_bits=0.5), DIGITS[:20]),
+    "PixelVAE, categorical, digits by class": Case(
+        partial(pixelvae, n_bins=17, likelihood="categorical", conditional=True), DIGITS[:20], LABELS[:20] % 2
+    ),
+    "PixelVAE, colour, torch, three draws": Case(
+        partial(pixelvae, n_draws=3, causal_kernel=5), torch.from_numpy(COLOUR).permute(0, 3, 1, 2)
+    ),
+    "PixelVAE, real-valued images": Case(pixelvae, REAL_IMAGES),
+    "PixelVAE, one column": Case(pixelvae, TABLE[:, :1]),
+    "PixelVAE, five columns by class": Case(partial(pixelvae, conditional=True), TABLE, NAMES),
+    "PixelVAE, five columns in bins": Case(partial(pixelvae, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
     "MAF, digits": Case(partial(maf, n_bins=17), DIGITS[:80]),
     "MAF, splines, random, by class": Case(
         partial(maf, n_bins=17, univariate="spline", order="random", conditional=True),
