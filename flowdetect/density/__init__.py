@@ -8,8 +8,11 @@ with whole_imports():
     from flowdetect.density.ensemble import EnsembleDensity
     from flowdetect.density.flow import FlowDensity, FlowModel
     from flowdetect.density.glow import GlowDensity
+    from flowdetect.density.iaf import IAFDensity
+    from flowdetect.density.made import MADEDensity
     from flowdetect.density.maf import MAFDensity
     from flowdetect.density.model import DensityModel
+    from flowdetect.density.nade import NADEDensity
     from flowdetect.density.neighbors import NeighborsDensity
     from flowdetect.density.pixelcnn import PixelCNNDensity
     from flowdetect.density.realnvp import RealNVPDensity
@@ -22,7 +25,10 @@ __all__ = [
     "FlowDensity",
     "FlowModel",
     "GlowDensity",
+    "IAFDensity",
+    "MADEDensity",
     "MAFDensity",
+    "NADEDensity",
     "NeighborsDensity",
     "PixelCNNDensity",
     "RealNVPDensity",

@@ -5,7 +5,16 @@ from functools import partial
 import pytest
 from detector_table import Asked
 
-from flowdetect import GlowDensity, MAFDensity, PixelCNNDensity, RealNVPDensity, VAEDensity
+from flowdetect import (
+    GlowDensity,
+    IAFDensity,
+    MADEDensity,
+    MAFDensity,
+    NADEDensity,
+    PixelCNNDensity,
+    RealNVPDensity,
+    VAEDensity,
+)
 
 SMALL = {"max_epochs": 1, "random_state": 0}
 SMALLEST = {
@@ -13,6 +22,9 @@ SMALLEST = {
     "RealNVPDensity": partial(RealNVPDensity, n_steps=1, n_blocks=1, hidden_channels=4, **SMALL),
     "PixelCNNDensity": partial(PixelCNNDensity, n_filters=4, n_blocks=1, n_mixtures=2, **SMALL),
     "MAFDensity": partial(MAFDensity, n_transforms=1, hidden_features=(4,), **SMALL),
+    "IAFDensity": partial(IAFDensity, n_transforms=1, hidden_features=(4,), **SMALL),
+    "MADEDensity": partial(MADEDensity, hidden_features=(4,), n_mixtures=2, **SMALL),
+    "NADEDensity": partial(NADEDensity, n_hidden=4, n_mixtures=2, **SMALL),
     "VAEDensity": partial(VAEDensity, latent_dim=2, hidden_channels=4, **SMALL),
 }
 REACHED = "training was reached"

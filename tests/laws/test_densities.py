@@ -20,7 +20,10 @@ from flowdetect.density import (
     BaseDensity,
     FlowDensity,
     GlowDensity,
+    IAFDensity,
+    MADEDensity,
     MAFDensity,
+    NADEDensity,
     PixelCNNDensity,
     RealNVPDensity,
     VAEDensity,
@@ -37,7 +40,10 @@ for_all_densities = pytest.mark.parametrize("case", DENSITIES.values(), ids=DENS
 def checked_by_scikit_learn():
     return [
         GlowDensity(n_steps=1, hidden_channels=8, max_epochs=2),
+        IAFDensity(n_transforms=1, hidden_features=(8,), max_epochs=2),
+        MADEDensity(hidden_features=(8,), n_orders=2, n_mixtures=2, max_epochs=2),
         MAFDensity(n_transforms=2, hidden_features=(8,), max_epochs=2),
+        NADEDensity(n_hidden=8, n_orders=2, n_mixtures=2, max_epochs=2),
         PixelCNNDensity(n_filters=8, n_blocks=1, max_epochs=2),
         RealNVPDensity(n_steps=1, n_blocks=1, hidden_channels=8, max_epochs=2),
         VAEDensity(latent_dim=2, hidden_channels=8, max_epochs=2),
