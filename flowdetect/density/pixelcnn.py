@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from flowdetect.density.autoregressive import AutoregressiveDensity, AutoregressiveModel, rescaling
+from flowdetect.density.autoregressive import AutoregressiveDensity, rescaling
+from flowdetect.density.sequential import AutoregressiveModel
 from flowdetect.density.spec import DataSpec
 from flowdetect.nets.causal import Block, CausalNet, GatedBlock, MaskedBlock, PointwiseBlock, ResidualBlock, Stage
 from flowdetect.nets.heads import CategoricalHead, LogisticMixtureHead, pixel_head

@@ -113,6 +113,23 @@ class CausalConv(nn.Module):
         return F.conv2d(self.activate(x, self.pads), weight, bias, self.stride)
 
 
+def degree_mask(in_degrees: Tensor, out_degrees: Tensor, strict: bool = False) -> Tensor:
+    """Say which inputs each output sees, (out, in) of 1 and 0: those of at most its degree, or below it if strict."""
+    below = in_degrees[None] < out_degrees[:, None]
+    return (below if strict else below | (in_degrees[None] == out_degrees[:, None])).to(torch.float32)
+
+
+def masked_linear(x: Tensor, weight: Tensor, bias: Tensor, training: bool) -> Tensor:
+    """(n, in, 1, 1) -> (n, out, 1, 1), of weights (out, in).
+
+    In evaluation as a convolution, which computes equal rows alike wherever they stand, for batch invariance; in
+    training as a matrix product, in a third of the time.
+    """
+    if training:
+        return F.linear(x.flatten(1), weight, bias)[:, :, None, None]
+    return F.conv2d(x, weight[:, :, None, None], bias)
+
+
 class MaskedLinear(nn.Module):
     """A linear layer of features grouped by degree: an output of degree d sees inputs of degree at most d, or below d.
 
@@ -131,9 +148,8 @@ class MaskedLinear(nn.Module):
 
     def __init__(self, in_degrees: Tensor, out_degrees: Tensor, strict: bool = False, gain: float = 1.0) -> None:
         super().__init__()
-        below = in_degrees[None] < out_degrees[:, None]
-        mask = below if strict else below | (in_degrees[None] == out_degrees[:, None])
-        self.register_buffer("mask", mask.to(torch.float32), persistent=False)
+        mask = degree_mask(in_degrees, out_degrees, strict)
+        self.register_buffer("mask", mask, persistent=False)
         self.gain = gain
         self.weight = nn.Parameter(torch.zeros(mask.shape, dtype=torch.float32))
         self.bias = nn.Parameter(torch.zeros(len(out_degrees), dtype=torch.float32))
@@ -149,15 +165,8 @@ class MaskedLinear(nn.Module):
         return self.weight * self.mask
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, in, 1, 1) -> (n, out, 1, 1).
-
-        In evaluation as a convolution, which computes equal rows alike wherever they stand, for batch invariance; in
-        training as a matrix product, in a third of the time.
-        """
-        weight = self.masked_weight()
-        if self.training:
-            return F.linear(x.flatten(1), weight, self.bias)[:, :, None, None]
-        return F.conv2d(x, weight[:, :, None, None], self.bias)
+        """(n, in, 1, 1) -> (n, out, 1, 1)."""
+        return masked_linear(x, self.masked_weight(), self.bias, self.training)
 
 
 def context_biases(maps: nn.ParameterList, context: Tensor | None) -> list[Tensor | None]:

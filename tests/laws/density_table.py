@@ -12,7 +12,10 @@ from flowdetect.density import (
     BaseDensity,
     FlowPPDensity,
     GlowDensity,
+    IAFDensity,
+    MADEDensity,
     MAFDensity,
+    NADEDensity,
     PixelCNNDensity,
     PixelRNNDensity,
     PixelVAEDensity,
@@ -56,6 +59,9 @@ radial = partial(RadialDensity, n_steps=3, max_epochs=2, batch_size=16)
 tarflow = partial(
     TarFlowDensity, n_flows=2, n_layers=1, hidden_channels=8, n_heads=2, max_epochs=2, batch_size=16, learning_rate=2e-3
 )
+iaf = partial(IAFDensity, n_transforms=2, hidden_features=(8,), max_epochs=2, batch_size=16, learning_rate=2e-3)
+made = partial(MADEDensity, hidden_features=(8,), n_mixtures=2, max_epochs=2, batch_size=16)
+nade = partial(NADEDensity, n_hidden=8, n_mixtures=2, max_epochs=2, batch_size=16)
 vae = partial(VAEDensity, latent_dim=3, hidden_channels=8, max_epochs=2, batch_size=16)
 
 
@@ -210,6 +216,39 @@ DENSITIES = {
     "TarFlow, five columns": Case(tarflow, TABLE),
     "TarFlow, five columns by class": Case(partial(tarflow, conditional=True), TABLE, NAMES),
     "TarFlow, five columns in bins": Case(partial(tarflow, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
+    "IAF, two by two digits": Case(partial(iaf, n_bins=17), DIGITS[:80, 2:4, 2:4]),
+    "IAF, splines, random, by class": Case(
+        partial(iaf, univariate="spline", order="random", conditional=True), TABLE, NAMES
+    ),
+    "IAF, one column": Case(iaf, TABLE[:, :1]),
+    "IAF, five columns": Case(iaf, TABLE),
+    "IAF, five columns in bins": Case(partial(iaf, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
+    "MADE, digits": Case(partial(made, n_bins=17), DIGITS[:80]),
+    "MADE, two orders, binary digits by class": Case(
+        partial(made, n_bins=2, n_orders=2, conditional=True), DIGITS[:80] // 9, LABELS[:80] % 2
+    ),
+    "MADE, two masks, colour, torch": Case(
+        partial(made, n_masks=2, hidden_features=(8, 8)), torch.from_numpy(COLOUR).permute(0, 3, 1, 2)
+    ),
+    "MADE, real-valued images": Case(made, REAL_IMAGES),
+    "MADE, one column": Case(partial(made, n_orders=2), TABLE[:, :1]),
+    "MADE, five columns": Case(partial(made, n_orders=2, n_masks=2), TABLE),
+    "MADE, five columns by class": Case(partial(made, conditional=True), TABLE, NAMES),
+    "MADE, five columns in bins": Case(
+        partial(made, n_bins=9, likelihood="categorical"), RNG.integers(0, 9, size=(60, 5))
+    ),
+    "NADE, digits": Case(partial(nade, n_bins=17), DIGITS[:80]),
+    "NADE, three orders, binary digits by class": Case(
+        partial(nade, n_bins=2, n_orders=3, conditional=True), DIGITS[:80] // 9, LABELS[:80] % 2
+    ),
+    "NADE, two orders, colour, torch": Case(partial(nade, n_orders=2), torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
+    "NADE, real-valued images": Case(nade, REAL_IMAGES),
+    "NADE, one column": Case(partial(nade, n_orders=2), TABLE[:, :1]),
+    "NADE, five columns": Case(partial(nade, n_orders=3), TABLE),
+    "NADE, five columns by class": Case(partial(nade, conditional=True), TABLE, NAMES),
+    "NADE, five columns in bins": Case(
+        partial(nade, n_bins=9, likelihood="categorical"), RNG.integers(0, 9, size=(60, 5))
+    ),
     "VAE, digits": Case(partial(vae, n_bins=17), DIGITS[:80]),
     "VAE, categorical, digits by class": Case(
         partial(vae, n_bins=17, likelihood="categorical", conditional=True), DIGITS[:80], LABELS[:80]

@@ -6,14 +6,17 @@ import pytest
 from detector_table import Asked
 
 from flowdetect import (
+    FlowPPDensity,
     GlowDensity,
+    IAFDensity,
+    MADEDensity,
     MAFDensity,
+    NADEDensity,
     PixelCNNDensity,
     PixelRNNDensity,
     PixelVAEDensity,
     PlanarDensity,
     RadialDensity,
-    FlowPPDensity,
     RealNVPDensity,
     TarFlowDensity,
     VAEDensity,
@@ -33,6 +36,9 @@ SMALLEST = {
     "RadialDensity": partial(RadialDensity, n_steps=2, **SMALL),
     "MAFDensity": partial(MAFDensity, n_transforms=1, hidden_features=(4,), **SMALL),
     "TarFlowDensity": partial(TarFlowDensity, n_flows=1, n_layers=1, hidden_channels=4, n_heads=1, **SMALL),
+    "IAFDensity": partial(IAFDensity, n_transforms=1, hidden_features=(4,), **SMALL),
+    "MADEDensity": partial(MADEDensity, hidden_features=(4,), n_mixtures=2, **SMALL),
+    "NADEDensity": partial(NADEDensity, n_hidden=4, n_mixtures=2, **SMALL),
     "VAEDensity": partial(VAEDensity, latent_dim=2, hidden_channels=4, **SMALL),
 }
 REACHED = "training was reached"
