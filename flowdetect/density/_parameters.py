@@ -17,7 +17,7 @@ from flowdetect._protocols import PathName, RandomState
 LARGEST = 2**63 - 1
 DEEPEST, WIDEST = 10_000, 2**16
 MOST = {  # of each, alone; `check_size` looks at what they make together
-    **dict.fromkeys(("n_steps", "n_blocks", "n_transforms", "n_draws", "n_devices"), DEEPEST),
+    **dict.fromkeys(("n_steps", "n_posterior_steps", "n_blocks", "n_transforms", "n_draws", "n_devices"), DEEPEST),
     **dict.fromkeys(("hidden_channels", "n_filters", "n_mixtures", "latent_dim"), WIDEST),
     "n_levels": 64,
 }
