@@ -19,10 +19,9 @@ LARGEST = 2**63 - 1
 DEEPEST, WIDEST = 10_000, 2**16
 MOST = {  # of each, alone; `check_size` looks at what they make together
     **dict.fromkeys(
-        ("n_steps", "n_blocks", "n_causal_blocks", "n_transforms", "n_flows", "n_layers", "n_draws", "n_devices"),
-        DEEPEST,
+        ("n_steps", "n_posterior_steps", "n_blocks", "n_causal_blocks", "n_transforms", "n_flows", "n_layers"), DEEPEST
     ),
-    **dict.fromkeys(("n_orders", "n_masks"), DEEPEST),
+    **dict.fromkeys(("n_draws", "n_devices", "n_orders", "n_masks"), DEEPEST),
     **dict.fromkeys(("hidden_channels", "n_filters", "n_mixtures", "latent_dim", "n_hidden"), WIDEST),
     "n_levels": 64,
 }

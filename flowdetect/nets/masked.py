@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowdetect.nets.activations import Pads, concat_elu
+from flowdetect.nets.conv import map_rows
 
 # Adam moves every weight by the learning rate, and an output by that times the number of its weights: weights of wider
 # layers than this are stored multiplied by the ratio, and so move less (Yang et al. 2021, "Tensor Programs V", Table 3)
@@ -173,7 +174,7 @@ def context_biases(maps: nn.ParameterList, context: Tensor | None) -> list[Tenso
     """Map a context (n, n_context) to what it adds to the first hidden layer and to the outputs, (n, width, 1, 1)."""
     if context is None or not len(maps):
         return [None, None]
-    return [(context.to(weight.dtype) @ weight)[:, :, None, None] for weight in maps]
+    return [map_rows(context.to(weight.dtype), weight, maps.training)[:, :, None, None] for weight in maps]
 
 
 class MADE(nn.Module):

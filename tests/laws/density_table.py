@@ -258,5 +258,13 @@ DENSITIES = {
     "VAE, one column": Case(vae, TABLE[:, :1]),
     "VAE, five columns": Case(partial(vae, latent_dim="auto"), TABLE),
     "VAE, five columns by class": Case(partial(vae, conditional=True, n_draws=2), TABLE, NAMES),
+    "VAE, planar posterior, digits": Case(partial(vae, n_bins=17, posterior="planar"), DIGITS[:80]),
+    "VAE, radial posterior, one column": Case(partial(vae, posterior="radial", n_posterior_steps=2), TABLE[:, :1]),
+    "VAE, iaf posterior, colour, torch, two draws": Case(
+        partial(vae, posterior="iaf", n_draws=2), torch.from_numpy(COLOUR).permute(0, 3, 1, 2)
+    ),
+    "VAE, realnvp posterior, five columns by class": Case(
+        partial(vae, posterior="realnvp", conditional=True), TABLE, NAMES
+    ),
     "VAE, five columns in bins": Case(partial(vae, n_bins=9), RNG.integers(0, 9, size=(60, 5))),
 }
