@@ -155,6 +155,7 @@ BIJECTIONS = {
     "Conv1x1": Case(lambda shape, depth: Conv1x1(shape[0])),
     "Gaussianize": Case(gaussianize),
     "Logit": Case(lambda shape, depth: Logit(2**depth)),
+    "Logit, to 1": Case(lambda shape, depth: Logit(2**depth, 0.05, 1.0)),
     "MultiScale": Case(multi_scale, four_times),
     "MultiScale, context": Case(partial(multi_scale, n_context=N_CONTEXT), four_times, context="vector"),
     "MultiScale, standard": Case(partial(multi_scale, learned=False), four_times),
