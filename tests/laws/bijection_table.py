@@ -162,6 +162,7 @@ BIJECTIONS = {
     "Inverse, affine, reverse, context": Case(partial(inverse, order="reverse", n_context=N_CONTEXT), context="vector"),
     "Inverse, spline, random": Case(partial(inverse, univariate="spline", order="random")),
     "Logit": Case(lambda shape, depth: Logit(2**depth)),
+    "Logit, to 1": Case(lambda shape, depth: Logit(2**depth, 0.05, 1.0)),
     "MultiScale": Case(multi_scale, four_times),
     "MultiScale, context": Case(partial(multi_scale, n_context=N_CONTEXT), four_times, context="vector"),
     "MultiScale, standard": Case(partial(multi_scale, learned=False), four_times),

@@ -128,6 +128,22 @@ DENSITIES = {
     "RealNVP, NICE": Case(
         partial(realnvp, n_bins=17, coupling="additive", normalization="none", n_levels=1), DIGITS[:80]
     ),
+    "RealNVP, the paper's, digits by class": Case(
+        partial(
+            realnvp,
+            n_bins=17,
+            conditional=True,
+            net_normalization="batch",
+            masking="image",
+            last_level="checkerboard",
+            decayed="scales",
+            weight_decay=5e-5,
+            preprocessing="logit",
+            logit_range=(0.05, 1.0),
+        ),
+        DIGITS[:80],
+        LABELS[:80],
+    ),
     "RealNVP, one column": Case(realnvp, TABLE[:, :1]),
     "RealNVP, one column, affine": Case(partial(realnvp, coupling="affine"), TABLE[:, :1]),
     "RealNVP, five columns": Case(realnvp, TABLE),
@@ -141,7 +157,9 @@ DENSITIES = {
     ),
     "PixelCNN, gated, digits by class": Case(partial(pixelcnn, n_bins=17, conditional=True), DIGITS[:80], LABELS[:80]),
     "PixelCNN, gated, categorical, colour": Case(partial(pixelcnn, likelihood="categorical"), COLOUR),
-    "PixelCNN++, dropout, digits": Case(partial(pixelcnn, variant="pixelcnn++", n_bins=17, dropout=0.5), DIGITS[:80]),
+    "PixelCNN++, all shortcuts, dropout, digits": Case(
+        partial(pixelcnn, variant="pixelcnn++", shortcuts="all", n_bins=17, dropout=0.5), DIGITS[:80]
+    ),
     "PixelCNN++, colour, torch": Case(
         partial(pixelcnn, variant="pixelcnn++"), torch.from_numpy(COLOUR).permute(0, 3, 1, 2)
     ),
