@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from flowdetect.bijections.base import Layer, soft_bound, sum_except_batch
 from flowdetect.density.model import DensityModel
-from flowdetect.nets.autoencoder import standard_normal_quantile
+from flowdetect.distributions import standard_normal_quantile
 
 # log-scales of q(z | x) lie within 4 of -3, and start there: narrow, so that z tells of x from the first step on (from
 # 0, decoders of little data often learned to ignore it), and never much wider than the prior, whatever a network makes

@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from flowdetect.density.autoregressive import AutoregressiveDensity, AutoregressiveModel, rescaling
+from flowdetect.density.autoregressive import AutoregressiveDensity, rescaling
+from flowdetect.density.sequential import AutoregressiveModel
 from flowdetect.density.spec import DataSpec
 from flowdetect.nets.causal import Block, CausalNet, GatedBlock, MaskedBlock, PointwiseBlock, ResidualBlock, Stage
-from flowdetect.nets.heads import CategoricalHead, LogisticMixtureHead
+from flowdetect.nets.heads import CategoricalHead, LogisticMixtureHead, pixel_head
 from flowdetect.nets.masked import CausalConv, MaskedMLP
 
 MAX_STAGES = 3
@@ -45,10 +46,17 @@ class PixelCNNDensity(AutoregressiveDensity):
     n_filters : int, default 32
         Width of the network.
     n_blocks : int, default 5
-        Blocks; of "pixelcnn++" in each stage, on the way down and on the way up again.
+        Blocks; of "pixelcnn++" in each stage on the way down.
     n_mixtures : int, default 10
         Components of the logistic mixture.
     dropout : float in [0, 1), default 0.0
+    label_streams : "both" or "horizontal", default "both"
+        Which streams of "gated" and "pixelcnn++" are told the label: both, as in the papers, or the horizontal one.
+    shortcuts : "blocks" or "all", default "blocks"
+        Shortcuts of "pixelcnn++" from the way down to the way up: from blocks alone, n_blocks of them a stage, with
+        transposed convolutions of kernel 2x2; or from all layers, as in its authors' code, which has n_blocks + 1
+        blocks a stage on the way up (n_blocks in the lowest) and in the vertical stream kernels of 2x3. On 8x8 digits
+        "blocks" is ahead at equal time.
     batch_size : int, default 16
         Small, since a step on few images finds its data in the caches of the processor.
     learning_rate : float, default 3e-3
@@ -70,9 +78,9 @@ class PixelCNNDensity(AutoregressiveDensity):
 
     Notes
     -----
-    Settings of the papers: PixelCNN++ on CIFAR-10 has variant="pixelcnn++", n_filters=160, n_blocks=5, n_mixtures=10,
-    dropout=0.5 (Salimans et al. 2017, section 3.1); a smaller one for 28x28 images n_filters=100, n_blocks=2,
-    n_mixtures=3. On two CPU cores these take hours to days.
+    Settings of the papers: PixelCNN++ on CIFAR-10 has variant="pixelcnn++", shortcuts="all", n_filters=160, n_blocks=5,
+    n_mixtures=10, dropout=0.5 (Salimans et al. 2017, section 3.1); a smaller one for 28x28 images n_filters=100,
+    n_blocks=2, n_mixtures=3. On two CPU cores these take hours to days.
 
     A temperature in `sample` and `complete` multiplies the scales of the logistic distributions and divides the
     logarithms of the components' (of the categorical likelihood: the values') probabilities.
@@ -106,11 +114,14 @@ class PixelCNNDensity(AutoregressiveDensity):
     n_blocks: int = 5
     n_mixtures: int = 10
     dropout: float = 0.0
+    label_streams: str = "both"
+    shortcuts: str = "blocks"
     batch_size: int = 16
     learning_rate: float = 3e-3
     chunk_values: ClassVar[int] = 2**14  # fewer than a flow's, as its streams hold more features a pixel
 
     _may_change: ClassVar[frozenset[str]] = frozenset({"dropout"})
+    _former: ClassVar[dict[str, Any]] = {"label_streams": "horizontal"}
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **AutoregressiveDensity._parameter_constraints,
@@ -120,6 +131,8 @@ class PixelCNNDensity(AutoregressiveDensity):
         "n_blocks": [Interval(Integral, 1, None, closed="left")],
         "n_mixtures": [Interval(Integral, 1, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
+        "label_streams": [StrOptions({"both", "horizontal"})],
+        "shortcuts": [StrOptions({"all", "blocks"})],
     }
 
     def _build(self, spec: DataSpec) -> AutoregressiveModel:
@@ -128,25 +141,30 @@ class PixelCNNDensity(AutoregressiveDensity):
         if spec.is_table:
             net = MaskedMLP(spec.event_shape[0], self.n_filters, *sizes)
         else:
-            net = causal_net(self.variant, spec.event_shape, *sizes)
-        return AutoregressiveModel(
-            spec.event_shape, rescaling(spec), net, self._head(spec), spec.n_bins, is_table=spec.is_table
-        )
-
-    def _head(self, spec: DataSpec) -> LogisticMixtureHead | CategoricalHead:
+            both, every = self.label_streams == "both", self.shortcuts == "all"
+            net = causal_net(self.variant, spec.event_shape, *sizes, both_streams=both, all_shortcuts=every)
         channels = 1 if spec.is_table else spec.event_shape[0]
-        if self.likelihood == "logistic_mixture":
-            return LogisticMixtureHead(self.n_filters, channels, self.n_mixtures, spec.n_bins)
-        if spec.n_bins is None:
-            raise ValueError(
-                'PixelCNNDensity: likelihood="categorical" is for data in bins, and X is real-valued; pass '
-                '"logistic_mixture", or n_bins if X holds whole numbers.'
-            )
-        return CategoricalHead(self.n_filters, channels, spec.n_bins)
+        head = pixel_head(
+            self.likelihood,
+            self.n_filters,
+            channels,
+            self.n_mixtures,
+            spec.n_bins,
+            owner=type(self).__name__,
+            kinds=(LogisticMixtureHead, CategoricalHead),
+        )
+        return AutoregressiveModel(spec.event_shape, rescaling(spec), net, head, spec.n_bins, is_table=spec.is_table)
 
 
 def causal_net(
-    variant: str, event_shape: tuple[int, int, int], channels: int, n_blocks: int, n_context: int, dropout: float
+    variant: str,
+    event_shape: tuple[int, int, int],
+    channels: int,
+    n_blocks: int,
+    n_context: int,
+    dropout: float,
+    both_streams: bool = True,
+    all_shortcuts: bool = False,
 ) -> CausalNet:
     """Build the network of a variant for images (C, H, W)."""
     c, height, width = event_shape
@@ -161,7 +179,7 @@ def causal_net(
     if variant == "gated":
         above = CausalConv(c, channels, (half, FIRST_KERNEL), half, half)
         left = CausalConv(c, channels, (1, half), 0, half)
-        blocks = [GatedBlock(channels, n_context, dropout) for _ in range(n_blocks)]
+        blocks = [GatedBlock(channels, n_context, dropout, both_streams) for _ in range(n_blocks)]
         return CausalNet(above, [left], Stage(blocks, [], None, channels))
     above = CausalConv(c, channels, (2, 3), 2, 1)
     lefts = [CausalConv(c, channels, (1, 3), 1, 1), CausalConv(c, channels, (2, 1), 1, 1)]
@@ -169,9 +187,11 @@ def causal_net(
     while n_stages < MAX_STAGES and min(height, width) // 2**n_stages >= 1:
         n_stages += 1
     stage: Stage | None = None
+    sizes = channels, n_context, dropout
     for _ in range(n_stages):
-        down: list[Block] = [ResidualBlock(channels, n_context, dropout) for _ in range(n_blocks)]
-        up: list[Block] = [ResidualBlock(channels, n_context, dropout, has_skip=True) for _ in range(n_blocks)]
-        stage = Stage(down, up, stage, channels)
+        n_up = n_blocks + (all_shortcuts and stage is not None)
+        down: list[Block] = [ResidualBlock(*sizes, False, both_streams) for _ in range(n_blocks)]
+        up: list[Block] = [ResidualBlock(*sizes, True, both_streams) for _ in range(n_up)]
+        stage = Stage(down, up, stage, channels, all_shortcuts)
     assert stage is not None
     return CausalNet(above, lefts, stage)
