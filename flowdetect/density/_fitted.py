@@ -343,8 +343,9 @@ class FittedDensity(DensityParameters):
 
             state = upgraded(state, cls._model_param_names())
         spec = DataSpec.from_dict(state["spec_"])
-        fitted = cls(**state["_fitted_params"])
+        fitted = cls(**{**cls._former, **state["_fitted_params"]})
         fitted._validate_params()
+        state = {**state, "_fitted_params": fitted._model_params()}
         return state, spec, restored_model(fitted._build, spec, state["weights_"])
 
     @in_torch_state()
@@ -367,6 +368,9 @@ class FittedDensity(DensityParameters):
     def _example(self) -> NDArray[np.float64] | None:
         """Give a row for a loaded density to score, (1, n_features); None if it is not fitted."""
         return self.spec_.random_rows(1) if self.__sklearn_is_fitted__() else None
+
+    def _model_params(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in sorted(self._model_param_names())}
 
     @classmethod
     def _model_param_names(cls) -> set[str]:

@@ -109,6 +109,9 @@ class DensityParameters(BaseEstimator):
 
     progress_prefix: ClassVar[str] = ""  # set on an estimator: shown before its name where progress is shown
 
+    # what parameters that were not there yet stand for in older files, where that is not their default
+    _former: ClassVar[dict[str, Any]] = {}
+
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "conditional": ["boolean"],
         "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],

@@ -208,9 +208,6 @@ class BaseDensity(FittedDensity):
     ) -> dict[str, Any]:
         return fingerprint(type(self).__name__, self.get_params(deep=False), source, labels, classes)
 
-    def _model_params(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in sorted(self._model_param_names())}
-
     def _check_warm_start(self, spec: DataSpec) -> None:
         """Refuse to go on from weights that belong to other data or another model."""
         difference = self.spec_.difference(spec)

@@ -49,10 +49,16 @@ class PixelCNNDensity(AutoregressiveDensity):
     n_filters : int, default 32
         Width of the network.
     n_blocks : int, default 5
-        Blocks; of "pixelcnn++" in each stage, on the way down and on the way up again.
+        Blocks; of "pixelcnn++" in each stage on the way down.
     n_mixtures : int, default 10
         Components of the logistic mixture.
     dropout : float in [0, 1), default 0.0
+    label_streams : "both" or "horizontal", default "both"
+        Which streams of "gated" and "pixelcnn++" are told the label: both, as in the papers, or the horizontal one.
+    shortcuts : "all" or "blocks", default "all"
+        Shortcuts of "pixelcnn++" from the way down to the way up: from all layers, as in its authors' code, which has
+        n_blocks + 1 blocks a stage on the way up (n_blocks in the lowest) and transposed convolutions of kernel 2x3; or
+        from blocks alone, n_blocks of them, with kernels 2x2.
     batch_size : int, default 16
         Small, since a step on few images finds its data in the caches of the processor.
     learning_rate : float, default 3e-3
@@ -114,11 +120,14 @@ class PixelCNNDensity(AutoregressiveDensity):
     n_blocks: int = 5
     n_mixtures: int = 10
     dropout: float = 0.0
+    label_streams: str = "both"
+    shortcuts: str = "all"
     batch_size: int = 16
     learning_rate: float = 3e-3
     chunk_values: ClassVar[int] = 2**14  # fewer than a flow's, as its streams hold more features a pixel
 
     _may_change: ClassVar[frozenset[str]] = frozenset({"dropout"})
+    _former: ClassVar[dict[str, Any]] = {"label_streams": "horizontal", "shortcuts": "blocks"}
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **AutoregressiveDensity._parameter_constraints,
@@ -128,6 +137,8 @@ class PixelCNNDensity(AutoregressiveDensity):
         "n_blocks": [Interval(Integral, 1, None, closed="left")],
         "n_mixtures": [Interval(Integral, 1, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
+        "label_streams": [StrOptions({"both", "horizontal"})],
+        "shortcuts": [StrOptions({"all", "blocks"})],
     }
 
     def _build(self, spec: DataSpec) -> AutoregressiveModel:
@@ -136,7 +147,8 @@ class PixelCNNDensity(AutoregressiveDensity):
         if spec.is_table:
             net = MaskedMLP(spec.event_shape[0], self.n_filters, *sizes)
         else:
-            net = causal_net(self.variant, spec.event_shape, *sizes)
+            both, every = self.label_streams == "both", self.shortcuts == "all"
+            net = causal_net(self.variant, spec.event_shape, *sizes, both_streams=both, all_shortcuts=every)
         return AutoregressiveModel(
             spec.event_shape, rescaling(spec), net, self._head(spec), spec.n_bins, is_table=spec.is_table
         )
@@ -161,7 +173,14 @@ class PixelCNNDensity(AutoregressiveDensity):
 
 
 def causal_net(
-    variant: str, event_shape: tuple[int, int, int], channels: int, n_blocks: int, n_context: int, dropout: float
+    variant: str,
+    event_shape: tuple[int, int, int],
+    channels: int,
+    n_blocks: int,
+    n_context: int,
+    dropout: float,
+    both_streams: bool = True,
+    all_shortcuts: bool = True,
 ) -> CausalNet:
     """Build the network of a variant for images (C, H, W)."""
     c, height, width = event_shape
@@ -176,7 +195,7 @@ def causal_net(
     if variant == "gated":
         above = CausalConv(c, channels, (half, FIRST_KERNEL), half, half)
         left = CausalConv(c, channels, (1, half), 0, half)
-        blocks = [GatedBlock(channels, n_context, dropout) for _ in range(n_blocks)]
+        blocks = [GatedBlock(channels, n_context, dropout, both_streams) for _ in range(n_blocks)]
         return CausalNet(above, [left], Stage(blocks, [], None, channels))
     above = CausalConv(c, channels, (2, 3), 2, 1)
     lefts = [CausalConv(c, channels, (1, 3), 1, 1), CausalConv(c, channels, (2, 1), 1, 1)]
@@ -184,9 +203,11 @@ def causal_net(
     while n_stages < MAX_STAGES and min(height, width) // 2**n_stages >= 1:
         n_stages += 1
     stage: Stage | None = None
+    sizes = channels, n_context, dropout
     for _ in range(n_stages):
-        down: list[Block] = [ResidualBlock(channels, n_context, dropout) for _ in range(n_blocks)]
-        up: list[Block] = [ResidualBlock(channels, n_context, dropout, has_skip=True) for _ in range(n_blocks)]
-        stage = Stage(down, up, stage, channels)
+        n_up = n_blocks + (all_shortcuts and stage is not None)
+        down: list[Block] = [ResidualBlock(*sizes, False, both_streams) for _ in range(n_blocks)]
+        up: list[Block] = [ResidualBlock(*sizes, True, both_streams) for _ in range(n_up)]
+        stage = Stage(down, up, stage, channels, all_shortcuts)
     assert stage is not None
     return CausalNet(above, lefts, stage)

@@ -43,7 +43,7 @@ class CausalConv(nn.Module):
     top, left : int
         How far the kernel's first row and column lie above and to the left of the pixel. top = kh: only rows above.
     stride : 1 or 2
-    mask : (kh, kw) tensor of 0 and 1, or None
+    mask : (kh, kw) tensor of 0 and 1, or (out_channels, 1, kh, kw), or None
     gain : float
         Of the initial weights; 0 starts the layer at zero.
     elu : bool
@@ -75,7 +75,7 @@ class CausalConv(nn.Module):
         self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
         self.bias = nn.Parameter(torch.zeros(out_channels, dtype=torch.float32))
         self.register_buffer("mask", mask, persistent=False)
-        seen = kernel[0] * kernel[1] if mask is None else int(mask.sum())
+        seen = kernel[0] * kernel[1] if mask is None else float(mask.sum()) / mask[..., 0, 0].numel()  # by an output
         self.fan_in = max(1, weight.shape[1] * seen)
         self.slowness = max(1.0, self.fan_in / (REFERENCE_FAN_IN_ELU if elu else REFERENCE_FAN_IN))
 
