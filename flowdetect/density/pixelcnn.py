@@ -16,7 +16,18 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from flowdetect.density.autoregressive import AutoregressiveDensity, AutoregressiveModel, rescaling
 from flowdetect.density.spec import DataSpec
-from flowdetect.nets.causal import Block, CausalNet, GatedBlock, MaskedBlock, PointwiseBlock, ResidualBlock, Stage
+from flowdetect.nets.causal import (
+    Block,
+    CausalNet,
+    GatedBlock,
+    MaskedBlock,
+    PointwiseBlock,
+    Positions,
+    RectifiedBlock,
+    ResidualBlock,
+    Stage,
+    pointwise,
+)
 from flowdetect.nets.heads import CategoricalHead, Head, LogisticMixtureHead
 from flowdetect.nets.masked import CausalConv, MaskedMLP
 from flowdetect.nets.stretched import MOST_BINS, StretchedMixtureHead
@@ -36,11 +47,13 @@ class PixelCNNDensity(AutoregressiveDensity):
 
     Parameters
     ----------
-    variant : "pixelcnn", "local", "gated" or "pixelcnn++", default "gated"
+    variant : "pixelcnn", "local", "gated", "pixelcnn++" or "rectified", default "gated"
         "pixelcnn": masked convolutions in one stream, which has a blind spot to the upper right; "gated": two streams
         with gates, without it; "pixelcnn++": two streams of residual blocks at up to three resolutions; "local": as
         "pixelcnn", but no pixel depends on one more than 3 rows above or 3 columns aside, as a background for
-        `LikelihoodRatioDetector`. Without effect on tables.
+        `LikelihoodRatioDetector`; "rectified": as "gated", with residual blocks and ReLU in place of gates, which cost
+        more than convolutions do on a CPU, so that n_filters can be twice as many, and with learned maps of the
+        positions, for images that are centred. Without effect on tables.
     likelihood : "logistic_mixture", "stretched_mixture" or "categorical", default "logistic_mixture"
         "categorical" has a probability for each value, and needs data in bins. "stretched_mixture" is a mixture of
         logistics on the grey levels of the image: of an image whose contrast was stretched, as of four in ten of
@@ -131,7 +144,7 @@ class PixelCNNDensity(AutoregressiveDensity):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **AutoregressiveDensity._parameter_constraints,
-        "variant": [StrOptions({"pixelcnn", "local", "gated", "pixelcnn++"})],
+        "variant": [StrOptions({"pixelcnn", "local", "gated", "pixelcnn++", "rectified"})],
         "likelihood": [StrOptions({"logistic_mixture", "stretched_mixture", "categorical"})],
         "n_filters": [Interval(Integral, 1, None, closed="left")],
         "n_blocks": [Interval(Integral, 1, None, closed="left")],
@@ -192,9 +205,14 @@ def causal_net(
         kind = MaskedBlock if variant == "pixelcnn" else PointwiseBlock
         blocks: list[Block] = [kind(channels, n_context, dropout) for _ in range(n_blocks)]
         return CausalNet(None, [first], Stage(blocks, [], None, channels))
-    if variant == "gated":
+    if variant in ("gated", "rectified"):
         above = CausalConv(c, channels, (half, FIRST_KERNEL), half, half)
         left = CausalConv(c, channels, (1, half), 0, half)
+        if variant == "rectified":
+            blocks = [RectifiedBlock(channels, n_context, dropout) for _ in range(n_blocks)]
+            positions = [Positions(channels, height, width) for _ in range(2)]
+            last = pointwise(channels, channels, 2**0.5)
+            return CausalNet(above, [left], Stage(blocks, [], None, channels), positions, last)
         blocks = [GatedBlock(channels, n_context, dropout, both_streams) for _ in range(n_blocks)]
         return CausalNet(above, [left], Stage(blocks, [], None, channels))
     above = CausalConv(c, channels, (2, 3), 2, 1)

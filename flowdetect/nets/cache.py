@@ -35,6 +35,10 @@ class Whole:
         features: Tensor = layer(image)
         return features
 
+    def part(self, positions: Tensor) -> Tensor:
+        """Give the part of a map of all positions that is computed now."""
+        return positions
+
     def below(self) -> Whole:
         """Give the evaluation at half the resolution."""
         return self
@@ -138,6 +142,10 @@ class Cache(Whole):
             return F.conv2d(rows, weight, bias, stride=(1, layer.stride))
         patch = inputs[:, i : i + kh, j : j + kw].flatten(1)
         return torch.addmm(bias, patch, weight)[:, :, None, None]
+
+    def part(self, positions: Tensor) -> Tensor:
+        rows = positions[:, :, self.i : self.i + 1]
+        return rows if self.by_row else rows[..., self.j : self.j + 1]
 
     def below(self) -> Cache:
         if self.half is None:

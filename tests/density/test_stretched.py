@@ -38,7 +38,7 @@ def fitted(images, n_bins, **settings):
 
 def test_masses_sum_to_one_and_samples_follow_them():
     images, _ = every_image(6, 2, 2)
-    density = fitted(stretched(np.random.default_rng(0), 2000, 6, (2, 2), 2), 6, max_epochs=10)
+    density = fitted(stretched(np.random.default_rng(0), 2000, 6, (2, 2), 2), 6, max_epochs=4)
     masses = np.exp(density.score_samples(images))
     assert masses.sum() == pytest.approx(1, abs=1e-5)
     samples = density.sample(4000, random_state=0).reshape(4000, -1)
