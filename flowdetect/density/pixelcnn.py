@@ -22,14 +22,12 @@ from flowdetect.nets.causal import (
     GatedBlock,
     MaskedBlock,
     PointwiseBlock,
-    Positions,
-    RectifiedBlock,
     ResidualBlock,
     Stage,
-    pointwise,
 )
 from flowdetect.nets.heads import CategoricalHead, Head, LogisticMixtureHead
 from flowdetect.nets.masked import CausalConv, MaskedMLP
+from flowdetect.nets.rectified import rectified_net
 from flowdetect.nets.stretched import MOST_BINS, StretchedMixtureHead
 
 MAX_STAGES = 3
@@ -161,7 +159,7 @@ class PixelCNNDensity(AutoregressiveDensity):
             net = MaskedMLP(spec.event_shape[0], self.n_filters, *sizes)
         else:
             both, every = self.label_streams == "both", self.shortcuts == "all"
-            net = causal_net(self.variant, spec.event_shape, *sizes, both_streams=both, all_shortcuts=every)
+            net = causal_net(self.variant, spec.event_shape, *sizes, both, every, spec.n_bins is not None)
         return AutoregressiveModel(
             spec.event_shape, rescaling(spec), net, self._head(spec), spec.n_bins, is_table=spec.is_table
         )
@@ -194,8 +192,9 @@ def causal_net(
     dropout: float,
     both_streams: bool = True,
     all_shortcuts: bool = True,
+    is_binned: bool = False,
 ) -> CausalNet:
-    """Build the network of a variant for images (C, H, W)."""
+    """Build the network of a variant for images (C, H, W); is_binned: their values lie in [-1, 1]."""
     c, height, width = event_shape
     half = FIRST_KERNEL // 2
     if variant in ("pixelcnn", "local"):
@@ -205,14 +204,11 @@ def causal_net(
         kind = MaskedBlock if variant == "pixelcnn" else PointwiseBlock
         blocks: list[Block] = [kind(channels, n_context, dropout) for _ in range(n_blocks)]
         return CausalNet(None, [first], Stage(blocks, [], None, channels))
-    if variant in ("gated", "rectified"):
+    if variant == "rectified":
+        return rectified_net(event_shape, channels, n_blocks, n_context, dropout, is_binned)
+    if variant == "gated":
         above = CausalConv(c, channels, (half, FIRST_KERNEL), half, half)
         left = CausalConv(c, channels, (1, half), 0, half)
-        if variant == "rectified":
-            blocks = [RectifiedBlock(channels, n_context, dropout) for _ in range(n_blocks)]
-            positions = [Positions(channels, height, width) for _ in range(2)]
-            last = pointwise(channels, channels, 2**0.5)
-            return CausalNet(above, [left], Stage(blocks, [], None, channels), positions, last)
         blocks = [GatedBlock(channels, n_context, dropout, both_streams) for _ in range(n_blocks)]
         return CausalNet(above, [left], Stage(blocks, [], None, channels))
     above = CausalConv(c, channels, (2, 3), 2, 1)

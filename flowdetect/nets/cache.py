@@ -125,7 +125,9 @@ class Cache(Whole):
         bottom, right = top + kh, columns[-1] - layer.left + kw
         inner = x[:, :, max(0, top) : max(0, min(bottom, self.height)), max(0, left) : max(0, min(right, self.width))]
         pads = [max(0, -left), max(0, right - self.width), max(0, -top), max(0, bottom - self.height)]
-        window = F.pad(inner, [min(pad, limit) for pad, limit in zip(pads, (kw, kw, kh, kh), strict=True)])
+        window = F.pad(
+            layer.activate(inner), [min(pad, limit) for pad, limit in zip(pads, (kw, kw, kh, kh), strict=True)]
+        )
         return self._apply(layer, window.permute(0, 2, 3, 1), 0, 0)
 
     def _apply(self, layer: CausalConv, inputs: Tensor, i: int, j: int) -> Tensor:

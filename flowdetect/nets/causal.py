@@ -200,46 +200,6 @@ class ResidualBlock(Block):
         return h_next
 
 
-class RectifiedBlock(Block):
-    """Residual layer of both streams with ReLU, which costs a fraction of a gate: 2x3 down and 1x2 right, then 1x1.
-
-    The hidden layer of the vertical stream is the message to that of the horizontal one.
-    """
-
-    def __init__(self, channels: int, n_context: int, dropout: float) -> None:
-        super().__init__()
-        self.down = CausalConv(channels, channels, (2, 3), 1, 1, gain=2**0.5)
-        self.right = CausalConv(channels, channels, (1, 2), 0, 1, gain=2**0.5)
-        self.message = pointwise(channels, channels)
-        self.u_out, self.out = pointwise(channels, channels, 0.25), pointwise(channels, channels, 0.25)
-        self.dropout = Dropout(dropout)
-        self.context_bias = context_bias(n_context, channels)
-        self.u_context_bias = context_bias(n_context, channels)
-
-    def vertical(
-        self, u: Features, skip: Features, context: Tensor | None, evaluate: Whole
-    ) -> tuple[Features, Features]:
-        assert u is not None
-        inner = add_context(evaluate(self.down, u), self.u_context_bias, context).relu_()
-        return evaluate(self.u_out, inner).add_(u), evaluate(self.message, inner)
-
-    def horizontal(
-        self, h: Tensor, message: Features, skip: Features, context: Tensor | None, evaluate: Whole
-    ) -> Tensor:
-        assert message is not None
-        inner = self.conditioned(evaluate(self.right, h).add_(message), context).relu_()
-        return evaluate(self.out, self.dropout(inner)).add_(h)
-
-
-class Positions(nn.Module):
-    """A learned feature map of every position, starting at zero: what a stream knows before it sees a pixel."""
-
-    def __init__(self, channels: int, height: int, width: int) -> None:
-        super().__init__()
-        value = torch.zeros(1, channels, height, width, dtype=torch.float32)
-        self.value = nn.Parameter(value.contiguous(memory_format=torch.channels_last))
-
-
 @dataclass
 class Messages:
     """What the vertical stream of a stage says to the horizontal one: a tensor a block, and the stage below's."""
@@ -341,6 +301,15 @@ class Stage(nn.Module):
             del shortcuts[0]
         elif self.below is None:
             del shortcuts[-1]
+
+
+class Positions(nn.Module):
+    """A learned feature map of every position, starting at zero: what a stream knows before it sees a pixel."""
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        value = torch.zeros(1, channels, height, width, dtype=torch.float32)
+        self.value = nn.Parameter(value.contiguous(memory_format=torch.channels_last))
 
 
 class CausalNet(MixedPrecision):

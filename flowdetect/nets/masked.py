@@ -15,6 +15,7 @@ from flowdetect.nets.activations import Pads, concat_elu
 REFERENCE_FAN_IN = 288
 # of layers on elus, whose inputs are not bounded: with 288, a PixelCNN++ of 32 filters diverged on MNIST
 REFERENCE_FAN_IN_ELU = 96
+NEARNESS = 12.0, 128.0  # rates of decay from the lowest value, where the range is 2: a sixth of it, and a step of 256
 
 
 class Dropout(nn.Module):
@@ -103,6 +104,21 @@ class CausalConv(nn.Module):
         """(n, in_channels, H, W) -> (n, out_channels, ceil(H / stride), ceil(W / stride)), in the dtype of x."""
         weight, bias = self.kernel_weight().to(x.dtype), self.bias.to(x.dtype)
         return F.conv2d(self.activate(x, self.pads), weight, bias, self.stride)
+
+
+class LiftedConv(CausalConv):
+    """A causal convolution of an image in [-1, 1] and of how near each value is to the lowest.
+
+    Images with a plain dark ground have values there that are few steps apart and mean something else.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int], top: int, left: int) -> None:
+        super().__init__((1 + len(NEARNESS)) * in_channels, out_channels, kernel, top, left)
+
+    def activate(self, x: Tensor, pads: Pads = (0, 0, 0, 0)) -> Tensor:
+        height = (x + 1).clamp_min(0)
+        near = [(-rate * height).exp() for rate in NEARNESS]
+        return super().activate(torch.cat([x, *near], 1), pads)
 
 
 class MaskedLinear(nn.Module):
