@@ -17,7 +17,7 @@ from flowdetect.nets.causal import (
 )
 from flowdetect.nets.masked import CausalConv, Dropout, LiftedConv
 
-WIDE_KERNEL = 27  # of the first layer, which is on few channels, so that reach costs little
+WIDE_KERNEL = 15  # of the first layer, which is on few channels, so that reach costs little
 
 
 class RectifiedBlock(Block):
