@@ -17,6 +17,7 @@ with whole_imports():
         Standardize,
     )
     from flowdetect.bijections.linear import Conv1x1, NormalizedConv1x1, Permute, Whiten
+    from flowdetect.bijections.planar import Planar, Radial
     from flowdetect.bijections.reshape import MultiScale, Reorder, Squeeze, Top
     from flowdetect.bijections.spline import Spline
 
@@ -37,6 +38,8 @@ __all__ = [
     "NormalizedConv1x1",
     "Permute",
     "PiecewiseLinear",
+    "Planar",
+    "Radial",
     "Reorder",
     "Rescale",
     "Spline",

@@ -44,6 +44,8 @@ class MAFDensity(FlowDensity):
         Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
+    logit_range : (low, high), default (0.05, 0.95)
+        Of preprocessing="logit"; see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 3e-3
 

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
 
@@ -22,6 +21,7 @@ from flowdetect.density._derivatives import double
 from flowdetect.density._devices import in_torch_state
 from flowdetect.density.base import BaseDensity
 from flowdetect.density.latent import LatentModel, Likelihood
+from flowdetect.density.latent_space import LatentSpaceDensity
 from flowdetect.density.spec import DataSpec
 from flowdetect.nets.autoencoder import (
     DecodedCategorical,
@@ -40,7 +40,7 @@ PATH_NAMES = "reconstruction_error", "latent_norm", "latent_scale"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class VAEDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity):
+class VAEDensity(LatentSpaceDensity):
     r"""Density by a variational autoencoder: a decoder of standard normal latents, and an encoder that finds them.
 
     .. math:: \log p(x) \ge \log \frac{1}{K} \sum_{k=1}^K \frac{p(x \mid z_k) \, p(z_k)}{q(z_k \mid x)},

@@ -199,7 +199,10 @@ def drawn_naively(model, n, seed, context=None):
 def test_cached_sampling_equals_naive_sampling(variant, likelihood, shape):
     X = np.random.default_rng(0).integers(0, 9, (60, *shape)).astype(np.uint8)
     y = np.arange(60) % 3
-    density = small(variant=variant, likelihood=likelihood, n_bins=9, conditional=True, n_blocks=2).fit(X, y)
+    shortcuts = "all" if len(shape) == 3 else "blocks"
+    density = small(
+        variant=variant, likelihood=likelihood, n_bins=9, conditional=True, n_blocks=2, shortcuts=shortcuts
+    ).fit(X, y)
     model = copy.deepcopy(density.model_).double()
     labels = density.spec_.to_context(np.array([0, 1, 2, 2]), "cpu")
     for parameter in model.parameters():

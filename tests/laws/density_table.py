@@ -50,6 +50,19 @@ DENSITIES = {
     ),
     "Glow, linear preprocessing": Case(partial(glow, n_bins=17, preprocessing="linear"), DIGITS[:80]),
     "Glow, reverse, one level": Case(partial(glow, n_bins=17, permutation="reverse", n_levels=1), DIGITS[:80]),
+    "Glow, likelihood, shuffle, by class": Case(
+        partial(glow, n_bins=17, n_steps=2, factorization="likelihood", permutation="shuffle", conditional=True),
+        DIGITS[:80],
+        LABELS[:80],
+    ),
+    "Glow, likelihood reversed, reverse, digits as rows": Case(
+        partial(glow, n_bins=17, image_shape=(8, 8), factorization="likelihood_reversed", permutation="reverse"),
+        DIGITS[:80].reshape(80, 64),
+    ),
+    "Glow, random, constant volume": Case(
+        partial(glow, factorization="random", permutation="shuffle", coupling="additive", split_prior="standard"),
+        COLOUR,
+    ),
     "Glow, colour": Case(glow, COLOUR),
     "Glow, colour, torch": Case(glow, torch.from_numpy(COLOUR).permute(0, 3, 1, 2)),
     "Glow, real-valued images": Case(glow, REAL_IMAGES),
@@ -75,6 +88,22 @@ DENSITIES = {
     "RealNVP, NICE": Case(
         partial(realnvp, n_bins=17, coupling="additive", normalization="none", n_levels=1), DIGITS[:80]
     ),
+    "RealNVP, the paper's, digits by class": Case(
+        partial(
+            realnvp,
+            n_bins=17,
+            conditional=True,
+            net_normalization="batch",
+            masking="image",
+            last_level="checkerboard",
+            decayed="scales",
+            weight_decay=5e-5,
+            preprocessing="logit",
+            logit_range=(0.05, 1.0),
+        ),
+        DIGITS[:80],
+        LABELS[:80],
+    ),
     "RealNVP, one column": Case(realnvp, TABLE[:, :1]),
     "RealNVP, one column, affine": Case(partial(realnvp, coupling="affine"), TABLE[:, :1]),
     "RealNVP, five columns": Case(realnvp, TABLE),
@@ -94,7 +123,9 @@ DENSITIES = {
         LABELS[:80],
     ),
     "PixelCNN, rectified, colour": Case(partial(pixelcnn, variant="rectified"), COLOUR),
-    "PixelCNN++, dropout, digits": Case(partial(pixelcnn, variant="pixelcnn++", n_bins=17, dropout=0.5), DIGITS[:80]),
+    "PixelCNN++, all shortcuts, dropout, digits": Case(
+        partial(pixelcnn, variant="pixelcnn++", shortcuts="all", n_bins=17, dropout=0.5), DIGITS[:80]
+    ),
     "PixelCNN++, colour, torch": Case(
         partial(pixelcnn, variant="pixelcnn++"), torch.from_numpy(COLOUR).permute(0, 3, 1, 2)
     ),
