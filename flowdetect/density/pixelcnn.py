@@ -49,9 +49,11 @@ class PixelCNNDensity(AutoregressiveDensity):
         "pixelcnn": masked convolutions in one stream, which has a blind spot to the upper right; "gated": two streams
         with gates, without it; "pixelcnn++": two streams of residual blocks at up to three resolutions; "local": as
         "pixelcnn", but no pixel depends on one more than 3 rows above or 3 columns aside, as a background for
-        `LikelihoodRatioDetector`; "rectified": as "gated", with residual blocks and ReLU in place of gates, which cost
-        more than convolutions do on a CPU, so that n_filters can be twice as many, and with learned maps of the
-        positions, for images that are centred. Without effect on tables.
+        `LikelihoodRatioDetector`; "rectified": two streams of residual blocks with ReLU in place of gates, which on a
+        CPU take longer than the convolutions between them, so that n_filters can be twice that of "gated" at the same
+        speed; with learned maps of the positions, for images that are centred, a first layer that reaches 7 rows and
+        columns far and, of data in bins, sees how near values are to the lowest, and a hidden layer before the
+        likelihood. Without effect on tables.
     likelihood : "logistic_mixture", "stretched_mixture" or "categorical", default "logistic_mixture"
         "categorical" has a probability for each value, and needs data in bins. "stretched_mixture" is a mixture of
         logistics on the grey levels of the image: of an image whose contrast was stretched, as of four in ten of
