@@ -14,18 +14,11 @@ from typing import Any, ClassVar
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from flowdetect.density.autoregressive import AutoregressiveDensity, AutoregressiveModel, rescaling
+from flowdetect.density.autoregressive import AutoregressiveDensity, rescaling
+from flowdetect.density.sequential import AutoregressiveModel
 from flowdetect.density.spec import DataSpec
-from flowdetect.nets.causal import (
-    Block,
-    CausalNet,
-    GatedBlock,
-    MaskedBlock,
-    PointwiseBlock,
-    ResidualBlock,
-    Stage,
-)
-from flowdetect.nets.heads import CategoricalHead, Head, LogisticMixtureHead
+from flowdetect.nets.causal import Block, CausalNet, GatedBlock, MaskedBlock, PointwiseBlock, ResidualBlock, Stage
+from flowdetect.nets.heads import CategoricalHead, Head, LogisticMixtureHead, pixel_head
 from flowdetect.nets.masked import CausalConv, MaskedMLP
 from flowdetect.nets.rectified import rectified_net
 from flowdetect.nets.stretched import MOST_BINS, StretchedMixtureHead
@@ -176,14 +169,15 @@ class PixelCNNDensity(AutoregressiveDensity):
                     f'got {channels} in {spec.n_bins or "none"}; pass "logistic_mixture".'
                 )
             return StretchedMixtureHead(self.n_filters, self.n_mixtures, spec.n_bins)
-        if self.likelihood == "logistic_mixture":
-            return LogisticMixtureHead(self.n_filters, channels, self.n_mixtures, spec.n_bins)
-        if spec.n_bins is None:
-            raise ValueError(
-                'PixelCNNDensity: likelihood="categorical" is for data in bins, and X is real-valued; pass '
-                '"logistic_mixture", or n_bins if X holds whole numbers.'
-            )
-        return CategoricalHead(self.n_filters, channels, spec.n_bins)
+        return pixel_head(
+            self.likelihood,
+            self.n_filters,
+            channels,
+            self.n_mixtures,
+            spec.n_bins,
+            owner=type(self).__name__,
+            kinds=(LogisticMixtureHead, CategoricalHead),
+        )
 
 
 def causal_net(

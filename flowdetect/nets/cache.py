@@ -52,6 +52,10 @@ class Whole:
         """Give the part of a row's features that belongs to what is computed now."""
         return row
 
+    def at(self, features: Tensor) -> Tensor:
+        """Give the part of whole images' features that belongs to what is computed now."""
+        return features
+
     def upsample(self, owner: object, low: Tensor | None, shape: tuple[int, int]) -> Tensor:
         """Bring (n, 4 C, H/2, W/2) features of half the resolution to (n, C, H, W)."""
         return F.pixel_shuffle(self.keep(owner, low), 2)[:, :, : shape[0], : shape[1]]
@@ -164,6 +168,10 @@ class Cache(Whole):
 
     def at_pixel(self, row: Tensor | None) -> Tensor | None:
         return row if row is None or self.by_row else row[:, :, :, self.j : self.j + 1]
+
+    def at(self, features: Tensor) -> Tensor:
+        row = features[:, :, self.i : self.i + 1]
+        return row if self.by_row else row[..., self.j : self.j + 1]
 
     def upsample(self, owner: object, low: Tensor | None, shape: tuple[int, int]) -> Tensor:
         if self.by_row:

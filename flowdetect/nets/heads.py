@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class Head(nn.Module):
 
     n_uniforms: int
 
-    def start(self, n: int) -> Tensor | None:
+    def first_state(self, n: int) -> Tensor | None:
         """State before the first pixel; None: features say all."""
         return None
 
@@ -56,25 +57,33 @@ class LogisticMixtureHead(Head):
 
     Parameters
     ----------
-    features, channels, n_mixtures : int
+    features : int or None
+        None: the features are the distribution's `n_numbers` numbers themselves, and nothing is learned here.
+    channels, n_mixtures : int
     n_bins : int or None
         None: real values, whose score is a density.
     """
 
-    def __init__(self, features: int, channels: int, n_mixtures: int, n_bins: int | None) -> None:
+    def __init__(self, features: int | None, channels: int, n_mixtures: int, n_bins: int | None) -> None:
         super().__init__()
         self.channels, self.n_mixtures, self.n_bins = channels, n_mixtures, n_bins
         self.n_uniforms = channels + 1
         n_coefficients = channels * (channels - 1) // 2
-        self.out = pointwise(features, n_mixtures * (1 + 2 * channels + n_coefficients), gain=0.1)
+        self.n_numbers = n_mixtures * (1 + 2 * channels + n_coefficients)
+        self.out = pointwise(features, self.n_numbers, gain=0.1) if features else nn.Identity()
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Spread the components' locations over the range of values."""
-        bias = self.out.bias.view(self.n_mixtures, -1)
+        if not isinstance(self.out, nn.Identity):
+            self.start(self.out.bias)
+
+    def start(self, numbers: Tensor) -> None:
+        """Spread the components' locations over the range of values, of numbers (n_numbers, ...) that are zero."""
+        by_component = numbers.view(self.n_mixtures, -1, *numbers.shape[1:])
         spread = (torch.arange(self.n_mixtures, dtype=torch.float32) + 0.5) / self.n_mixtures * 2 - 1
-        bias[:, 1 : 1 + self.channels] = spread[:, None]
-        bias[:, 1 + self.channels : 1 + 2 * self.channels] = -math.log(max(2, self.n_mixtures))
+        by_component[:, 1 : 1 + self.channels] = spread.reshape(-1, *[1] * numbers.ndim)
+        by_component[:, 1 + self.channels : 1 + 2 * self.channels] = -math.log(max(2, self.n_mixtures))
 
     def _mixture(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """log pi (n, M, H, W), mu and log s (n, M, C, H, W), coefficients (n, M, C (C - 1) / 2, H, W)."""
@@ -131,15 +140,22 @@ class CategoricalHead(Head):
     """Features of a pixel -> probabilities of each value; a channel's depend on the channels before it as well.
 
     van den Oord et al. 2016, section 3.2 (softmax over values) and 3.3 (channels); the dependence on earlier channels
-    is in a layer of its own here, rather than in masks throughout the network.
+    is in a layer of its own here, rather than in masks throughout the network. With features None, and one channel, the
+    features are the logits themselves.
     """
 
-    def __init__(self, features: int, channels: int, n_bins: int) -> None:
+    def __init__(self, features: int | None, channels: int, n_bins: int) -> None:
         super().__init__()
         self.channels = self.n_uniforms = channels
-        self.n_bins = n_bins
+        self.n_bins = self.n_numbers = n_bins
+        if features is None:
+            self.out = nn.ModuleList([nn.Identity()])
+            return
         self.hidden = nn.ModuleList(pointwise(features + c, features) for c in range(1, channels))
         self.out = nn.ModuleList(pointwise(features, n_bins, gain=0.1) for _ in range(channels))
+
+    def start(self, numbers: Tensor) -> None:
+        """Leave the logits zero."""
 
     def _logits(self, h: Tensor, y: Tensor, channel: int) -> Tensor:
         """(n, n_bins, H, W) of one channel, given y of those before it."""
@@ -162,3 +178,33 @@ class CategoricalHead(Head):
             values = categorical_quantile(self._logits(h, y, c) / max(temperature, 1e-6), u[:, c])
             y[:, c] = values / ((self.n_bins - 1) / 2) - 1
         return y
+
+
+Mixture = TypeVar("Mixture", bound=LogisticMixtureHead)
+Categorical = TypeVar("Categorical", bound=CategoricalHead)
+
+
+def pixel_head(
+    likelihood: str,
+    features: int,
+    channels: int,
+    n_mixtures: int,
+    n_bins: int | None,
+    owner: str,
+    kinds: tuple[type[Mixture], type[Categorical]],
+) -> Mixture | Categorical:
+    """Make the head of a likelihood, "logistic_mixture" or "categorical", of these kinds.
+
+    Raises
+    ------
+    ValueError
+        If a categorical one is asked for of real-valued data; the message names the owner, a density.
+    """
+    if likelihood == "logistic_mixture":
+        return kinds[0](features, channels, n_mixtures, n_bins)
+    if n_bins is None:
+        raise ValueError(
+            f'{owner}: likelihood="categorical" is for data in bins, and X is real-valued; pass "logistic_mixture", or '
+            f"n_bins if X holds whole numbers."
+        )
+    return kinds[1](features, channels, n_bins)

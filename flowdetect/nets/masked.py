@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowdetect.nets.activations import Pads, concat_elu
+from flowdetect.nets.conv import map_rows
 
 # Adam moves every weight by the learning rate, and an output by that times the number of its weights: weights of wider
 # layers than this are stored multiplied by the ratio, and so move less (Yang et al. 2021, "Tensor Programs V", Table 3)
 REFERENCE_FAN_IN = 288
 # of layers on elus, whose inputs are not bounded: with 288, a PixelCNN++ of 32 filters diverged on MNIST
 REFERENCE_FAN_IN_ELU = 96
-NEARNESS = 12.0, 128.0  # rates of decay from the lowest value, where the range is 2: a sixth of it, and a step of 256
 
 
 class Dropout(nn.Module):
@@ -32,6 +32,14 @@ class Dropout(nn.Module):
             return x
         kept = torch.rand(x.shape, generator=self.generator, dtype=torch.float32) >= self.probability
         return x * kept.to(x.device, x.dtype) / (1 - self.probability)
+
+
+def seed_dropouts(module: nn.Module, seed: int) -> None:
+    """Let all dropout inside a module draw from one generator with this seed."""
+    generator = torch.Generator().manual_seed(seed)
+    for each in module.modules():
+        if isinstance(each, Dropout):
+            each.generator = generator
 
 
 class CausalConv(nn.Module):
@@ -106,19 +114,21 @@ class CausalConv(nn.Module):
         return F.conv2d(self.activate(x, self.pads), weight, bias, self.stride)
 
 
-class LiftedConv(CausalConv):
-    """A causal convolution of an image in [-1, 1] and of how near each value is to the lowest.
+def degree_mask(in_degrees: Tensor, out_degrees: Tensor, strict: bool = False) -> Tensor:
+    """Say which inputs each output sees, (out, in) of 1 and 0: those of at most its degree, or below it if strict."""
+    below = in_degrees[None] < out_degrees[:, None]
+    return (below if strict else below | (in_degrees[None] == out_degrees[:, None])).to(torch.float32)
 
-    Images with a plain dark ground have values there that are few steps apart and mean something else.
+
+def masked_linear(x: Tensor, weight: Tensor, bias: Tensor, training: bool) -> Tensor:
+    """(n, in, 1, 1) -> (n, out, 1, 1), of weights (out, in).
+
+    In evaluation as a convolution, which computes equal rows alike wherever they stand, for batch invariance; in
+    training as a matrix product, in a third of the time.
     """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int], top: int, left: int) -> None:
-        super().__init__((1 + len(NEARNESS)) * in_channels, out_channels, kernel, top, left)
-
-    def activate(self, x: Tensor, pads: Pads = (0, 0, 0, 0)) -> Tensor:
-        height = (x + 1).clamp_min(0)
-        near = [(-rate * height).exp() for rate in NEARNESS]
-        return super().activate(torch.cat([x, *near], 1), pads)
+    if training:
+        return F.linear(x.flatten(1), weight, bias)[:, :, None, None]
+    return F.conv2d(x, weight[:, :, None, None], bias)
 
 
 class MaskedLinear(nn.Module):
@@ -139,9 +149,8 @@ class MaskedLinear(nn.Module):
 
     def __init__(self, in_degrees: Tensor, out_degrees: Tensor, strict: bool = False, gain: float = 1.0) -> None:
         super().__init__()
-        below = in_degrees[None] < out_degrees[:, None]
-        mask = below if strict else below | (in_degrees[None] == out_degrees[:, None])
-        self.register_buffer("mask", mask.to(torch.float32), persistent=False)
+        mask = degree_mask(in_degrees, out_degrees, strict)
+        self.register_buffer("mask", mask, persistent=False)
         self.gain = gain
         self.weight = nn.Parameter(torch.zeros(mask.shape, dtype=torch.float32))
         self.bias = nn.Parameter(torch.zeros(len(out_degrees), dtype=torch.float32))
@@ -157,22 +166,15 @@ class MaskedLinear(nn.Module):
         return self.weight * self.mask
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, in, 1, 1) -> (n, out, 1, 1).
-
-        In evaluation as a convolution, which computes equal rows alike wherever they stand, for batch invariance; in
-        training as a matrix product, in a third of the time.
-        """
-        weight = self.masked_weight()
-        if self.training:
-            return F.linear(x.flatten(1), weight, self.bias)[:, :, None, None]
-        return F.conv2d(x, weight[:, :, None, None], self.bias)
+        """(n, in, 1, 1) -> (n, out, 1, 1)."""
+        return masked_linear(x, self.masked_weight(), self.bias, self.training)
 
 
 def context_biases(maps: nn.ParameterList, context: Tensor | None) -> list[Tensor | None]:
     """Map a context (n, n_context) to what it adds to the first hidden layer and to the outputs, (n, width, 1, 1)."""
     if context is None or not len(maps):
         return [None, None]
-    return [(context.to(weight.dtype) @ weight)[:, :, None, None] for weight in maps]
+    return [map_rows(context.to(weight.dtype), weight, maps.training)[:, :, None, None] for weight in maps]
 
 
 class MADE(nn.Module):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from flowdetect.nets.activations import Pads
 from flowdetect.nets.cache import Whole
 from flowdetect.nets.causal import (
     Block,
@@ -15,9 +17,25 @@ from flowdetect.nets.causal import (
     context_bias,
     pointwise,
 )
-from flowdetect.nets.masked import CausalConv, Dropout, LiftedConv
+from flowdetect.nets.masked import CausalConv, Dropout
 
 WIDE_KERNEL = 15  # of the first layer, which is on few channels, so that reach costs little
+NEARNESS = 12.0, 128.0  # rates of decay from the lowest value, where the range is 2: a sixth of it, and a step of 256
+
+
+class LiftedConv(CausalConv):
+    """A causal convolution of an image in [-1, 1] and of how near each value is to the lowest.
+
+    Images with a plain dark ground have values there that are few steps apart and mean something else.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int], top: int, left: int) -> None:
+        super().__init__((1 + len(NEARNESS)) * in_channels, out_channels, kernel, top, left)
+
+    def activate(self, x: Tensor, pads: Pads = (0, 0, 0, 0)) -> Tensor:
+        height = (x + 1).clamp_min(0)
+        near = [(-rate * height).exp() for rate in NEARNESS]
+        return super().activate(torch.cat([x, *near], 1), pads)
 
 
 class RectifiedBlock(Block):

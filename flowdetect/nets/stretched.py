@@ -76,12 +76,12 @@ class StretchedMixtureHead(LogisticMixtureHead):
         self.raw_prior.zero_()
         self.raw_prior[-1] = math.log(max(1, len(self.raw_prior) - 1)) / SPEED
 
-    def start(self, n: int) -> Tensor:
+    def first_state(self, n: int) -> Tensor:
         return (SPEED * self.raw_prior).log_softmax(0).expand(n, -1)
 
     def log_prob(self, h: Tensor, y: Tensor, state: Tensor | None = None) -> Tensor:
         """Log-probability of each pixel given the state and those before it: (n, 1, H, W)."""
-        state = self.start(len(y)) if state is None else state
+        state = self.first_state(len(y)) if state is None else state
         by_stretch = self._by_stretch(h, y)  # (n, H W, K)
         weight = torch.cat([state[:, None], by_stretch.to(state.dtype)], 1).double().cumsum(1)
         return weight.logsumexp(2).diff(dim=1).to(h.dtype).reshape(y.shape)
@@ -91,11 +91,11 @@ class StretchedMixtureHead(LogisticMixtureHead):
         n, n_gaps = len(y), MOST_GAP + 1
         index = value[:, :, None] * n_gaps + torch.arange(n_gaps, device=y.device)
         by_value = log_p.new_zeros(n, self.n_bins * n_gaps).scatter_add(1, index.flatten(1), log_p.flatten(1))
-        return (by_value @ self.chosen.t() + self.start(n)).logsumexp(1)
+        return (by_value @ self.chosen.t() + self.first_state(n)).logsumexp(1)
 
     def draw(self, h: Tensor, u: Tensor, temperature: float, state: Tensor | None = None) -> Tensor:
         """Values y (n, 1, H, W) at uniform draws u (n, 3, H, W), each pixel given the state alone."""
-        state = self.start(len(h)) if state is None else state
+        state = self.first_state(len(h)) if state is None else state
         rest = (u[:, 0] - LEAK) / (1 - LEAK)
         m = categorical_quantile(state[:, :, None, None].expand(-1, -1, *u.shape[2:]), rest.clamp_min(0))
         m = torch.where(rest < 0, len(self.floor) - 1, m)

@@ -3,7 +3,7 @@
 import torch
 
 from flowdetect.density.pixelcnn import causal_net
-from flowdetect.nets.masked import NEARNESS, LiftedConv
+from flowdetect.nets.rectified import NEARNESS, LiftedConv
 
 
 def network(n_context=0, is_binned=True):

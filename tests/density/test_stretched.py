@@ -64,7 +64,7 @@ def test_cached_sampling_and_completing_go_on_from_the_state():
     model = copy.deepcopy(fitted(X, 17, n_blocks=2).model_).double()
     x = torch.tensor(X[:4, None], dtype=torch.float64)
     u = torch.rand(4, 3, 5, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    y, state = x / 8 - 1, model.head.start(4)
+    y, state = x / 8 - 1, model.head.first_state(4)
     with torch.no_grad():
         for i, j in itertools.product(range(5), range(7)):
             at = (slice(None), slice(None), slice(i, i + 1), slice(j, j + 1))

@@ -20,6 +20,7 @@ from flowdetect.bijections import (
     Chain,
     Conv1x1,
     Gaussianize,
+    Inverse,
     Logit,
     MultiScale,
     NormalizedConv1x1,
@@ -84,6 +85,10 @@ def spline_coupling(shape, depth, n_context=0):
 
 def autoregressive(shape, depth, **settings):
     return Autoregressive(shape, (HIDDEN,) * depth, **settings)
+
+
+def inverse(shape, depth, **settings):
+    return Inverse(autoregressive(shape, depth, **settings))
 
 
 def batch_norm(shape, depth):
@@ -154,6 +159,8 @@ BIJECTIONS = {
     "Chain of none": Case(lambda shape, depth: Chain([])),
     "Conv1x1": Case(lambda shape, depth: Conv1x1(shape[0])),
     "Gaussianize": Case(gaussianize),
+    "Inverse, affine, reverse, context": Case(partial(inverse, order="reverse", n_context=N_CONTEXT), context="vector"),
+    "Inverse, spline, random": Case(partial(inverse, univariate="spline", order="random")),
     "Logit": Case(lambda shape, depth: Logit(2**depth)),
     "Logit, to 1": Case(lambda shape, depth: Logit(2**depth, 0.05, 1.0)),
     "MultiScale": Case(multi_scale, four_times),
