@@ -157,6 +157,12 @@ DENSITIES = {
     ),
     "PixelCNN, gated, digits by class": Case(partial(pixelcnn, n_bins=17, conditional=True), DIGITS[:80], LABELS[:80]),
     "PixelCNN, gated, categorical, colour": Case(partial(pixelcnn, likelihood="categorical"), COLOUR),
+    "PixelCNN, rectified, stretched, digits by class": Case(
+        partial(pixelcnn, variant="rectified", likelihood="stretched_mixture", n_bins=17, conditional=True),
+        DIGITS[:80],
+        LABELS[:80],
+    ),
+    "PixelCNN, rectified, colour": Case(partial(pixelcnn, variant="rectified"), COLOUR),
     "PixelCNN++, all shortcuts, dropout, digits": Case(
         partial(pixelcnn, variant="pixelcnn++", shortcuts="all", n_bins=17, dropout=0.5), DIGITS[:80]
     ),
