@@ -5,8 +5,8 @@
 The 1,797 images 8x8 of scikit-learn's digits, a pixel 1 where it is at least 8 of 16: 1,197 rows are fitted, of which
 a tenth are held out to stop training by, and 600 are the test. For each of three seeds (of the division, the weights
 and the orders), `NADEDensity` and `MADEDensity` of one and of eight orders are fitted with the settings below, in as
-many steps, and the mean test log-likelihood is noted, nats. Intervals are of the means over seeds, by Student's t; differences are taken
-seed by seed.
+many steps, and the mean test log-likelihood is noted, nats. Intervals are of the means over seeds, by Student's t;
+differences are taken seed by seed.
 """
 
 from __future__ import annotations

@@ -104,8 +104,8 @@ def autoregressive_of(layer):
         N_COLUMNS, order=place, univariate=BoundedAffine, hidden_features=[len(h.bias) for h in layer.net.hidden]
     ).double()
     linear = [part for part in theirs.hyper if isinstance(part, zuko.nn.MaskedLinear)]
-    for part, ours in zip(linear, [*layer.net.hidden, layer.net.out], strict=True):
-        weight, mask, bias = ours.weight.data, ours.mask, ours.bias.data
+    for part, own in zip(linear, [*layer.net.hidden, layer.net.out], strict=True):
+        weight, mask, bias = own.weight.data, own.mask, own.bias.data
         if part is linear[0]:  # our columns stand in their order, theirs as they are
             weight, mask = weight[:, place], mask[:, place]
         if part is linear[-1]:  # ours: all first numbers, then all second; theirs: column by column
