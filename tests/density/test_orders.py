@@ -146,3 +146,8 @@ def test_categorical_of_real_values_is_refused(make):
         ValueError, match=r'DEDensity: likelihood="categorical" is for data in bins.*"logistic_mixture"'
     ):
         make(likelihood="categorical").fit(np.random.default_rng(0).normal(size=(30, 2)))
+
+
+def test_too_many_masks_are_refused():
+    with pytest.raises(ValueError, match=r"n_orders \* n_masks must be at most 10000, got 1000 \* 1000"):
+        MADEDensity(n_orders=1000, n_masks=1000).fit(BINARY)
