@@ -200,8 +200,8 @@ class MADEDensity(AutoregressiveDensity):
         widths = check_widths(self.hidden_features, (128, 128), name)
         if self.n_orders * self.n_masks > DEEPEST:
             raise ValueError(
-                f"{name}: n_orders * n_masks must be at most {DEEPEST}, got {self.n_orders} * {self.n_masks}; usual are 1 "
-                f"to 16 orders and 1 mask."
+                f"{name}: n_orders * n_masks must be at most {DEEPEST}, got {self.n_orders} * {self.n_masks}; the "
+                f"usual ones are 1 to 16 orders and 1 mask."
             )
         head = ordered_head(spec, self.likelihood, self.n_mixtures, name)
         net = MADENet(spec.n_values, widths, head.n_numbers, self.n_orders, self.n_masks, spec.n_context)
