@@ -82,7 +82,7 @@ def density():
 
 
 def test_it_integrates_to_one_and_learns(density):
-    side = np.linspace(-3, 4, 301)
+    side = np.linspace(-3, 4, 161)
     points = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
     assert np.exp(density.score_samples(points)).sum() * (side[1] - side[0]) ** 2 == pytest.approx(1, abs=0.01)
     assert density.score_is_bound_ is False
