@@ -6,7 +6,7 @@ with whole_imports():
     from flowdetect.bijections.autoregressive import Autoregressive, Inverse
     from flowdetect.bijections.base import Bijection, Chain, Layer
     from flowdetect.bijections.coupling import AdditiveCoupling, AffineCoupling, Coupling, SplineCoupling
-    from flowdetect.bijections.dequantize import UniformDequantize
+    from flowdetect.bijections.dequantize import UniformDequantize, VariationalDequantize
     from flowdetect.bijections.elementwise import (
         ActNorm,
         BatchNorm,
@@ -17,6 +17,7 @@ with whole_imports():
         Standardize,
     )
     from flowdetect.bijections.linear import Conv1x1, NormalizedConv1x1, Permute, Whiten
+    from flowdetect.bijections.planar import Planar, Radial
     from flowdetect.bijections.reshape import MultiScale, Reorder, Squeeze, Top
     from flowdetect.bijections.spline import Spline
 
@@ -38,6 +39,8 @@ __all__ = [
     "NormalizedConv1x1",
     "Permute",
     "PiecewiseLinear",
+    "Planar",
+    "Radial",
     "Reorder",
     "Rescale",
     "Spline",
@@ -46,5 +49,6 @@ __all__ = [
     "Standardize",
     "Top",
     "UniformDequantize",
+    "VariationalDequantize",
     "Whiten",
 ]

@@ -7,6 +7,7 @@ with whole_imports():
     from flowdetect.density.base import BaseDensity
     from flowdetect.density.ensemble import EnsembleDensity
     from flowdetect.density.flow import FlowDensity, FlowModel
+    from flowdetect.density.flowpp import FlowPPDensity
     from flowdetect.density.glow import GlowDensity
     from flowdetect.density.iaf import IAFDensity
     from flowdetect.density.made import MADEDensity
@@ -15,7 +16,11 @@ with whole_imports():
     from flowdetect.density.nade import NADEDensity
     from flowdetect.density.neighbors import NeighborsDensity
     from flowdetect.density.pixelcnn import PixelCNNDensity
+    from flowdetect.density.pixelrnn import PixelRNNDensity
+    from flowdetect.density.pixelvae import PixelVAEDensity
+    from flowdetect.density.planar import PlanarDensity, RadialDensity
     from flowdetect.density.realnvp import RealNVPDensity
+    from flowdetect.density.tarflow import TarFlowDensity
     from flowdetect.density.vae import VAEDensity
 
 __all__ = [
@@ -24,6 +29,7 @@ __all__ = [
     "EnsembleDensity",
     "FlowDensity",
     "FlowModel",
+    "FlowPPDensity",
     "GlowDensity",
     "IAFDensity",
     "MADEDensity",
@@ -31,7 +37,12 @@ __all__ = [
     "NADEDensity",
     "NeighborsDensity",
     "PixelCNNDensity",
+    "PixelRNNDensity",
+    "PixelVAEDensity",
+    "PlanarDensity",
+    "RadialDensity",
     "RealNVPDensity",
+    "TarFlowDensity",
     "VAEDensity",
     "load",
 ]

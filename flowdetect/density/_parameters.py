@@ -18,7 +18,10 @@ from flowdetect._protocols import PathName, RandomState
 LARGEST = 2**63 - 1
 DEEPEST, WIDEST = 10_000, 2**16
 MOST = {  # of each, alone; `check_size` looks at what they make together
-    **dict.fromkeys(("n_steps", "n_blocks", "n_transforms", "n_draws", "n_devices", "n_orders", "n_masks"), DEEPEST),
+    **dict.fromkeys(
+        ("n_steps", "n_posterior_steps", "n_blocks", "n_causal_blocks", "n_transforms", "n_flows", "n_layers"), DEEPEST
+    ),
+    **dict.fromkeys(("n_draws", "n_devices", "n_orders", "n_masks"), DEEPEST),
     **dict.fromkeys(("hidden_channels", "n_filters", "n_mixtures", "latent_dim", "n_hidden"), WIDEST),
     "n_levels": 64,
 }
@@ -109,6 +112,9 @@ class DensityParameters(BaseEstimator):
     checkpoint: PathName | None = None
 
     progress_prefix: ClassVar[str] = ""  # set on an estimator: shown before its name where progress is shown
+
+    # what parameters that were not there yet stand for in older files, where that is not their default
+    _former: ClassVar[dict[str, Any]] = {}
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "conditional": ["boolean"],

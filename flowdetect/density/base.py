@@ -52,7 +52,6 @@ class BaseDensity(FittedDensity):
     history_: dict[str, list[float]] = field(init=False)
     n_iter_: int = field(init=False)
     _may_change: ClassVar[frozenset[str]] = frozenset({"n_draws"})  # model parameters that a warm start may change
-    _stages: ClassVar[tuple[str, ...]] = ("",)  # endings of the checkpoint files of the trainings that a fit makes
 
     # ---- to be written by a paper
 
@@ -63,6 +62,11 @@ class BaseDensity(FittedDensity):
     def _train(self, spec: DataSpec, data: TrainingRows, max_epochs: int) -> tuple[DataSpec, TrainingResult]:
         """Build the model and train it; papers that train in stages override this and call `train` for each."""
         return spec, self._train_once(spec, data, max_epochs)
+
+    @property
+    def _stages(self) -> tuple[str, ...]:
+        """Endings of the checkpoint files of the trainings that a fit makes."""
+        return ("",)
 
     # ---- fitting
 
@@ -207,9 +211,6 @@ class BaseDensity(FittedDensity):
         self, source: RowSource, labels: NDArray[np.int64] | None, classes: NDArray[Any] | None
     ) -> dict[str, Any]:
         return fingerprint(type(self).__name__, self.get_params(deep=False), source, labels, classes)
-
-    def _model_params(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in sorted(self._model_param_names())}
 
     def _check_warm_start(self, spec: DataSpec) -> None:
         """Refuse to go on from weights that belong to other data or another model."""

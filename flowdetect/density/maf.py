@@ -18,7 +18,7 @@ class MAFDensity(AutoregressiveFlowDensity):
 
     with f a sequence of transforms, z_i = f_k(x_i; x_1 .. x_{i-1}) each. A score takes one pass; a sample takes a few
     passes, by fixed-point iteration for all features in parallel. Scores are exact for real values; for data in bins
-    they are lower bounds of the discrete data's log-probability, by uniform dequantisation. Made for tables; small
+    they are lower bounds of the discrete data's log-probability, by dequantisation. Made for tables; small
     images are taken as rows of their pixels.
 
     Parameters
@@ -36,6 +36,11 @@ class MAFDensity(AutoregressiveFlowDensity):
         Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
+    logit_range : (low, high), default (0.05, 0.95)
+        Of preprocessing="logit"; see `FlowDensity`.
+    dequantization : "uniform" or "variational", default "uniform"
+        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
+        bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 3e-3
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowdetect.nets.activations import Pads, concat_elu
+from flowdetect.nets.conv import map_rows
 
 # Adam moves every weight by the learning rate, and an output by that times the number of its weights: weights of wider
 # layers than this are stored multiplied by the ratio, and so move less (Yang et al. 2021, "Tensor Programs V", Table 3)
@@ -33,6 +34,14 @@ class Dropout(nn.Module):
         return x * kept.to(x.device, x.dtype) / (1 - self.probability)
 
 
+def seed_dropouts(module: nn.Module, seed: int) -> None:
+    """Let all dropout inside a module draw from one generator with this seed."""
+    generator = torch.Generator().manual_seed(seed)
+    for each in module.modules():
+        if isinstance(each, Dropout):
+            each.generator = generator
+
+
 class CausalConv(nn.Module):
     """A convolution that reaches up and to the left: y[i, j] = sum_ab w[a, b] x[i - top + a, j - left + b] + bias.
 
@@ -43,7 +52,7 @@ class CausalConv(nn.Module):
     top, left : int
         How far the kernel's first row and column lie above and to the left of the pixel. top = kh: only rows above.
     stride : 1 or 2
-    mask : (kh, kw) tensor of 0 and 1, or None
+    mask : (kh, kw) tensor of 0 and 1, or (out_channels, 1, kh, kw), or None
     gain : float
         Of the initial weights; 0 starts the layer at zero.
     elu : bool
@@ -75,7 +84,7 @@ class CausalConv(nn.Module):
         self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
         self.bias = nn.Parameter(torch.zeros(out_channels, dtype=torch.float32))
         self.register_buffer("mask", mask, persistent=False)
-        seen = kernel[0] * kernel[1] if mask is None else int(mask.sum())
+        seen = kernel[0] * kernel[1] if mask is None else float(mask.sum()) / mask[..., 0, 0].numel()  # by an output
         self.fan_in = max(1, weight.shape[1] * seen)
         self.slowness = max(1.0, self.fan_in / (REFERENCE_FAN_IN_ELU if elu else REFERENCE_FAN_IN))
 
@@ -165,7 +174,7 @@ def context_biases(maps: nn.ParameterList, context: Tensor | None) -> list[Tenso
     """Map a context (n, n_context) to what it adds to the first hidden layer and to the outputs, (n, width, 1, 1)."""
     if context is None or not len(maps):
         return [None, None]
-    return [(context.to(weight.dtype) @ weight)[:, :, None, None] for weight in maps]
+    return [map_rows(context.to(weight.dtype), weight, maps.training)[:, :, None, None] for weight in maps]
 
 
 class MADE(nn.Module):
