@@ -20,6 +20,7 @@ FAMILIES = {
         "MADE",
         "PixelCNN",
         "gated PixelCNN",
+        "rectified PixelCNN",
         "PixelCNN++",
         "PixelRNN, rows",
         "PixelRNN, diagonals",

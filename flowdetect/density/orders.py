@@ -71,6 +71,7 @@ class OrderedModel(AutoregressiveModel):
 
     summands = ("log_px", "log_orders")
     net: OrderedNet
+    head: Head
 
     def __init__(self, spec: DataSpec, net: OrderedNet, head: Head) -> None:
         super().__init__(spec.event_shape, rescaling(spec), net, head, spec.n_bins, spec.is_table)

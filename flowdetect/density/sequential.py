@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from flowdetect.density._progress import show_sampling
 from flowdetect.density.model import DensityModel
 from flowdetect.distributions import systematic_draws
-from flowdetect.nets.heads import CategoricalHead, LogisticMixtureHead
+from flowdetect.nets.heads import Head
 from flowdetect.nets.masked import seed_dropouts
 
 Item = TypeVar("Item")
@@ -33,7 +33,7 @@ class AutoregressiveModel(DensityModel):
     net : module, (n, C, H, W) -> features (n, F, H, W)
         Its `in_order` gives the features of one pixel after the other; of a table, it takes and gives strips
         (n, ..., D, 1).
-    head : LogisticMixtureHead or CategoricalHead
+    head : Head
     n_bins : int or None
     is_table : bool
     """
@@ -49,7 +49,7 @@ class AutoregressiveModel(DensityModel):
         event_shape: tuple[int, int, int],
         rescaling: tuple[Tensor, Tensor],
         net: nn.Module,
-        head: LogisticMixtureHead | CategoricalHead,
+        head: Head,
         n_bins: int | None,
         is_table: bool,
     ) -> None:
@@ -75,12 +75,19 @@ class AutoregressiveModel(DensityModel):
 
     def log_px(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-probability of each channel of each pixel, (n, C, H, W) -> (n, C, H, W)."""
-        y = self._to_net((x - self.loc) / self.scale)
-        log_px = self._from_net(self.head.log_prob(self.net(y, context), y))
+        h, y = self._features(x, context)
+        log_px = self._from_net(self.head.log_prob(h, y))
         return log_px if self.n_bins is not None else log_px - self.scale.log()
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
-        return self.log_px(x, context).flatten(1).sum(1)
+        if self.n_bins is None:
+            return self.log_px(x, context).flatten(1).sum(1)
+        return self.head.log_prob_of_all(*self._features(x, context))
+
+    def _features(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Features of every pixel, and the values as network and head see them."""
+        y = self._to_net((x - self.loc) / self.scale)
+        return self.net(y, context), y
 
     def terms(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> dict[str, Tensor]:
         """log_px, (n, C, H, W): the log-probability of each value given those before it."""
@@ -108,9 +115,12 @@ class AutoregressiveModel(DensityModel):
         y, members = self._to_net(((x - self.loc) / self.scale).clone()), self._draw_members(len(x), generator)
         y, n_known = self._in_order(y, members), n_known * self.values_a_pixel // self.values_a_step
         u = torch.rand(len(x), self.head.n_uniforms, *y.shape[2:], generator=generator, dtype=torch.float64).to(y)
+        state = self.head.first_state(len(y))
         for index, (i, j, h) in enumerate(self._progress(self._steps(y, context, members), y[0, 0].numel())):
+            at = (slice(None), slice(None), slice(i, i + 1), slice(j, j + 1))
             if index >= n_known:
-                y[:, :, i, j] = self.head.draw(h, u[:, :, i : i + 1, j : j + 1], temperature)[:, :, 0, 0]
+                y[at] = self.head.draw(h, u[at], temperature, state)
+            state = self.head.follow(h, y[at], state)
         return self._values(self._out_of_order(y, members))
 
     def complete_around(
@@ -139,20 +149,22 @@ class AutoregressiveModel(DensityModel):
         y = self._in_order(y, members)
         u = torch.rand(len(y), self.head.n_uniforms, *y.shape[2:], generator=generator, dtype=torch.float64).to(y)
         log_w, index = torch.zeros(n, k, dtype=torch.float64, device=y.device), None
-        steps = self._steps(y, context, members)
+        steps, state = self._steps(y, context, members), self.head.first_state(len(y))
         for _ in self._progress(range(y[0, 0].numel()), y[0, 0].numel()):
             i, j, h = steps.send(index)
             index, at = None, (slice(None), slice(None), slice(i, i + 1), slice(j, j + 1))
             if not fixed[at].all():
-                y[at] = torch.where(fixed[at], y[at], self.head.draw(h, u[at], temperature))
+                y[at] = torch.where(fixed[at], y[at], self.head.draw(h, u[at], temperature, state))
+            before, state = state, self.head.follow(h, y[at], state)
             if fixed[at].any():
-                log_p = torch.where(fixed[at], self.head.log_prob(h, y[at]), 0.0).double().flatten(1).sum(1)
+                log_p = torch.where(fixed[at], self.head.log_prob(h, y[at], before), 0.0).double().flatten(1).sum(1)
                 log_w = (log_w + log_p.reshape(n, k)).log_softmax(1)
                 poor = (log_w.exp().square().sum(1) * k > 2)[:, None]  # effective number below K / 2
                 if poor.any():
                     drawn = systematic_draws(log_w, k, generator)
                     index = _flat(torch.where(poor, drawn, torch.arange(k, device=y.device)), k)
                     y.copy_(y[index])  # in place: the network reads it
+                    state = None if state is None else state[index]
                     fixed, members = fixed[index], None if members is None else members[index]
                     log_w = torch.where(poor, 0.0, log_w)
         drawn = _flat(systematic_draws(log_w, 1, generator), k)

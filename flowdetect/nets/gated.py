@@ -88,8 +88,12 @@ class GatedAttention(nn.Module):
         n, c, h, w = x.shape
         qkv = self.qkv(x + self.places.to(x.dtype)).reshape(n, 3, self.n_heads, c // self.n_heads, h * w)
         q, k, v = qkv.transpose(3, 4).unbind(1)  # (n, n_heads, H W, c / n_heads)
-        # fewer passes over memory; but its bits depend on the batch
-        seen = F.scaled_dot_product_attention(q, k, v) if self.training else attention(q, k, v)
+        if self.training:  # fewer passes over memory, but bits may depend on the batch; bfloat16 is 3 times as slow
+            wide = torch.promote_types(x.dtype, torch.float32)
+            parts = (part.to(wide).contiguous() for part in (q, k, v))
+            seen = F.scaled_dot_product_attention(*parts).to(x.dtype)
+        else:
+            seen = attention(q, k, v)
         seen = seen.permute(0, 1, 3, 2).reshape(n, c, h, w)
         return add_gated(x, self.out(self.dropout(seen)))
 

@@ -18,7 +18,39 @@ from flowdetect.distributions import (
 from flowdetect.nets.causal import pointwise
 
 
-class LogisticMixtureHead(nn.Module):
+class Head(nn.Module):
+    """Features of a pixel -> the distribution of its channels, given those and, perhaps, a state of the pixels before.
+
+    Attributes
+    ----------
+    n_uniforms : int
+        Uniform numbers that a pixel is drawn from.
+    """
+
+    n_uniforms: int
+
+    def first_state(self, n: int) -> Tensor | None:
+        """State before the first pixel; None: features say all."""
+        return None
+
+    def log_prob(self, h: Tensor, y: Tensor, state: Tensor | None = None) -> Tensor:
+        """Log-probability of each channel given those before it: (n, C, H, W)."""
+        raise NotImplementedError
+
+    def log_prob_of_all(self, h: Tensor, y: Tensor) -> Tensor:
+        """Sum of the log-probabilities from the first pixel on, (n,)."""
+        return self.log_prob(h, y).flatten(1).sum(1)
+
+    def draw(self, h: Tensor, u: Tensor, temperature: float, state: Tensor | None = None) -> Tensor:
+        """Values y (n, C, H, W) at uniform draws u (n, n_uniforms, H, W)."""
+        raise NotImplementedError
+
+    def follow(self, h: Tensor, y: Tensor, state: Tensor | None) -> Tensor | None:
+        """State after a pixel with features h (n, F, 1, 1) and values y (n, C, 1, 1)."""
+        return state
+
+
+class LogisticMixtureHead(Head):
     """Features of a pixel -> a mixture of logistic distributions of its channels (Salimans et al. 2017, section 2).
 
     Within a component, a channel's location is linear in the channels before it (section 2.2, eq. 3).
@@ -71,7 +103,7 @@ class LogisticMixtureHead(nn.Module):
             location = location + coefficients[:, :, start + k].tanh() * y[:, None, k]
         return location
 
-    def log_prob(self, h: Tensor, y: Tensor) -> Tensor:
+    def log_prob(self, h: Tensor, y: Tensor, state: Tensor | None = None) -> Tensor:
         """Log-probability of each channel given those before it: (n, C, H, W)."""
         log_pi, mu, log_s, coefficients = self._mixture(h)
         mu = torch.stack([self._location(mu, coefficients, y, c) for c in range(self.channels)], 2)
@@ -82,7 +114,7 @@ class LogisticMixtureHead(nn.Module):
         joint = (log_pi[:, :, None] + log_p.cumsum(2)).logsumexp(1)  # of the channels up to each
         return joint if self.channels == 1 else torch.cat([joint[:, :1], joint.diff(dim=1)], 1)
 
-    def draw(self, h: Tensor, u: Tensor, temperature: float) -> Tensor:
+    def draw(self, h: Tensor, u: Tensor, temperature: float, state: Tensor | None = None) -> Tensor:
         """Values y (n, C, H, W) at uniform draws u (n, C + 1, H, W); the temperature multiplies s and flattens pi."""
         log_pi, mu, log_s, coefficients = self._mixture(h)
         k = categorical_quantile(log_pi / max(temperature, 1e-6), u[:, 0])[:, None, None]
@@ -104,7 +136,7 @@ class LogisticMixtureHead(nn.Module):
         return ((y + 1) * half).round().clamp(0, self.n_bins - 1) / half - 1
 
 
-class CategoricalHead(nn.Module):
+class CategoricalHead(Head):
     """Features of a pixel -> probabilities of each value; a channel's depend on the channels before it as well.
 
     van den Oord et al. 2016, section 3.2 (softmax over values) and 3.3 (channels); the dependence on earlier channels
@@ -132,14 +164,14 @@ class CategoricalHead(nn.Module):
         logits: Tensor = self.out[channel](h)
         return logits
 
-    def log_prob(self, h: Tensor, y: Tensor) -> Tensor:
+    def log_prob(self, h: Tensor, y: Tensor, state: Tensor | None = None) -> Tensor:
         """Log-probability of each channel given those before it: (n, C, H, W); y is rounded to the grid."""
         half = (self.n_bins - 1) / 2
         values = ((y + 1) * half).round().clamp(0, self.n_bins - 1).long()
         columns = [self._logits(h, y, c).log_softmax(1).gather(1, values[:, c : c + 1]) for c in range(self.channels)]
         return torch.cat(columns, 1)
 
-    def draw(self, h: Tensor, u: Tensor, temperature: float) -> Tensor:
+    def draw(self, h: Tensor, u: Tensor, temperature: float, state: Tensor | None = None) -> Tensor:
         """Values y (n, C, H, W) at uniform draws u (n, C, H, W); logits are divided by the temperature."""
         y = h.new_zeros(len(h), self.channels, *h.shape[2:])
         for c in range(self.channels):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from density_table import TABLE, flowpp
+from density_table import DIGITS, TABLE, flowpp
 
 from flowdetect.density.flowpp import LEAST_SLOPE, MixtureCoupling, mixture_logit
 from flowdetect.nets import ConvNet
@@ -121,3 +121,16 @@ def test_integrates_to_one():
     points = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
     area = (side[1] - side[0]) ** 2
     assert np.exp(density.score_samples(points)).sum() * area == pytest.approx(1, abs=0.02)
+
+
+def test_scores_do_not_depend_on_threads_or_batches():
+    density = flowpp(n_bins=17, hidden_channels=32, n_heads=4, n_mixtures=8, max_epochs=1, random_state=0)
+    scores = density.fit(DIGITS[:40]).score_samples(DIGITS[:70])
+    n_threads = torch.get_num_threads()
+    try:
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            np.testing.assert_array_equal(density.score_samples(DIGITS[:70]), scores)
+    finally:
+        torch.set_num_threads(n_threads)
+    np.testing.assert_array_equal(density.score_samples(DIGITS[63:70]), scores[63:])

@@ -99,7 +99,7 @@ def test_no_pixel_depends_on_itself_or_later_ones(variant, channels):
     assert not np.triu(found).any()
 
 
-@pytest.mark.parametrize(("variant", "n_blocks"), [("gated", 6), ("pixelcnn++", 2)])
+@pytest.mark.parametrize(("variant", "n_blocks"), [("gated", 6), ("pixelcnn++", 2), ("rectified", 6)])
 def test_all_earlier_pixels_are_seen(variant, n_blocks):
     found = dependence(*network(variant, n_blocks))
     np.testing.assert_array_equal(found, np.tril(np.ones_like(found), -1))

@@ -88,7 +88,7 @@ def autoregressive(shape, depth, **settings):
 
 
 def inverse(shape, depth, **settings):
-    return Inverse(autoregressive(shape, depth, **settings))
+    return Inverse(autoregressive(few(*shape), depth, **settings))
 
 
 def batch_norm(shape, depth):
@@ -138,6 +138,10 @@ def top(shape, depth, net=Constant):
     return Top(Standardize(net(2 * c, h, w)), shape)
 
 
+def few(c, h, w):
+    return c, 1, 1  # its derivatives take as many passes as there are values, and the Jacobian their square
+
+
 def four_times(c, h, w):
     return c // 2, 4 * (1 if h > 1 else h), 4  # few values, for the Jacobian
 
@@ -159,8 +163,10 @@ BIJECTIONS = {
     "Chain of none": Case(lambda shape, depth: Chain([])),
     "Conv1x1": Case(lambda shape, depth: Conv1x1(shape[0])),
     "Gaussianize": Case(gaussianize),
-    "Inverse, affine, reverse, context": Case(partial(inverse, order="reverse", n_context=N_CONTEXT), context="vector"),
-    "Inverse, spline, random": Case(partial(inverse, univariate="spline", order="random")),
+    "Inverse, affine, reverse, context": Case(
+        partial(inverse, order="reverse", n_context=N_CONTEXT), few, context="vector"
+    ),
+    "Inverse, spline, random": Case(partial(inverse, univariate="spline", order="random"), few),
     "Logit": Case(lambda shape, depth: Logit(2**depth)),
     "Logit, to 1": Case(lambda shape, depth: Logit(2**depth, 0.05, 1.0)),
     "MultiScale": Case(multi_scale, four_times),

@@ -128,7 +128,7 @@ DENSITIES = {
     "RealNVP, NICE": Case(
         partial(realnvp, n_bins=17, coupling="additive", normalization="none", n_levels=1), DIGITS[:80]
     ),
-    "RealNVP, the paper's, digits by class": Case(
+    "RealNVP, the paper's, small digits by class": Case(
         partial(
             realnvp,
             n_bins=17,
@@ -141,8 +141,8 @@ DENSITIES = {
             preprocessing="logit",
             logit_range=(0.05, 1.0),
         ),
-        DIGITS[:80],
-        LABELS[:80],
+        DIGITS[:60, 2:6, 2:6],
+        LABELS[:60] % 2,
     ),
     "RealNVP, one column": Case(realnvp, TABLE[:, :1]),
     "RealNVP, one column, affine": Case(partial(realnvp, coupling="affine"), TABLE[:, :1]),
@@ -157,6 +157,12 @@ DENSITIES = {
     ),
     "PixelCNN, gated, digits by class": Case(partial(pixelcnn, n_bins=17, conditional=True), DIGITS[:80], LABELS[:80]),
     "PixelCNN, gated, categorical, colour": Case(partial(pixelcnn, likelihood="categorical"), COLOUR),
+    "PixelCNN, rectified, stretched, digits by class": Case(
+        partial(pixelcnn, variant="rectified", likelihood="stretched_mixture", n_bins=17, conditional=True),
+        DIGITS[:80],
+        LABELS[:80],
+    ),
+    "PixelCNN, rectified, colour": Case(partial(pixelcnn, variant="rectified"), COLOUR),
     "PixelCNN++, all shortcuts, dropout, digits": Case(
         partial(pixelcnn, variant="pixelcnn++", shortcuts="all", n_bins=17, dropout=0.5), DIGITS[:80]
     ),
