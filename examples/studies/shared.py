@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +81,7 @@ def cell_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--time-limit", type=float, help="seconds of each training, at most")
     parser.add_argument("--results", default="results", help="folder of the cells, one json each")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, each in a process of one thread")
     parser.add_argument("--out", help="folder of table and pictures; by default that of the cells")
 
 
@@ -98,7 +103,12 @@ def run_cells(
     if args.only is not None and args.only not in names:
         raise SystemExit(f"--only must be one of the names that --list prints, got {args.only!r}")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in [] if args.collect else [args.only] if args.only else names:
+    wanted = [] if args.collect else [args.only] if args.only else [name for name in names if not stored[name].exists()]
+    if args.jobs > 1 and args.only is None:
+        with ThreadPool(args.jobs) as pool:
+            pool.map(_run_alone, wanted, chunksize=1)
+        wanted = []
+    for name in wanted:
         if not stored[name].exists():
             found = json.dumps(run(name))  # as a whole: a file that stands there is complete
             stored[name].with_suffix(".part").write_text(found)
@@ -112,6 +122,12 @@ def run_cells(
             out = Path(args.out or args.results)
             out.mkdir(parents=True, exist_ok=True)
             collect(cells, out)
+
+
+def _run_alone(name: str) -> None:
+    """Run one cell of this study in a process of its own; what it says goes to our output."""
+    command = [sys.executable, *sys.argv, "--only", name]
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
 
 
 def over_seeds(values: list[float], form: str = ".3f") -> str:

@@ -7,9 +7,13 @@ with whole_imports():
     from flowdetect.density.base import BaseDensity
     from flowdetect.density.ensemble import EnsembleDensity
     from flowdetect.density.flow import FlowDensity, FlowModel
+    from flowdetect.density.flowpp import FlowPPDensity
     from flowdetect.density.glow import GlowDensity
+    from flowdetect.density.iaf import IAFDensity
+    from flowdetect.density.made import MADEDensity
     from flowdetect.density.maf import MAFDensity
     from flowdetect.density.model import DensityModel
+    from flowdetect.density.nade import NADEDensity
     from flowdetect.density.neighbors import NeighborsDensity
     from flowdetect.density.pixelcnn import PixelCNNDensity
     from flowdetect.density.pixelrnn import PixelRNNDensity
@@ -25,8 +29,12 @@ __all__ = [
     "EnsembleDensity",
     "FlowDensity",
     "FlowModel",
+    "FlowPPDensity",
     "GlowDensity",
+    "IAFDensity",
+    "MADEDensity",
     "MAFDensity",
+    "NADEDensity",
     "NeighborsDensity",
     "PixelCNNDensity",
     "PixelRNNDensity",

@@ -104,6 +104,15 @@ def train_one(
     return result, training.leaps, training.step
 
 
+def decay_groups(model: DensityModel, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters that weight decay acts on, and the others."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        is_decayed = model.decayed is None or name.endswith(model.decayed)
+        groups.setdefault(weight_decay if is_decayed else 0.0, []).append(parameter)
+    return [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()]
+
+
 class Training(Averages):
     """One training: all its state, and the loop."""
 
@@ -127,7 +136,7 @@ class Training(Averages):
         bfloat16 = resolve_precision(settings.precision, settings.device) == "bfloat16"
         set_training_dtype(self.model, torch.bfloat16 if bfloat16 else None)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+            decay_groups(self.model, settings.weight_decay), lr=settings.learning_rate, fused=True
         )
         self.plan = TimePlan(settings.time_limit or math.inf, settings.started)
         if held_out is not None and self.plan.is_limited:

@@ -139,8 +139,8 @@ class FactoringDensity(FlowDensity):
         """Build the flow between the fixed first layer and the standardisation at the top."""
         raise NotImplementedError
 
-    def _level(self, channels: int, is_measured: bool) -> Sequence[Layer]:
-        """Build the layers of one level: `Squeeze` first, and in the end each channel at its place.
+    def _level(self, channels: int, is_measured: bool, is_last: bool) -> Sequence[Layer]:
+        """Build the layers of one level, the last or not: `Squeeze` first, and in the end each channel at its place.
 
         Where contributions are measured, the layers are elementwise maps, `Squeeze` and permutations, in a flat list,
         and channels may be out of place.
@@ -163,16 +163,17 @@ class FactoringDensity(FlowDensity):
         factored_dims = spec.learned["factored_dims"]
         if self._pretrains and factored_dims.min() == factored_dims.max():  # the flow that a pre-training measures
             n_levels = int(factored_dims.max())
-            steps = [Chain(self._level(4**level * channels, is_measured=True)) for level in range(n_levels)]
+            last = n_levels - 1
+            steps = [Chain(self._level(4**level * channels, True, level == last)) for level in range(n_levels)]
             blocks = 4**n_levels
             return MultiScale([Chain(steps)], [], [(blocks * channels, height >> n_levels, width >> n_levels)])
         levels, standardizers, latent_shapes = [], [], []
         for order in factorization.orders(factored_dims):
-            levels.append(Chain([*self._level(channels, is_measured=False), Reorder(order)]))
+            levels.append(Chain([*self._level(channels, is_measured=False, is_last=False), Reorder(order)]))
             channels, height, width = 2 * channels, height // 2, width // 2
             standardizer = self._standardizer(channels, channels)
             standardizers += [] if standardizer is None else [standardizer]
             latent_shapes.append((channels, height, width))
-        levels.append(Chain(self._level(channels, is_measured=False)))
+        levels.append(Chain(self._level(channels, is_measured=False, is_last=True)))
         latent_shapes.append((4 * channels, height // 2, width // 2))
         return MultiScale(levels, standardizers, latent_shapes)

@@ -24,11 +24,17 @@ from flowdetect.density.base import BaseDensity
 from flowdetect.density.dequantization import build_dequantization, check_dequantization
 from flowdetect.density.latent_space import LatentSpaceDensity
 from flowdetect.density.model import DensityModel
-from flowdetect.density.preprocessing import build_preprocessing, check_preprocessing, learn_preprocessing
+from flowdetect.density.preprocessing import (
+    build_preprocessing,
+    check_logit_range,
+    check_preprocessing,
+    learn_preprocessing,
+)
 from flowdetect.density.source import RowSource
 from flowdetect.density.spec import DataSpec
 from flowdetect.distributions import standard_normal_log_prob
 from flowdetect.nets import Constant, ContextMap
+from flowdetect.nets.masked import seed_dropouts
 
 MAX_AUTO_LEVELS = 3
 
@@ -73,6 +79,9 @@ class FlowModel(DensityModel):
         self.dequantize = dequantize
         self.n_noise = 0 if self.dequantize is None else self.dequantize.n_noise
         self.is_bound = self.dequantize is not None
+
+    def begin_step(self, seed: int, progress: float) -> None:
+        seed_dropouts(self, seed)
 
     def preprocessed(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Give what enters the flow, (n, C, H, W), and the log-determinant up to there, (n,)."""
@@ -158,6 +167,7 @@ class FlowModel(DensityModel):
         return v if self.dequantize is None else self.dequantize.inverse(v)
 
     def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> None:
+        seed_dropouts(self, 0)  # no step has begun
         y = self.flow.initialize(self.preprocessed(x, noise)[0], context)
         self.top.initialize(y, context)
 
@@ -204,10 +214,14 @@ class FlowDensity(LatentSpaceDensity):
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize", for data in
         bins and for tables: each channel's or column's distribution over the training data is made about normal.
-        "logit", for data in bins: logit(0.05 + 0.9 x / n_bins). "linear": bins are mapped to about [-0.5, 0.5], real
-        values are standardised. "auto": "gaussianize" in bins, but "linear" where half of the training rows are less
-        likely under the counts of the other half than under a normal distribution, and for a constant-volume flow,
-        whose log-determinant must not depend on x.
+        "logit", for data in bins: logit(low + (high - low) x / n_bins), see `logit_range`. "linear": bins are mapped to
+        about [-0.5, 0.5], real values are standardised. "auto": "gaussianize" in bins, but "linear" where half of the
+        training rows are less likely under the counts of the other half than under a normal distribution, and for a
+        constant-volume flow, whose log-determinant must not depend on x.
+    logit_range : (low, high), default (0.05, 0.95)
+        Of preprocessing="logit": 0 <= low < high <= 1. The default is that of RealNVP's authors' code. Their paper's
+        text, and LCMA's, have (0.05, 1), that of MAF on MNIST (1e-6, 1 - 1e-6). Lines go on where the argument is
+        within 1e-6 of 0 or 1.
     dequantization : "uniform" or "variational", default "uniform"
         How data in bins become real values: x + u, with u in [0, 1) uniform, or drawn from a distribution q(u | x) that
         a small flow learns together with the density (Ho et al. 2019, section 3.1). The bound
@@ -219,6 +233,7 @@ class FlowDensity(LatentSpaceDensity):
     n_draws: int = 1
     preprocessing: str = "auto"
     dequantization: str = "uniform"
+    logit_range: tuple[float, float] = (0.05, 0.95)
     model_: FlowModel = field(init=False)
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -226,6 +241,7 @@ class FlowDensity(LatentSpaceDensity):
         "n_draws": [Interval(Integral, 1, None, closed="left")],
         "preprocessing": [StrOptions({"auto", "gaussianize", "logit", "linear"})],
         "dequantization": [StrOptions({"uniform", "variational"})],
+        "logit_range": [tuple, list],
     }
     _table_start: ClassVar[str] = "linear"  # which map preprocessing="auto" takes for real-valued tables
 
@@ -240,9 +256,15 @@ class FlowDensity(LatentSpaceDensity):
         return False
 
     def _learn(self, spec: DataSpec, source: RowSource) -> dict[str, NDArray[Any]]:
+        check_logit_range(self.logit_range, type(self).__name__)
         check_preprocessing(spec, self.preprocessing, type(self).__name__)
         check_dequantization(spec, self.dequantization, type(self).__name__)
         return learn_preprocessing(spec, source, self.preprocessing, self._has_constant_volume, self._table_start)
+
+    def _first_layer(self, spec: DataSpec) -> Layer:
+        """Build the fixed map that values pass first."""
+        logit_range = check_logit_range(self.logit_range, type(self).__name__)
+        return build_preprocessing(spec, self.preprocessing, logit_range)
 
     def _flow_model(
         self, spec: DataSpec, flow: MultiScale, context_enters: Literal["top", "flow"] = "top"
@@ -252,10 +274,8 @@ class FlowDensity(LatentSpaceDensity):
         parameters = (2 * latent_shape[0], *latent_shape[1:])  # mean and log-scale
         net = ContextMap(spec.n_context, *parameters) if spec.n_context else Constant(*parameters)
         top = Top(Standardize(net), latent_shape)
-        first = build_preprocessing(spec, self.preprocessing)
-        return FlowModel(
-            spec.event_shape, first, flow, top, build_dequantization(spec, self._dequantization), context_enters
-        )
+        first, dequantize = self._first_layer(spec), build_dequantization(spec, self._dequantization)
+        return FlowModel(spec.event_shape, first, flow, top, dequantize, context_enters)
 
     @property
     def latent_slices_(self) -> list[slice]:

@@ -90,8 +90,8 @@ class GlowDensity(FactoringDensity):
         each channel's 2x2 block the two that contribute least to the likelihood (LCMA), or most; or a random half. A
         contribution is the mean over the rows given to fit of the log-scales of a dimension's activation normalisations
         and couplings so far, in a flow that factors nothing out. 1x1 convolutions mix dimensions, so that none of them
-        leaves or contributes by itself: all but "standard" need another `permutation`. With "reverse", an even
-        `n_steps` maps all dimensions equally often.
+        leaves or contributes by itself (LCMA's section 4 says so too): all but "standard" need another `permutation`.
+        With "reverse", an even `n_steps` maps all dimensions equally often.
     pretraining : float in (0, 1), default 0.25
         Share of max_epochs and of time_limit that the flow which measures the contributions is trained for; the rest is
         the density's.
@@ -100,9 +100,11 @@ class GlowDensity(FactoringDensity):
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize", for data in
         bins and for tables: each channel's or column's distribution over the training data is made about normal.
-        "logit", for data in bins: logit(0.05 + 0.9 x / n_bins). "linear": bins are mapped to about [-0.5, 0.5], real
-        values are standardised. "auto": "gaussianize" in bins, but "linear" where rows are too few for it and for the
-        constant-volume flow.
+        "logit", for data in bins: logit(low + (high - low) x / n_bins). "linear": bins are mapped to about [-0.5, 0.5],
+        real values are standardised. "auto": "gaussianize" in bins, but "linear" where rows are too few for it and for
+        the constant-volume flow.
+    logit_range : (low, high), default (0.05, 0.95)
+        Of preprocessing="logit"; see `FlowDensity`.
     dequantization : "uniform" or "variational", default "uniform"
         Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
         bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
@@ -198,7 +200,7 @@ class GlowDensity(FactoringDensity):
             standardizers += [] if standardizer is None else [standardizer]
         return MultiScale(levels, standardizers, latent_shapes)
 
-    def _level(self, channels: int, is_measured: bool) -> Sequence[Layer]:
+    def _level(self, channels: int, is_measured: bool, is_last: bool) -> Sequence[Layer]:
         steps = self._steps(4 * channels, kernel_size=3)
         return [Squeeze(), *steps] if is_measured else [Squeeze(), InPlace(steps)]
 

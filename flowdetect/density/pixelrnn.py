@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from flowdetect.density.autoregressive import AutoregressiveDensity, AutoregressiveModel, rescaling
+from flowdetect.density.autoregressive import AutoregressiveDensity, rescaling
+from flowdetect.density.sequential import AutoregressiveModel
 from flowdetect.density.spec import DataSpec
 from flowdetect.nets.heads import CategoricalHead, LogisticMixtureHead, pixel_head
 from flowdetect.nets.recurrent import RecurrentNet

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor, nn
 
 from flowdetect.bijections import (
     ActNorm,
@@ -36,12 +37,50 @@ from flowdetect.bijections import (
 from flowdetect.bijections.dequantize import BIN_CENTRE
 from flowdetect.density import factorization
 from flowdetect.density.factoring import FactoringDensity
-from flowdetect.density.preprocessing import MOST_ROWS, build_preprocessing, whitening
+from flowdetect.density.flow import FlowModel
+from flowdetect.density.preprocessing import MOST_ROWS, whitening
 from flowdetect.density.source import RowSource, sample_rows
 from flowdetect.density.spec import DataSpec
 from flowdetect.nets import Constant, ResidualNet
 
 N_SPLINE_BINS = 8
+
+
+def residual_net(
+    n_in: int, n_out: int, hidden_channels: int, n_blocks: int, kernel_size: int, batch_norm: bool
+) -> ResidualNet:
+    """Make the network inside a coupling."""
+    return ResidualNet(n_in, hidden_channels, n_out, n_blocks, kernel_size, batch_norm=batch_norm)
+
+
+class MaskedImageNet(nn.Module):
+    """Numbers for half of the squeezed channels, by a network that sees the image with zeros in their places.
+
+    Dinh et al. 2017, "Density estimation using Real NVP", eq. 9: s(b * x) and t(b * x), b a checkerboard.
+
+    Parameters
+    ----------
+    net : module, (n, C, H, W) -> (n, k C, H, W)
+    order : (4 C,) integer array
+        Channels of `Squeeze`, those that stay first.
+    values_first : bool
+        Whether the k numbers of a value stand side by side, as `SplineCoupling` has them.
+    """
+
+    def __init__(self, net: nn.Module, order: NDArray[np.intp], values_first: bool = False) -> None:
+        super().__init__()
+        self.net, self.squeeze, self.values_first = net, Squeeze(), values_first
+        self.place = np.argsort(order).tolist()
+        self.changed = order[len(order) // 2 :].tolist()
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(n, 2 C, H / 2, W / 2) -> (n, k 2 C, H / 2, W / 2)."""
+        squeezed = torch.cat([x, torch.zeros_like(x)], 1)[:, self.place]
+        image = self.squeeze.inverse(squeezed)
+        numbers = self.net(image, context)
+        each = torch.unflatten(self.squeeze(numbers)[0], 1, (-1, squeezed.shape[1]))  # (n, k, 4 C, ...)
+        found = each[:, :, self.changed]
+        return (found.transpose(1, 2) if self.values_first else found).flatten(1, 2)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -77,6 +116,15 @@ class RealNVPDensity(FactoringDensity):
     normalization : "batch", "activation" or "none", default "batch"
         What follows each coupling on images: batch normalisation, whose running averages serve for scores, or
         activation normalisation as in Glow. Without effect on tables.
+    net_normalization : "none" or "batch", default "none"
+        What comes before each ReLU inside the residual networks of images; "batch" as in the paper.
+    masking : "squeezed" or "image", default "squeezed"
+        What the networks of couplings with checkerboard masks see: the half that stays, squeezed to channels at half
+        the height and width; or, as in the paper, the image with zeros where the mask is, at four times the cost.
+    last_level : "both" or "checkerboard", default "both"
+        Masks of the last level: as of the others; or, as in the paper, checkerboards alone, of half as many couplings.
+    decayed : "all" or "scales", default "all"
+        What `weight_decay` acts on: all parameters, or, as in the paper, the lengths of weight-normalised weights.
     factorization : "standard", "likelihood", "likelihood_reversed" or "random", default "standard"
         Which half of the dimensions leaves at each level: one colour of a checkerboard; of each channel's 2x2 block the
         two that contribute least to the likelihood (LCMA), or most; or a random half. A contribution is the mean over
@@ -90,10 +138,12 @@ class RealNVPDensity(FactoringDensity):
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize", for data in
         bins and for tables: each channel's or column's distribution over the training data is made about normal.
-        "logit", for data in bins: logit(0.05 + 0.9 x / n_bins), as in the paper. "linear": bins are mapped to about
-        [-0.5, 0.5], real values are standardised. "auto": "gaussianize" in bins, but "linear" where rows are too few
-        for it and for a constant-volume flow; of real-valued tables, "gaussianize" if, fitted to half of the rows, it
-        gains 0.25 nats a row on the other half, else "linear".
+        "logit", for data in bins: logit(low + (high - low) x / n_bins). "linear": bins are mapped to about [-0.5, 0.5],
+        real values are standardised. "auto": "gaussianize" in bins, but "linear" where rows are too few for it and for
+        a constant-volume flow; of real-valued tables, "gaussianize" if, fitted to half of the rows, it gains 0.25 nats
+        a row on the other half, else "linear".
+    logit_range : (low, high), default (0.05, 0.95)
+        Of preprocessing="logit". The default is the authors' code; the paper's text has (0.05, 1). See `FlowDensity`.
     dequantization : "uniform" or "variational", default "uniform"
         Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
         bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
@@ -154,6 +204,10 @@ class RealNVPDensity(FactoringDensity):
     coupling: str = "auto"
     scale: str = "exp"
     normalization: str = "batch"
+    net_normalization: str = "none"
+    masking: str = "squeezed"
+    last_level: str = "both"
+    decayed: str = "all"
     batch_size: int | str = "auto"
     learning_rate: float = 2e-3
     n_iter_no_change: int = 30
@@ -169,6 +223,10 @@ class RealNVPDensity(FactoringDensity):
         "coupling": [StrOptions({"auto", "affine", "additive", "spline"})],
         "scale": [StrOptions({"sigmoid", "exp"})],
         "normalization": [StrOptions({"batch", "activation", "none"})],
+        "net_normalization": [StrOptions({"none", "batch"})],
+        "masking": [StrOptions({"squeezed", "image"})],
+        "last_level": [StrOptions({"both", "checkerboard"})],
+        "decayed": [StrOptions({"all", "scales"})],
     }
 
     def _learn(self, spec: DataSpec, source: RowSource) -> dict[str, NDArray[Any]]:
@@ -176,7 +234,7 @@ class RealNVPDensity(FactoringDensity):
         if spec.is_table:
             rows = sample_rows(source, MOST_ROWS)
             rows = spec.standardized(rows) if spec.n_bins is None else rows + BIN_CENTRE
-            first = build_preprocessing(replace(spec, learned=learned), self.preprocessing).double()
+            first = self._first_layer(replace(spec, learned=learned)).double()
             learned["whitening"] = whitening(rows, first)
         return learned
 
@@ -197,10 +255,17 @@ class RealNVPDensity(FactoringDensity):
             return MultiScale([Chain(self._table_steps(spec))], [], [spec.event_shape])
         return self._factored_scale(spec)
 
-    def _level(self, channels: int, is_measured: bool) -> Sequence[Layer]:
-        return self._image_steps(channels, "none" if is_measured else self.normalization)
+    def _build(self, spec: DataSpec) -> FlowModel:
+        model = super()._build(spec)
+        if self.decayed == "scales":
+            model.decayed = (".g",)
+        return model
 
-    def _image_steps(self, channels: int, normalization: str) -> list[Bijection]:
+    def _level(self, channels: int, is_measured: bool, is_last: bool) -> Sequence[Layer]:
+        only_checkerboards = is_last and self.last_level == "checkerboard"
+        return self._image_steps(channels, "none" if is_measured else self.normalization, only_checkerboards)
+
+    def _image_steps(self, channels: int, normalization: str, only_checkerboards: bool) -> list[Bijection]:
         """Build the steps of one level: squeeze, couplings with checkerboard masks, couplings with masks of rows.
 
         Once squeezed, either mask is a half of the channels. In order: pixels 0 1 | 2 3 of each block in Squeeze's
@@ -210,10 +275,15 @@ class RealNVPDensity(FactoringDensity):
         checkerboard = np.argsort(np.isin(squeezed % 4, (1, 2)), kind="stable")
         half_rows = np.argsort(squeezed % 4 >= 2, kind="stable")
         back = np.argsort(checkerboard)
-        return [
+        steps = [
             Squeeze(),
             Permute(4 * channels, order=checkerboard.tolist()),
-            *self._couplings(4 * channels, "affine", 3, normalization),
+            *self._couplings(4 * channels, "affine", 3, normalization, checkerboard),
+        ]
+        if only_checkerboards:
+            return [*steps, Permute(4 * channels, order=back.tolist())]
+        return [
+            *steps,
             Permute(4 * channels, order=back[half_rows].tolist()),
             *self._couplings(4 * channels, "affine", 3, normalization),
             Permute(4 * channels, order=np.argsort(half_rows).tolist()),
@@ -231,12 +301,19 @@ class RealNVPDensity(FactoringDensity):
             steps.append(Permute(channels, order=np.roll(np.arange(channels), -n_rolled).tolist()))
         return [*steps, Whiten(torch.from_numpy(spec.learned["whitening"].astype(np.float32)))]
 
-    def _couplings(self, channels: int, auto: str, kernel_size: int, normalization: str) -> list[Bijection]:
+    def _couplings(
+        self,
+        channels: int,
+        auto: str,
+        kernel_size: int,
+        normalization: str,
+        checkerboard: NDArray[np.intp] | None = None,
+    ) -> list[Bijection]:
         """Build pairs of couplings; each is followed by a normalisation and by rolling the channels, half of them.
 
         What a pre-training measures has no normalisation: with one scale a channel, which is one place of each 2x2
         block, couplings could put any part there, where it would not be counted. `auto` is the kind of coupling that
-        coupling="auto" stands for.
+        coupling="auto" stands for. `checkerboard` says which channel of `Squeeze` is where, if that is the mask.
         """
         kind = auto if self.coupling == "auto" else self.coupling
         makers: dict[str, list[Callable[[int], Bijection]]] = {
@@ -246,16 +323,24 @@ class RealNVPDensity(FactoringDensity):
         }
         steps: list[Bijection] = []
         roll = np.roll(np.arange(channels), channels // 2).tolist()
-        for _ in range(2 * self.n_steps):
-            steps.append(self._coupling(channels, kind, kernel_size))
+        for i in range(2 * self.n_steps):
+            order = None if checkerboard is None else np.roll(checkerboard, i % 2 * (channels // 2))
+            steps.append(self._coupling(channels, kind, kernel_size, order))
             steps += [make(channels) for make in makers[normalization]]
             steps.append(Permute(channels, order=roll))
         return steps
 
-    def _coupling(self, channels: int, kind: str, kernel_size: int) -> Bijection:
+    def _coupling(self, channels: int, kind: str, kernel_size: int, checkerboard: NDArray[np.intp] | None) -> Bijection:
         kept, changed = channels - channels // 2, channels // 2
         per_value = {"affine": 2, "additive": 1, "spline": 3 * N_SPLINE_BINS - 1}[kind]
-        net = ResidualNet(kept, self.hidden_channels, per_value * changed, self.n_blocks, kernel_size)
+        batch_norm = self.net_normalization == "batch" and kernel_size > 1
+        sizes = self.hidden_channels, self.n_blocks, kernel_size, batch_norm
+        net: nn.Module
+        if checkerboard is not None and self.masking == "image":
+            inner = residual_net(channels // 4, per_value * channels // 4, *sizes)
+            net = MaskedImageNet(inner, checkerboard, values_first=kind == "spline")
+        else:
+            net = residual_net(kept, per_value * changed, *sizes)
         if kind == "affine":
             return AffineCoupling(net, self.scale)
         return AdditiveCoupling(net) if kind == "additive" else SplineCoupling(net, N_SPLINE_BINS)
