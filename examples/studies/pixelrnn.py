@@ -170,8 +170,9 @@ def write(folder: Path, runs: dict[str, Any], args: argparse.Namespace) -> None:
         run["test bits/dim"] = bits = with_interval([fit["test bits/dim"] for fit in fits])
         lines.append(
             f"{name:30}{len(fits):6}{bits['mean']:9.3f} {bits['low']:8.3f}-{bits['high']:.3f} "
-            f"{mean['parameters']:13.0f} {mean['epochs']:7.1f} {mean['seconds of training']:8.1f} {mean['ms to score an image']:9.2f} "
-            f"{mean['ms to sample an image']:10.2f} {mean.get('KL, nats', float('nan')):8.2f}"
+            f"{mean['parameters']:13.0f} {mean['epochs']:7.1f} {mean['seconds of training']:8.1f} "
+            f"{mean['ms to score an image']:9.2f} {mean['ms to sample an image']:10.2f} "
+            f"{mean.get('KL, nats', float('nan')):8.2f}"
         )
     found = {}
     for other in ("Row LSTM", "Diagonal BiLSTM"):
