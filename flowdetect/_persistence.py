@@ -243,7 +243,7 @@ class _Decoder:
         _check_names(kind, state)
         given = inspect.signature(kind.__init__).parameters.values()
         defaults = {each.name: each.default for each in given if each.default is not each.empty}
-        state = {**defaults, **state}  # an older file lacks the parameters of today
+        state = {**defaults, **getattr(kind, "_former", {}), **state}  # an older file lacks the parameters of today
         if not self.dry:
             estimator.__setstate__(state)
         elif hasattr(estimator, "_check_state"):

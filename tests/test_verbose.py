@@ -1,5 +1,7 @@
 """verbose=1 into a file, as a job in the background writes it: lines that can be read, and few of them."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -68,3 +70,22 @@ def test_the_recommended_detector_of_a_table_says_its_stages(capfd):
     written = capfd.readouterr().err
     assert "\r" not in written
     assert 1 <= len(written.splitlines()) <= 5
+
+
+def test_a_silent_fit_keeps_fabrics_hints_from_standard_error(monkeypatch):
+    """Fabric has a hint on every CUDA device that it sets up."""
+    from lightning_fabric.accelerators import CPUAccelerator
+    from lightning_fabric.utilities.rank_zero import rank_zero_info, rank_zero_module
+
+    heard = []
+    listener = logging.Handler()
+    listener.emit = lambda record: heard.append(record.msg)
+    rank_zero_module.log.addHandler(listener)
+    monkeypatch.setattr(CPUAccelerator, "setup_device", lambda self, device: rank_zero_info("a hint"))
+    try:
+        rank_zero_info("before")
+        GlowDensity(n_steps=1, hidden_channels=4, max_epochs=1, device="cpu").fit(X)
+        rank_zero_info("after")
+    finally:
+        rank_zero_module.log.removeHandler(listener)
+    assert heard == ["before", "after"]

@@ -1,12 +1,14 @@
 """Do samples look like digits? A classifier's verdict on samples and test images, and each sample's nearest neighbour.
 
     FLOWDETECT_DATA=folder python examples/studies/sample_quality.py [--quick] [--data mnist] [--samples 200]
-        [--filters 32] [--epochs 4] [--temperature 1] [--model FILE] [--results DIR] [--models DIR]
+        [--filters 32] [--blocks 1] [--batch-size 16] [--epochs 4] [--temperature 1] [--model FILE] [--results DIR]
+        [--models DIR]
 
-Trains a class-conditional PixelCNN++, or loads the density of --model; draws samples, labels with their training
-frequencies; trains a small convolutional classifier on the same data set, and writes quality.json (its test accuracy;
-the share of samples, and of test images, that it gives a probability above 0.9; how many of each class) and a picture
-of samples beside the training image nearest to each, in Euclidean distance of pixels.
+Trains a class-conditional PixelCNN++, or loads the density of --model (a training that was killed goes on); draws
+samples, labels with their training frequencies; trains a small convolutional classifier on the same data set, and
+writes quality.json (its test accuracy; the share of samples, and of test images, that it gives a probability above 0.9;
+how many of each class) and a picture of samples beside the training image nearest to each, in Euclidean distance of
+pixels.
 """
 
 from __future__ import annotations
@@ -35,13 +37,14 @@ def density_of(args: argparse.Namespace, X: np.ndarray, y: np.ndarray) -> BaseDe
     density = PixelCNNDensity(
         variant="pixelcnn++",
         n_filters=args.filters,
-        n_blocks=1,
+        n_blocks=args.blocks,
+        batch_size=args.batch_size,
         conditional=True,
         max_epochs=args.epochs,
         random_state=SEED,
         verbose=1,
     )
-    size = "quick" if args.quick else f"{args.filters}-{args.epochs}"
+    size = "quick" if args.quick else f"{args.filters}-{args.blocks}-{args.batch_size}-{args.epochs}"
     return loaded_or_fitted(Path(args.models) / f"{args.data}-by-class-{size}.safetensors", density, X, y)
 
 
@@ -76,6 +79,8 @@ def main() -> None:
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--filters", type=int, default=32)
+    parser.add_argument("--blocks", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--temperature", type=float, default=1.0, help="of the samples")
     parser.add_argument("--results", default="results")
@@ -86,10 +91,13 @@ def main() -> None:
     if args.quick:
         X, y, args.samples, n_epochs = X[:6000], y[:6000], 2 * N_SHOWN, 2
         args.filters, args.epochs = 8, 1
-    samples = density_of(args, X, y).sample(args.samples, temperature=args.temperature, random_state=SEED)
+    density = density_of(args, X, y)
+    samples = density.sample(args.samples, temperature=args.temperature, random_state=SEED)
     classifier = train_classifier(X, y, n_epochs, max_shift=2)
     p = probabilities(classifier, X_test)
     results = {
+        "settings": {name: value for name, value in density.get_params().items() if name != "checkpoint"},
+        "history": density.history_,
         "temperature": args.temperature,
         "classifier's test accuracy": float((p.argmax(1) == y_test).mean()),
         "samples": verdict(probabilities(classifier, samples)),

@@ -24,6 +24,7 @@ UNIFORM_SHARE = 0.3
 TAIL = 0.01
 # of BatchNorm: share of a batch in the running averages, and bounds of the variance
 NEW_SHARE = 0.05
+LEAST_PROBABILITY, CLOSE_TO_1 = 1e-6, 0.99  # of `Logit`: where lines begin; where 1 - p would lose digits
 VARIANCES = 1e-4, 1e8
 
 
@@ -142,30 +143,43 @@ class PiecewiseLinear(Bijection):
 
 
 class Logit(Bijection):
-    """Fixed map of binned values: z = logit(alpha + (1 - 2 alpha) x / n_bins), x in [0, n_bins]; lines beyond.
+    """Fixed map of binned values: z = logit(p), p = low + (high - low) x / n_bins, x in [0, n_bins]; lines beyond.
 
-    Dinh et al. 2017, "Density estimation using Real NVP", section 4.1. dz/dx lies in (4, 21) (1 - 2 alpha) / n_bins for
-    the paper's alpha, 0.05.
+    Dinh et al. 2017, "Density estimation using Real NVP", section 4.1: p = 0.05 + 0.95 x / 256; in the authors' code
+    0.05 + 0.9 x / 256. Lines begin where p is within 1e-6 of 0 or 1, so that dz/dx lies in
+    [4, 1e6 + 2] (high - low) / n_bins.
+
+    Parameters
+    ----------
+    n_bins : int
+    low, high : float, 0 <= low < high <= 1
     """
 
-    def __init__(self, n_bins: int, alpha: float = 0.05) -> None:
+    def __init__(self, n_bins: int, low: float = 0.05, high: float = 0.95) -> None:
         super().__init__()
-        self.n_bins, self.alpha = n_bins, alpha
-        self.gain = (1 - 2 * alpha) / n_bins  # dp/dx
-        self.end = math.log1p(-alpha) - math.log(alpha)  # z at x = n_bins, -z at x = 0
-        self.end_slope = self.gain / (alpha * (1 - alpha))
+        self.n_bins, self.low, self.high = n_bins, low, high
+        self.gain = (high - low) / n_bins  # dp/dx
+        p_ends = max(low, LEAST_PROBABILITY), min(high, 1 - LEAST_PROBABILITY)
+        self.x_ends = tuple(min(max((p - low) / self.gain, 0.0), n_bins) for p in p_ends)
+        self.z_ends = tuple(math.log(p) - math.log1p(-p) for p in p_ends)
+        self.slopes = tuple(self.gain / (p * (1 - p)) for p in p_ends)
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        inside = x.clamp(0, self.n_bins)
-        p = self.alpha + self.gain * inside
-        log_p, log_q = p.log(), (1 - p).log()
-        z = log_p - log_q + (x - inside) * self.end_slope
-        return z, sum_except_batch(math.log(self.gain) - log_p - log_q)
+        inside = x.clamp(*self.x_ends)
+        p = self.low + self.gain * inside
+        q = torch.where(p < CLOSE_TO_1, 1 - p, (1 - self.high) + self.gain * (self.n_bins - inside))
+        log_p, log_q = p.log(), q.log()
+        return log_p - log_q + self._line(x - inside), sum_except_batch(math.log(self.gain) - log_p - log_q)
+
+    def _line(self, beyond: Tensor) -> Tensor:
+        """Give the rise over what lies below the first end, or above the second."""
+        return beyond.clamp_max(0) * self.slopes[0] + beyond.clamp_min(0) * self.slopes[1]
 
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        inside = z.clamp(-self.end, self.end)
-        p = 1 / (1 + (-inside).exp())
-        return (p - self.alpha) / self.gain + (z - inside) / self.end_slope
+        inside = z.clamp(*self.z_ends)
+        p, beyond = 1 / (1 + (-inside).exp()), z - inside
+        x = (p - self.low) / self.gain
+        return x + (beyond.clamp_max(0) / self.slopes[0] + beyond.clamp_min(0) / self.slopes[1])
 
 
 class BatchNorm(Bijection):
@@ -228,6 +242,10 @@ class ActNorm(Bijection):
         log_s, bias = self.log_scale_and_bias()
         z = x * log_s.exp()[:, None, None] + bias[:, None, None]
         return z, (log_s.sum() * (x.shape[2] * x.shape[3])).expand(len(x))
+
+    def forward_each(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `forward`, with each value's own part of the log-determinant, (n, c, H, W)."""
+        return self.forward(x)[0], self.log_scale_and_bias()[0][:, None, None].expand(x.shape)
 
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         log_s, bias = self.log_scale_and_bias()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
@@ -55,6 +56,21 @@ def import_for_training() -> None:
             make(1, device="meta")
 
 
+@contextmanager
+def hints_unheard() -> Iterator[None]:
+    """Keep Fabric's hints from standard error: it has one on the precision of each CUDA device that it sets up."""
+    logger = logging.getLogger("lightning_fabric.utilities.rank_zero")
+
+    def is_warning(record: logging.LogRecord) -> bool:  # one filter a call, so that calls may be nested
+        return record.levelno >= logging.WARNING
+
+    logger.addFilter(is_warning)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_warning)
+
+
 def new_fabric(device: str) -> Fabric:
     """Lightning Fabric on a resolved device, in this process alone."""
     with whole_imports():
@@ -63,9 +79,9 @@ def new_fabric(device: str) -> Fabric:
 
     kind, _, index = device.partition(":")
     # its own environment: within a job of SLURM, LSF or torchrun, Fabric would else look for the job's other processes
-    return Fabric(
-        accelerator=kind, devices=[int(index)] if index else 1, precision="32-true", plugins=[LightningEnvironment()]
-    )
+    devices = [int(index)] if index else 1
+    with hints_unheard():
+        return Fabric(accelerator=kind, devices=devices, precision="32-true", plugins=[LightningEnvironment()])
 
 
 @contextmanager

@@ -6,6 +6,7 @@ It asks `spec_` (what fit learned about the data) and `model_` (the torch module
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, ClassVar, cast
 
@@ -135,9 +136,11 @@ class FittedDensity(DensityParameters):
         return self.spec_.n_values
 
     def _encode(self, X: Any, y: Any) -> NDArray[np.float64]:
-        source, labels = self._read(X, y)
-        model = cast(HasLatents, _derivatives.double(self.model_))
-        return self._scoring().encode(source, labels, model.encode)
+        return self._scoring().encode(*self._read(X, y), self._double().encode)
+
+    def _double(self) -> HasLatents:
+        """Copy the model in float64, in which latents are computed."""
+        return cast(HasLatents, _derivatives.double(self.model_))
 
     def _decode(self, Z: Any, y: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
@@ -148,8 +151,7 @@ class FittedDensity(DensityParameters):
         if self.spec_.is_conditional and y is None:
             raise ValueError(f"{name}(conditional=True): inverse_transform needs y, the rows' class labels.")
         labels = read_labels(self.spec_, y, len(latents), name)
-        model = cast(HasLatents, _derivatives.double(self.model_))
-        return self.spec_.with_constants(self._scoring().decode(latents, labels, model.decode))
+        return self.spec_.with_constants(self._scoring().decode(latents, labels, self._double().decode))
 
     # ---- sampling
 
@@ -159,7 +161,7 @@ class FittedDensity(DensityParameters):
         n_samples: int = 1,
         *,
         y: ArrayLike | None = None,
-        temperature: float = 1.0,
+        temperature: float | Sequence[float] = 1.0,
         random_state: RandomState = None,
     ) -> NDArray[Any]:
         """Draw new rows, in the layout and dtype of the training data.
@@ -170,7 +172,9 @@ class FittedDensity(DensityParameters):
         y : (n_samples,) class labels, optional
             Of a conditional density; without, labels are drawn with their training frequencies.
         temperature : float, default 1.0
-            Factor of the standard deviation of the noise that samples are made from.
+            Factor of the standard deviation of the noise that samples are made from; below 1 they are likelier and more
+            alike. Of a constant-volume flow, samples then have the density proportional to p(x)^(1 / temperature^2).
+            Of a flow, also a sequence of one factor a level, level 1 first.
         random_state : int, RandomState or None
 
         Returns
@@ -179,7 +183,7 @@ class FittedDensity(DensityParameters):
         """
         check_is_fitted(self)
         n = check_count("n_samples", n_samples)
-        _inputs.check_temperature(temperature)
+        factor = self._noise_factor(temperature)
         seed = draw_seed(random_state)
         labels, generator = self._drawn_labels(y, n, seed), Generator().manual_seed(seed)
         self.model_.shows_progress = bool(self.verbose)
@@ -187,10 +191,13 @@ class FittedDensity(DensityParameters):
         for start in range(0, n, DRAWN_AT_ONCE):
             part = slice(start, min(start + DRAWN_AT_ONCE, n))
             context = self.spec_.to_context(None if labels is None else labels[part], self.device_)
-            images = self.model_.sample(part.stop - start, context, temperature, generator)
-            parts.append(self.spec_.to_rows(images))
-        samples: NDArray[Any] = self.spec_.restore(np.concatenate(parts))
-        return samples
+            parts.append(self.spec_.to_rows(self.model_.sample(part.stop - start, context, factor, generator)))
+        return cast(NDArray[Any], self.spec_.restore(np.concatenate(parts)))
+
+    def _noise_factor(self, temperature: Any) -> Any:
+        """Check a temperature, and give it as the model takes it."""
+        _inputs.check_temperature(temperature)
+        return temperature
 
     def _drawn_labels(self, y: Any, n_rows: int, seed: int) -> NDArray[np.int64] | None:
         """Class indices to draw from: those of y, else drawn with their training frequencies."""
@@ -343,9 +350,9 @@ class FittedDensity(DensityParameters):
 
             state = upgraded(state, cls._model_param_names())
         spec = DataSpec.from_dict(state["spec_"])
-        fitted = cls(**state["_fitted_params"])
+        fitted = cls(**{**cls._former, **state["_fitted_params"]})
         fitted._validate_params()
-        state = {**state, "_fitted_params": fitted._model_params()}  # an older file lacks the parameters of today
+        state = {**state, "_fitted_params": fitted._model_params()}
         return state, spec, restored_model(fitted._build, spec, state["weights_"])
 
     @in_torch_state()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, distributed
 
 from flowdetect._ctrl_c import CtrlC, whole_imports
-from flowdetect.density._devices import new_fabric
+from flowdetect.density._devices import hints_unheard, new_fabric
 from flowdetect.density._interruption import Interruption
 
 if TYPE_CHECKING:
@@ -216,8 +216,8 @@ def _distributed_fabric(position: Position, device: str, backend: str) -> Fabric
             pass
 
     strategy = DDPStrategy(cluster_environment=Placed(), process_group_backend=backend)
-    fabric = Fabric(accelerator=device, devices=position.n_here, strategy=strategy, precision="32-true")
-    with _threads_kept():
+    with _threads_kept(), hints_unheard():
+        fabric = Fabric(accelerator=device, devices=position.n_here, strategy=strategy, precision="32-true")
         fabric.launch()
     return fabric
 

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from flowdetect.density._averages import Averages
 from flowdetect.density._checkpoint import Checkpoint, Form
-from flowdetect.density._devices import resolve_precision
+from flowdetect.density._devices import hints_unheard, resolve_precision
 from flowdetect.density._leaps import Leaps
 from flowdetect.density._memory import freed_memory_kept
 from flowdetect.density._processes import Processes, alone, present
@@ -104,6 +104,15 @@ def train_one(
     return result, training.leaps, training.step
 
 
+def decay_groups(model: DensityModel, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters that weight decay acts on, and the others."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        is_decayed = model.decayed is None or name.endswith(model.decayed)
+        groups.setdefault(weight_decay if is_decayed else 0.0, []).append(parameter)
+    return [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()]
+
+
 class Training(Averages):
     """One training: all its state, and the loop."""
 
@@ -127,7 +136,7 @@ class Training(Averages):
         bfloat16 = resolve_precision(settings.precision, settings.device) == "bfloat16"
         set_training_dtype(self.model, torch.bfloat16 if bfloat16 else None)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+            decay_groups(self.model, settings.weight_decay), lr=settings.learning_rate, fused=True
         )
         self.plan = TimePlan(settings.time_limit or math.inf, settings.started)
         if held_out is not None and self.plan.is_limited:
@@ -174,7 +183,8 @@ class Training(Averages):
         """Train to the end; give the interruption or failure that ended it early, to be raised once all is kept."""
         processes = self.processes
         checkpoint = checkpoint if processes.rank == 0 else None
-        model, optimizer = processes.fabric.setup(self.model, self.optimizer)
+        with hints_unheard():
+            model, optimizer = processes.fabric.setup(self.model, self.optimizer)
         written = time.monotonic()
         with processes.interruption, freed_memory_kept(), self._progress() as progress:
             while not self.finished:

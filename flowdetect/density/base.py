@@ -52,7 +52,6 @@ class BaseDensity(FittedDensity):
     history_: dict[str, list[float]] = field(init=False)
     n_iter_: int = field(init=False)
     _may_change: ClassVar[frozenset[str]] = frozenset({"n_draws"})  # model parameters that a warm start may change
-    _stages: ClassVar[tuple[str, ...]] = ("",)  # endings of the checkpoint files of the trainings that a fit makes
 
     # ---- to be written by a paper
 
@@ -63,6 +62,11 @@ class BaseDensity(FittedDensity):
     def _train(self, spec: DataSpec, data: TrainingRows, max_epochs: int) -> tuple[DataSpec, TrainingResult]:
         """Build the model and train it; papers that train in stages override this and call `train` for each."""
         return spec, self._train_once(spec, data, max_epochs)
+
+    @property
+    def _stages(self) -> tuple[str, ...]:
+        """Endings of the checkpoint files of the trainings that a fit makes."""
+        return ("",)
 
     # ---- fitting
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowdetect.bijections import Bijection, Coupling, MultiScale, Permute, Reorder, Squeeze
+from flowdetect.bijections import ActNorm, Bijection, Coupling, MultiScale, Permute, Reorder, Squeeze
 
 # level 1 .. L - 1 and the (h, w, c) input dimensions that arrive -> which of them go on, of the same shape
 Choice = Callable[[int, NDArray[np.intp]], NDArray[np.bool_]]
@@ -80,7 +80,7 @@ def largest_contributions(contributions: NDArray[np.float64], reverse: bool = Fa
     Parameters
     ----------
     contributions : (L, H, W, C)
-        Of the couplings up to each level.
+        Of the layers up to each level.
     """
 
     def goes_on(level: int, arriving: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -95,13 +95,16 @@ def largest_contributions(contributions: NDArray[np.float64], reverse: bool = Fa
 
 
 def flow_contributions(flow: MultiScale, y: Tensor) -> Tensor:
-    """`coupling_contributions` of a flow whose one level is a chain of chains, one a level of squeezing."""
+    """`layer_contributions` of a flow whose one level is a chain of chains, one a level of squeezing."""
     chains: Any = flow.levels[0].bijections
-    return coupling_contributions([list(chain.bijections) for chain in chains], y)
+    return layer_contributions([list(chain.bijections) for chain in chains], y)
 
 
-def coupling_contributions(levels: list[list[Bijection]], y: Tensor) -> Tensor:
-    """Log-scales of each input dimension, summed over the couplings up to each level: (n, C, H, W) -> (n, L, C, H, W).
+def layer_contributions(levels: list[list[Bijection]], y: Tensor) -> Tensor:
+    """Log-scales of each input dimension, summed over the layers up to each level: (n, C, H, W) -> (n, L, C, H, W).
+
+    Eq. 9 of the paper. Every layer must be a coupling or an activation normalisation, which have a scale for each value
+    and so a part of the log-determinant for it, or move values about.
 
     Parameters
     ----------
@@ -111,14 +114,14 @@ def coupling_contributions(levels: list[list[Bijection]], y: Tensor) -> Tensor:
     total, moves, found = torch.zeros_like(y), [], []
     for level in levels:
         for bijection in level:
-            if isinstance(bijection, Coupling):
+            if isinstance(bijection, Coupling | ActNorm):
                 y, log_s = bijection.forward_each(y)
                 total = total + log_s
                 continue
-            y = bijection(y)[0]
-            if isinstance(bijection, (Squeeze, Permute, Reorder)):
-                moves.append(bijection)
-                total = bijection(total)[0]
+            if not isinstance(bijection, Squeeze | Permute | Reorder):
+                raise TypeError(f"{type(bijection).__name__} mixes values, which then have no part of their own.")
+            y, total = bijection(y)[0], bijection(total)[0]
+            moves.append(bijection)
         there = total
         for move in reversed(moves):
             there = move.inverse(there)

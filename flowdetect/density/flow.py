@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, ClassVar, Literal
@@ -9,19 +10,26 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
+from flowdetect._limits import short
 from flowdetect.bijections import Layer, MultiScale, Standardize, Top, VariationalDequantize
 from flowdetect.bijections.dequantize import BIN_CENTRE, Dequantize
 from flowdetect.density._devices import in_torch_state
+from flowdetect.density._inputs import check_temperature
 from flowdetect.density.base import BaseDensity
 from flowdetect.density.dequantization import build_dequantization, check_dequantization
+from flowdetect.density.latent_space import LatentSpaceDensity
 from flowdetect.density.model import DensityModel
-from flowdetect.density.preprocessing import build_preprocessing, check_preprocessing, learn_preprocessing
+from flowdetect.density.preprocessing import (
+    build_preprocessing,
+    check_logit_range,
+    check_preprocessing,
+    learn_preprocessing,
+)
 from flowdetect.density.source import RowSource
 from flowdetect.density.spec import DataSpec
 from flowdetect.distributions import standard_normal_log_prob
@@ -150,9 +158,10 @@ class FlowModel(DensityModel):
         self,
         n: int,
         context: Tensor | None = None,
-        temperature: float = 1.0,
+        temperature: float | Tensor = 1.0,
         generator: Generator | None = None,
     ) -> Tensor:
+        """As of the base; a tensor (D,) of temperatures is one for each latent."""
         noise = torch.randn(n, self.n_values, generator=generator, dtype=torch.float32)
         v = self._generate(noise.to(next(self.parameters())) * temperature, context)
         return v if self.dequantize is None else self.dequantize.inverse(v)
@@ -194,7 +203,7 @@ def count_levels(n_levels: int | str, event_shape: tuple[int, int, int], is_tabl
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity):
+class FlowDensity(LatentSpaceDensity):
     """What all flows share: latents in both directions, and the likelihood split into its terms.
 
     Parameters
@@ -205,10 +214,14 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize", for data in
         bins and for tables: each channel's or column's distribution over the training data is made about normal.
-        "logit", for data in bins: logit(0.05 + 0.9 x / n_bins). "linear": bins are mapped to about [-0.5, 0.5], real
-        values are standardised. "auto": "gaussianize" in bins, but "linear" where half of the training rows are less
-        likely under the counts of the other half than under a normal distribution, and for a constant-volume flow,
-        whose log-determinant must not depend on x.
+        "logit", for data in bins: logit(low + (high - low) x / n_bins), see `logit_range`. "linear": bins are mapped to
+        about [-0.5, 0.5], real values are standardised. "auto": "gaussianize" in bins, but "linear" where half of the
+        training rows are less likely under the counts of the other half than under a normal distribution, and for a
+        constant-volume flow, whose log-determinant must not depend on x.
+    logit_range : (low, high), default (0.05, 0.95)
+        Of preprocessing="logit": 0 <= low < high <= 1. The default is that of RealNVP's authors' code. Their paper's
+        text, and LCMA's, have (0.05, 1), that of MAF on MNIST (1e-6, 1 - 1e-6). Lines go on where the argument is
+        within 1e-6 of 0 or 1.
     dequantization : "uniform" or "variational", default "uniform"
         How data in bins become real values: x + u, with u in [0, 1) uniform, or drawn from a distribution q(u | x) that
         a small flow learns together with the density (Ho et al. 2019, section 3.1). The bound
@@ -220,6 +233,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
     n_draws: int = 1
     preprocessing: str = "auto"
     dequantization: str = "uniform"
+    logit_range: tuple[float, float] = (0.05, 0.95)
     model_: FlowModel = field(init=False)
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -227,6 +241,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
         "n_draws": [Interval(Integral, 1, None, closed="left")],
         "preprocessing": [StrOptions({"auto", "gaussianize", "logit", "linear"})],
         "dequantization": [StrOptions({"uniform", "variational"})],
+        "logit_range": [tuple, list],
     }
     _table_start: ClassVar[str] = "linear"  # which map preprocessing="auto" takes for real-valued tables
 
@@ -241,9 +256,15 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
         return False
 
     def _learn(self, spec: DataSpec, source: RowSource) -> dict[str, NDArray[Any]]:
+        check_logit_range(self.logit_range, type(self).__name__)
         check_preprocessing(spec, self.preprocessing, type(self).__name__)
         check_dequantization(spec, self.dequantization, type(self).__name__)
         return learn_preprocessing(spec, source, self.preprocessing, self._has_constant_volume, self._table_start)
+
+    def _first_layer(self, spec: DataSpec) -> Layer:
+        """Build the fixed map that values pass first."""
+        logit_range = check_logit_range(self.logit_range, type(self).__name__)
+        return build_preprocessing(spec, self.preprocessing, logit_range)
 
     def _flow_model(
         self, spec: DataSpec, flow: MultiScale, context_enters: Literal["top", "flow"] = "top"
@@ -253,16 +274,29 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity
         parameters = (2 * latent_shape[0], *latent_shape[1:])  # mean and log-scale
         net = ContextMap(spec.n_context, *parameters) if spec.n_context else Constant(*parameters)
         top = Top(Standardize(net), latent_shape)
-        first = build_preprocessing(spec, self.preprocessing)
-        return FlowModel(
-            spec.event_shape, first, flow, top, build_dequantization(spec, self._dequantization), context_enters
-        )
+        first, dequantize = self._first_layer(spec), build_dequantization(spec, self._dequantization)
+        return FlowModel(spec.event_shape, first, flow, top, dequantize, context_enters)
 
     @property
     def latent_slices_(self) -> list[slice]:
         """Columns of the latents that belong to each level, level 1 first."""
         check_is_fitted(self)
         return list(self.model_.flow.latent_slices)
+
+    def _noise_factor(self, temperature: Any) -> Any:
+        """As of the base; of one temperature a level, a tensor with that of each latent, (D,)."""
+        if not isinstance(temperature, Sequence | np.ndarray) or isinstance(temperature, str):
+            return super()._noise_factor(temperature)
+        levels, given = self.latent_slices_, list(temperature)
+        if len(given) != len(levels):
+            raise ValueError(
+                f"temperature must be a number, or one for each of the flow's {len(levels)} level(s), level 1 first, "
+                f"got {len(given)}: {short(temperature)}."
+            )
+        for factor in given:
+            check_temperature(factor)
+        factors = np.repeat(np.array(given, dtype=np.float32), [level.stop - level.start for level in levels])
+        return torch.from_numpy(factors).to(self.device_)
 
     @property
     def value_counts_(self) -> NDArray[np.int64]:

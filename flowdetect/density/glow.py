@@ -5,11 +5,13 @@ Kingma & Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions" (201
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Generator, Tensor
 
 from flowdetect.bijections import (
     ActNorm,
@@ -17,19 +19,46 @@ from flowdetect.bijections import (
     AffineCoupling,
     Bijection,
     Chain,
+    Layer,
     MultiScale,
     NormalizedConv1x1,
     Permute,
     Squeeze,
     Standardize,
 )
-from flowdetect.density.flow import FlowDensity, FlowModel, count_levels
+from flowdetect.density.factoring import FactoringDensity
+from flowdetect.density.flow import count_levels
 from flowdetect.density.spec import DataSpec
 from flowdetect.nets import ConvNet
 
 
+class InPlace(Chain):
+    """A chain after which every channel is back at its place: the permutations among its layers are undone."""
+
+    @property
+    def _permutations(self) -> list[Permute]:
+        return [layer for layer in self.bijections if isinstance(layer, Permute)]
+
+    def _back(self, z: Tensor) -> Tensor:
+        for permutation in reversed(self._permutations):
+            z = permutation.inverse(z)
+        return z
+
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z, log_det = super().forward(x, context, noise)
+        return self._back(z), log_det
+
+    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        for permutation in self._permutations:
+            z = permutation(z)[0]
+        return super().inverse(z, context, generator)
+
+    def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        return self._back(super().initialize(x, context, noise))
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
-class GlowDensity(FlowDensity):
+class GlowDensity(FactoringDensity):
     r"""Density by Glow, a flow of invertible 1x1 convolutions and couplings at several scales.
 
     .. math:: \log p(x) = \log N(z; 0, 1) + \log|\det dz/dx|, \quad z = f(x)
@@ -56,14 +85,26 @@ class GlowDensity(FlowDensity):
     split_prior : "learned" or "standard", default "learned"
         Whether what leaves a level is standardised by a network of what stays. "standard" with additive coupling is the
         constant-volume flow: its log-determinant is the same for all x, but for -log q(u | x) of variational noise.
+    factorization : "standard", "likelihood", "likelihood_reversed" or "random", default "standard"
+        Which half of the dimensions leaves at each level of an image: the first channels after the level's steps; of
+        each channel's 2x2 block the two that contribute least to the likelihood (LCMA), or most; or a random half. A
+        contribution is the mean over the rows given to fit of the log-scales of a dimension's activation normalisations
+        and couplings so far, in a flow that factors nothing out. 1x1 convolutions mix dimensions, so that none of them
+        leaves or contributes by itself (LCMA's section 4 says so too): all but "standard" need another `permutation`.
+        With "reverse", an even `n_steps` maps all dimensions equally often.
+    pretraining : float in (0, 1), default 0.25
+        Share of max_epochs and of time_limit that the flow which measures the contributions is trained for; the rest is
+        the density's.
     n_draws : int, default 1
         Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize", for data in
         bins and for tables: each channel's or column's distribution over the training data is made about normal.
-        "logit", for data in bins: logit(0.05 + 0.9 x / n_bins). "linear": bins are mapped to about [-0.5, 0.5], real
-        values are standardised. "auto": "gaussianize" in bins, but "linear" where rows are too few for it and for the
-        constant-volume flow.
+        "logit", for data in bins: logit(low + (high - low) x / n_bins). "linear": bins are mapped to about [-0.5, 0.5],
+        real values are standardised. "auto": "gaussianize" in bins, but "linear" where rows are too few for it and for
+        the constant-volume flow.
+    logit_range : (low, high), default (0.05, 0.95)
+        Of preprocessing="logit"; see `FlowDensity`.
     dequantization : "uniform" or "variational", default "uniform"
         Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
         bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
@@ -74,6 +115,8 @@ class GlowDensity(FlowDensity):
 
     Attributes
     ----------
+    factored_dims_ : (H, W, C) int array
+        The level 1 .. L at which each dimension of an image leaves; unless `factorization` is "standard".
     n_features_in_ : int
     image_shape_ : (H, W, C) or None
     n_bins_ : int or None
@@ -90,6 +133,8 @@ class GlowDensity(FlowDensity):
     ----------
     Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma & Dhariwal), 2018,
     https://arxiv.org/abs/1807.03039
+    Likelihood Contribution based Multi-scale Architecture for Generative Flows (Das et al.), 2019,
+    https://arxiv.org/abs/1908.01686
 
     Examples
     --------
@@ -112,7 +157,7 @@ class GlowDensity(FlowDensity):
     split_prior: str = "learned"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **FlowDensity._parameter_constraints,
+        **FactoringDensity._parameter_constraints,
         "n_levels": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "hidden_channels": [Interval(Integral, 1, None, closed="left")],
@@ -122,14 +167,22 @@ class GlowDensity(FlowDensity):
         "split_prior": [StrOptions({"learned", "standard"})],
     }
 
-    def _build(self, spec: DataSpec) -> FlowModel:
-        return self._flow_model(spec, self._multi_scale(spec))
-
     @property
     def _has_constant_volume(self) -> bool:
         return self.coupling == "additive" and self.split_prior == "standard"
 
+    def _check_factorization(self, n_levels: int) -> None:
+        super()._check_factorization(n_levels)
+        if self.factorization != "standard" and self.permutation == "conv1x1":
+            raise ValueError(
+                f'GlowDensity: factorization="{self.factorization}" chooses which dimensions of an image leave, and '
+                f'1x1 convolutions mix them, so that none leaves by itself; pass permutation="reverse" or "shuffle", '
+                f'or factorization="standard".'
+            )
+
     def _multi_scale(self, spec: DataSpec) -> MultiScale:
+        if "factored_dims" in spec.learned:
+            return self._factored_scale(spec)
         channels, height, width = spec.event_shape
         n_levels = count_levels(self.n_levels, spec.event_shape, spec.is_table, type(self).__name__)
         if spec.is_table:  # 1x1, nothing to squeeze
@@ -143,9 +196,18 @@ class GlowDensity(FlowDensity):
                 break
             leave, channels = channels // 2, channels - channels // 2
             latent_shapes.append((leave, height, width))
-            if self.split_prior == "learned":
-                standardizers.append(Standardize(ConvNet(channels, self.hidden_channels, 2 * leave)))
+            standardizer = self._standardizer(channels, leave)
+            standardizers += [] if standardizer is None else [standardizer]
         return MultiScale(levels, standardizers, latent_shapes)
+
+    def _level(self, channels: int, is_measured: bool, is_last: bool) -> Sequence[Layer]:
+        steps = self._steps(4 * channels, kernel_size=3)
+        return [Squeeze(), *steps] if is_measured else [Squeeze(), InPlace(steps)]
+
+    def _standardizer(self, stay: int, leave: int) -> Bijection | None:
+        if self.split_prior == "standard":
+            return None
+        return Standardize(ConvNet(stay, self.hidden_channels, 2 * leave))
 
     def _steps(self, channels: int, kernel_size: int) -> list[Bijection]:
         """Build the steps of one level: normalise, mix the channels, couple; one channel has nothing to couple with."""

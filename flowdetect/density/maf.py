@@ -6,20 +6,12 @@ Papamakarios et al., "Masked Autoregressive Flow for Density Estimation" (2017),
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any, ClassVar
 
-from sklearn.utils._param_validation import Interval, StrOptions
-
-from flowdetect._limits import is_count
-from flowdetect.bijections import Autoregressive, Chain, MultiScale
-from flowdetect.density._parameters import WIDEST
-from flowdetect.density.flow import FlowDensity, FlowModel
-from flowdetect.density.spec import DataSpec
+from flowdetect.density.autoregressive_flow import AutoregressiveFlowDensity
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class MAFDensity(FlowDensity):
+class MAFDensity(AutoregressiveFlowDensity):
     r"""Density by a masked autoregressive flow: each feature is mapped by what a network computes of those before it.
 
     .. math:: \log p(x) = \log N(z; 0, 1) + \log|\det dz/dx|, \quad z = f(x)
@@ -44,6 +36,8 @@ class MAFDensity(FlowDensity):
         Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
+    logit_range : (low, high), default (0.05, 0.95)
+        Of preprocessing="logit"; see `FlowDensity`.
     dequantization : "uniform" or "variational", default "uniform"
         Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
         bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
@@ -86,32 +80,3 @@ class MAFDensity(FlowDensity):
     >>> density.sample(5, random_state=0).shape
     (5, 3)
     """
-
-    n_transforms: int = 5
-    hidden_features: tuple[int, ...] = (64, 64)
-    univariate: str = "spline"
-    order: str = "reverse"
-    batch_size: int | str = "auto"
-    learning_rate: float = 3e-3
-
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **FlowDensity._parameter_constraints,
-        "n_transforms": [Interval(Integral, 1, None, closed="left")],
-        "hidden_features": [tuple, list],
-        "univariate": [StrOptions({"affine", "spline"})],
-        "order": [StrOptions({"reverse", "random"})],
-    }
-
-    def _build(self, spec: DataSpec) -> FlowModel:
-        widths = tuple(self.hidden_features)
-        if not all(is_count(width, most=WIDEST) for width in widths):
-            raise ValueError(
-                f"MAFDensity: hidden_features must hold whole numbers >= 1, got {self.hidden_features!r}; each may be "
-                f"at most {WIDEST}, and the usual ones are (64, 64)."
-            )
-        transforms = []
-        for i in range(self.n_transforms):
-            order = "random" if self.order == "random" else "reverse" if i % 2 else "forward"
-            transforms.append(Autoregressive(spec.event_shape, widths, self.univariate, order, spec.n_context))
-        flow = MultiScale([Chain(transforms)], [], [spec.event_shape])
-        return self._flow_model(spec, flow, context_enters="flow")

@@ -43,6 +43,7 @@ class DensityModel(nn.Module):
     terms_by_value: ClassVar[bool] = False
     warm_up: float = 0.0  # share of the steps in which what is trained on still changes; patience starts after it
     shows_progress: bool = False  # whether sampling that takes long shows a bar
+    decayed: tuple[str, ...] | None = None  # what the names of parameters end in that weight decay acts on; None: all
     short_chunk: int | None = None  # rows of a chunk where few are scored; None: not tried yet
 
     def __init__(self, event_shape: tuple[int, int, int]) -> None:

@@ -8,6 +8,7 @@ on them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from sklearn.covariance import empirical_covariance, oas
 
 from flowdetect._images import count_values
+from flowdetect._limits import short
 from flowdetect.bijections import Chain, Gaussianize, Layer, Logit, PiecewiseLinear, Rescale, Whiten
 from flowdetect.bijections.elementwise import TAIL as COUNTS_TAIL
 from flowdetect.bijections.elementwise import UNIFORM_SHARE as COUNTS_UNIFORM_SHARE
@@ -30,6 +32,17 @@ LEAST_GAIN = 0.25  # nats a row; what is less, training finds by itself, and wit
 MOST_ROWS = 20_000  # about, of which quantiles and covariances are taken
 ROWS_A_COLUMN = 4  # with fewer, a covariance is shrunk in any case
 LEAST_VARIANCE = 1e-8  # of columns of variance 1
+
+
+def check_logit_range(logit_range: Any, name: str) -> tuple[float, float]:
+    """Give the two ends that values are mapped to before a logit is taken."""
+    ends = logit_range if isinstance(logit_range, tuple | list) else ()
+    if len(ends) != 2 or not all(isinstance(end, Real) for end in ends) or not 0 <= ends[0] < ends[1] <= 1:
+        raise ValueError(
+            f"{name}: logit_range must be two numbers (low, high) with 0 <= low < high <= 1, got {short(logit_range)}; "
+            f"pass e.g. (0.05, 0.95)."
+        )
+    return float(ends[0]), float(ends[1])
 
 
 def check_preprocessing(spec: DataSpec, preprocessing: str, name: str) -> None:
@@ -76,12 +89,12 @@ def learn_preprocessing(
     return {}
 
 
-def build_preprocessing(spec: DataSpec, preprocessing: str) -> Layer:
+def build_preprocessing(spec: DataSpec, preprocessing: str, logit_range: tuple[float, float]) -> Layer:
     """Build the first layer of what was learned."""
     if "value_counts" in spec.learned:
         return Gaussianize(torch.from_numpy(np.array(spec.learned["value_counts"])))
     if spec.n_bins is not None and preprocessing == "logit":
-        return Logit(spec.n_bins)
+        return Logit(spec.n_bins, *logit_range)
     # real values arrive standardised; files of format 1 hold their mean and scale here
     loc, scale = (0.0, 1.0) if spec.n_bins is None else (spec.n_bins / 2, float(spec.n_bins))
     rescale = Rescale(

@@ -8,17 +8,16 @@ https://arxiv.org/abs/1908.01686
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
-from typing import Any, ClassVar, cast
+from numbers import Integral
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
-from torch import Generator
+from torch import Tensor, nn
 
 from flowdetect.bijections import (
     ActNorm,
@@ -27,9 +26,9 @@ from flowdetect.bijections import (
     BatchNorm,
     Bijection,
     Chain,
+    Layer,
     MultiScale,
     Permute,
-    Reorder,
     Spline,
     SplineCoupling,
     Squeeze,
@@ -37,24 +36,55 @@ from flowdetect.bijections import (
 )
 from flowdetect.bijections.dequantize import BIN_CENTRE
 from flowdetect.density import factorization
-from flowdetect.density._processes import in_first
-from flowdetect.density._reading import TrainingRows
-from flowdetect.density.flow import FlowDensity, FlowModel, count_levels
-from flowdetect.density.model import DensityModel
-from flowdetect.density.preprocessing import MOST_ROWS, build_preprocessing, whitening
-from flowdetect.density.settings import TrainingResult
+from flowdetect.density.factoring import FactoringDensity
+from flowdetect.density.flow import FlowModel
+from flowdetect.density.preprocessing import MOST_ROWS, whitening
 from flowdetect.density.source import RowSource, sample_rows
-from flowdetect.density.spec import DataSpec, TensorSource
-from flowdetect.density.streams import SCORING, stream
+from flowdetect.density.spec import DataSpec
 from flowdetect.nets import Constant, ResidualNet
 
 N_SPLINE_BINS = 8
-ROWS_AT_ONCE = 1024  # of which contributions are kept in memory
-PRETRAINING = ".pretraining"
+
+
+def residual_net(
+    n_in: int, n_out: int, hidden_channels: int, n_blocks: int, kernel_size: int, batch_norm: bool
+) -> ResidualNet:
+    """Make the network inside a coupling."""
+    return ResidualNet(n_in, hidden_channels, n_out, n_blocks, kernel_size, batch_norm=batch_norm)
+
+
+class MaskedImageNet(nn.Module):
+    """Numbers for half of the squeezed channels, by a network that sees the image with zeros in their places.
+
+    Dinh et al. 2017, "Density estimation using Real NVP", eq. 9: s(b * x) and t(b * x), b a checkerboard.
+
+    Parameters
+    ----------
+    net : module, (n, C, H, W) -> (n, k C, H, W)
+    order : (4 C,) integer array
+        Channels of `Squeeze`, those that stay first.
+    values_first : bool
+        Whether the k numbers of a value stand side by side, as `SplineCoupling` has them.
+    """
+
+    def __init__(self, net: nn.Module, order: NDArray[np.intp], values_first: bool = False) -> None:
+        super().__init__()
+        self.net, self.squeeze, self.values_first = net, Squeeze(), values_first
+        self.place = np.argsort(order).tolist()
+        self.changed = order[len(order) // 2 :].tolist()
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(n, 2 C, H / 2, W / 2) -> (n, k 2 C, H / 2, W / 2)."""
+        squeezed = torch.cat([x, torch.zeros_like(x)], 1)[:, self.place]
+        image = self.squeeze.inverse(squeezed)
+        numbers = self.net(image, context)
+        each = torch.unflatten(self.squeeze(numbers)[0], 1, (-1, squeezed.shape[1]))  # (n, k, 4 C, ...)
+        found = each[:, :, self.changed]
+        return (found.transpose(1, 2) if self.values_first else found).flatten(1, 2)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class RealNVPDensity(FlowDensity):
+class RealNVPDensity(FactoringDensity):
     r"""Density by RealNVP: couplings, each of which maps one half of the values by what it computes from the other.
 
     .. math:: \log p(x) = \log N(z; 0, 1) + \log|\det dz/dx|, \quad z = f(x)
@@ -86,6 +116,15 @@ class RealNVPDensity(FlowDensity):
     normalization : "batch", "activation" or "none", default "batch"
         What follows each coupling on images: batch normalisation, whose running averages serve for scores, or
         activation normalisation as in Glow. Without effect on tables.
+    net_normalization : "none" or "batch", default "none"
+        What comes before each ReLU inside the residual networks of images; "batch" as in the paper.
+    masking : "squeezed" or "image", default "squeezed"
+        What the networks of couplings with checkerboard masks see: the half that stays, squeezed to channels at half
+        the height and width; or, as in the paper, the image with zeros where the mask is, at four times the cost.
+    last_level : "both" or "checkerboard", default "both"
+        Masks of the last level: as of the others; or, as in the paper, checkerboards alone, of half as many couplings.
+    decayed : "all" or "scales", default "all"
+        What `weight_decay` acts on: all parameters, or, as in the paper, the lengths of weight-normalised weights.
     factorization : "standard", "likelihood", "likelihood_reversed" or "random", default "standard"
         Which half of the dimensions leaves at each level: one colour of a checkerboard; of each channel's 2x2 block the
         two that contribute least to the likelihood (LCMA), or most; or a random half. A contribution is the mean over
@@ -99,10 +138,12 @@ class RealNVPDensity(FlowDensity):
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize", for data in
         bins and for tables: each channel's or column's distribution over the training data is made about normal.
-        "logit", for data in bins: logit(0.05 + 0.9 x / n_bins), as in the paper. "linear": bins are mapped to about
-        [-0.5, 0.5], real values are standardised. "auto": "gaussianize" in bins, but "linear" where rows are too few
-        for it and for a constant-volume flow; of real-valued tables, "gaussianize" if, fitted to half of the rows, it
-        gains 0.25 nats a row on the other half, else "linear".
+        "logit", for data in bins: logit(low + (high - low) x / n_bins). "linear": bins are mapped to about [-0.5, 0.5],
+        real values are standardised. "auto": "gaussianize" in bins, but "linear" where rows are too few for it and for
+        a constant-volume flow; of real-valued tables, "gaussianize" if, fitted to half of the rows, it gains 0.25 nats
+        a row on the other half, else "linear".
+    logit_range : (low, high), default (0.05, 0.95)
+        Of preprocessing="logit". The default is the authors' code; the paper's text has (0.05, 1). See `FlowDensity`.
     dequantization : "uniform" or "variational", default "uniform"
         Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
         bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
@@ -163,17 +204,18 @@ class RealNVPDensity(FlowDensity):
     coupling: str = "auto"
     scale: str = "exp"
     normalization: str = "batch"
-    factorization: str = "standard"
-    pretraining: float = 0.25
+    net_normalization: str = "none"
+    masking: str = "squeezed"
+    last_level: str = "both"
+    decayed: str = "all"
     batch_size: int | str = "auto"
     learning_rate: float = 2e-3
     n_iter_no_change: int = 30
     _table_start: ClassVar[str] = "likelier"
-    _may_change: ClassVar[frozenset[str]] = frozenset({"n_draws", "pretraining"})
-    _stages: ClassVar[tuple[str, ...]] = ("", PRETRAINING)
+    _standard_choice = factorization.checkerboard
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **FlowDensity._parameter_constraints,
+        **FactoringDensity._parameter_constraints,
         "n_levels": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "hidden_channels": [Interval(Integral, 1, None, closed="left")],
@@ -181,92 +223,20 @@ class RealNVPDensity(FlowDensity):
         "coupling": [StrOptions({"auto", "affine", "additive", "spline"})],
         "scale": [StrOptions({"sigmoid", "exp"})],
         "normalization": [StrOptions({"batch", "activation", "none"})],
-        "factorization": [StrOptions({"standard", "likelihood", "likelihood_reversed", "random"})],
-        "pretraining": [Interval(Real, 0, 1, closed="neither")],
+        "net_normalization": [StrOptions({"none", "batch"})],
+        "masking": [StrOptions({"squeezed", "image"})],
+        "last_level": [StrOptions({"both", "checkerboard"})],
+        "decayed": [StrOptions({"all", "scales"})],
     }
-
-    # ---- what leaves where
-
-    @property
-    def _pretrains(self) -> bool:
-        return self.factorization.startswith("likelihood")
 
     def _learn(self, spec: DataSpec, source: RowSource) -> dict[str, NDArray[Any]]:
         learned = super()._learn(spec, source)
         if spec.is_table:
             rows = sample_rows(source, MOST_ROWS)
             rows = spec.standardized(rows) if spec.n_bins is None else rows + BIN_CENTRE
-            first = build_preprocessing(replace(spec, learned=learned), self.preprocessing).double()
+            first = self._first_layer(replace(spec, learned=learned)).double()
             learned["whitening"] = whitening(rows, first)
         return learned
-
-    def _train(self, spec: DataSpec, data: TrainingRows, max_epochs: int) -> tuple[DataSpec, TrainingResult]:
-        """Decide at which level each dimension leaves, by a training of its own if asked for, then train."""
-        name = type(self).__name__
-        n_levels = count_levels(self.n_levels, spec.event_shape, spec.is_table, name)
-        self._check_factorization(n_levels)
-        if data.goes_on:
-            return super()._train(spec, data, max_epochs)
-        channels, height, width = spec.event_shape
-        shape = (height, width, channels)
-        epochs = max(1, round(self.pretraining * max_epochs)) if self._pretrains else 0
-        main = data.checkpoints.get("")
-        if main is not None and main.found:
-            usual = factorization.factor(shape, n_levels, factorization.checkerboard)
-            name = "model/factored_dims"
-            factored = in_first(lambda: main.read_one(name, lambda found: factorization.is_alike(found, usual)))
-        elif self.factorization == "standard":
-            factored = factorization.factor(shape, n_levels, factorization.checkerboard)
-        elif self.factorization == "random":
-            rng = np.random.default_rng(data.seed)
-            factored = factorization.factor(shape, n_levels, factorization.random_half(rng))
-        else:
-            unfactored = spec.with_learned(factored_dims=np.full(shape, n_levels))
-            first = self._train_once(unfactored, data, epochs, PRETRAINING, self.pretraining)
-            data = replace(data, started=time.monotonic() - first.seconds)
-            if first.failure is not None:  # the estimator keeps the partly trained flow
-                return unfactored, first
-            choice = factorization.largest_contributions(
-                self._contributions(unfactored, first.model, data), self.factorization == "likelihood_reversed"
-            )
-            factored = factorization.factor(shape, n_levels, choice)
-        return super()._train(spec.with_learned(factored_dims=factored), data, max(1, max_epochs - epochs))
-
-    def _contributions(self, spec: DataSpec, model: DensityModel, data: TrainingRows) -> NDArray[np.float64]:
-        """Log-scales of each dimension, summed over the couplings up to each level, mean over rows: (L, H, W, C)."""
-        flow = cast(FlowModel, model)
-        rows = TensorSource(data.training, spec, None, data.device)
-        total, n_rows = np.zeros(1), len(rows)
-        with torch.no_grad():
-            for start in range(0, n_rows, ROWS_AT_ONCE):
-                x, _ = rows.batch(np.arange(start, min(start + ROWS_AT_ONCE, n_rows)))
-                noise = None
-                if flow.n_noise:
-                    generator = Generator().manual_seed(stream(data.seed, SCORING, start))
-                    noise = torch.rand(len(x), flow.n_noise, generator=generator, dtype=torch.float32).to(x.device)
-                found = factorization.flow_contributions(flow.flow, flow.preprocessed(x, noise)[0])  # (n, L, C, H, W)
-                total = total + found.double().sum(0).cpu().numpy()
-        contributions: NDArray[np.float64] = (total / n_rows).transpose(0, 2, 3, 1)
-        return contributions
-
-    def _check_factorization(self, n_levels: int) -> None:
-        if self.factorization == "standard":
-            return
-        if n_levels == 1:
-            raise ValueError(
-                f'RealNVPDensity: factorization="{self.factorization}" chooses what leaves a level early, and there is '
-                f'one level only; pass "standard", or images whose height and width can be halved twice.'
-            )
-        if self._pretrains and self.coupling == "additive":
-            raise ValueError(
-                f'RealNVPDensity: factorization="{self.factorization}" ranks dimensions by the scales of their '
-                f'couplings, and additive ones have none; pass coupling="affine" or factorization="standard".'
-            )
-
-    @property
-    def factored_dims_(self) -> NDArray[np.int64]:
-        """The level 1 .. L at which each dimension of an image leaves, (H, W, C); of a table all 1."""
-        return self._learned("factored_dims")
 
     @property
     def whitening_(self) -> NDArray[np.float64]:
@@ -274,12 +244,6 @@ class RealNVPDensity(FlowDensity):
         return self._learned("whitening")
 
     # ---- the network
-
-    def _build(self, spec: DataSpec) -> FlowModel:
-        factored_dims = torch.from_numpy(np.array(spec.learned["factored_dims"]))
-        model = self._flow_model(spec, self._multi_scale(spec))
-        model.register_buffer("factored_dims", factored_dims)
-        return model
 
     @property
     def _has_constant_volume(self) -> bool:
@@ -289,22 +253,19 @@ class RealNVPDensity(FlowDensity):
         channels, height, width = spec.event_shape
         if spec.is_table:  # 1x1, nothing to squeeze
             return MultiScale([Chain(self._table_steps(spec))], [], [spec.event_shape])
-        factored_dims = spec.learned["factored_dims"]
-        if self._pretrains and factored_dims.min() == factored_dims.max():  # the flow that a pre-training measures
-            n_levels = int(factored_dims.max())
-            steps = [Chain(self._image_steps(4**level * channels, "none")) for level in range(n_levels)]
-            blocks = 4**n_levels
-            return MultiScale([Chain(steps)], [], [(blocks * channels, height >> n_levels, width >> n_levels)])
-        levels, latent_shapes = [], []
-        for order in factorization.orders(factored_dims):
-            levels.append(Chain([*self._image_steps(channels, self.normalization), Reorder(order)]))
-            channels, height, width = 2 * channels, height // 2, width // 2
-            latent_shapes.append((channels, height, width))
-        levels.append(Chain(self._image_steps(channels, self.normalization)))
-        latent_shapes.append((4 * channels, height // 2, width // 2))
-        return MultiScale(levels, [], latent_shapes)
+        return self._factored_scale(spec)
 
-    def _image_steps(self, channels: int, normalization: str) -> list[Bijection]:
+    def _build(self, spec: DataSpec) -> FlowModel:
+        model = super()._build(spec)
+        if self.decayed == "scales":
+            model.decayed = (".g",)
+        return model
+
+    def _level(self, channels: int, is_measured: bool, is_last: bool) -> Sequence[Layer]:
+        only_checkerboards = is_last and self.last_level == "checkerboard"
+        return self._image_steps(channels, "none" if is_measured else self.normalization, only_checkerboards)
+
+    def _image_steps(self, channels: int, normalization: str, only_checkerboards: bool) -> list[Bijection]:
         """Build the steps of one level: squeeze, couplings with checkerboard masks, couplings with masks of rows.
 
         Once squeezed, either mask is a half of the channels. In order: pixels 0 1 | 2 3 of each block in Squeeze's
@@ -314,10 +275,15 @@ class RealNVPDensity(FlowDensity):
         checkerboard = np.argsort(np.isin(squeezed % 4, (1, 2)), kind="stable")
         half_rows = np.argsort(squeezed % 4 >= 2, kind="stable")
         back = np.argsort(checkerboard)
-        return [
+        steps = [
             Squeeze(),
             Permute(4 * channels, order=checkerboard.tolist()),
-            *self._couplings(4 * channels, "affine", 3, normalization),
+            *self._couplings(4 * channels, "affine", 3, normalization, checkerboard),
+        ]
+        if only_checkerboards:
+            return [*steps, Permute(4 * channels, order=back.tolist())]
+        return [
+            *steps,
             Permute(4 * channels, order=back[half_rows].tolist()),
             *self._couplings(4 * channels, "affine", 3, normalization),
             Permute(4 * channels, order=np.argsort(half_rows).tolist()),
@@ -335,12 +301,19 @@ class RealNVPDensity(FlowDensity):
             steps.append(Permute(channels, order=np.roll(np.arange(channels), -n_rolled).tolist()))
         return [*steps, Whiten(torch.from_numpy(spec.learned["whitening"].astype(np.float32)))]
 
-    def _couplings(self, channels: int, auto: str, kernel_size: int, normalization: str) -> list[Bijection]:
+    def _couplings(
+        self,
+        channels: int,
+        auto: str,
+        kernel_size: int,
+        normalization: str,
+        checkerboard: NDArray[np.intp] | None = None,
+    ) -> list[Bijection]:
         """Build pairs of couplings; each is followed by a normalisation and by rolling the channels, half of them.
 
         What a pre-training measures has no normalisation: with one scale a channel, which is one place of each 2x2
         block, couplings could put any part there, where it would not be counted. `auto` is the kind of coupling that
-        coupling="auto" stands for.
+        coupling="auto" stands for. `checkerboard` says which channel of `Squeeze` is where, if that is the mask.
         """
         kind = auto if self.coupling == "auto" else self.coupling
         makers: dict[str, list[Callable[[int], Bijection]]] = {
@@ -350,16 +323,24 @@ class RealNVPDensity(FlowDensity):
         }
         steps: list[Bijection] = []
         roll = np.roll(np.arange(channels), channels // 2).tolist()
-        for _ in range(2 * self.n_steps):
-            steps.append(self._coupling(channels, kind, kernel_size))
+        for i in range(2 * self.n_steps):
+            order = None if checkerboard is None else np.roll(checkerboard, i % 2 * (channels // 2))
+            steps.append(self._coupling(channels, kind, kernel_size, order))
             steps += [make(channels) for make in makers[normalization]]
             steps.append(Permute(channels, order=roll))
         return steps
 
-    def _coupling(self, channels: int, kind: str, kernel_size: int) -> Bijection:
+    def _coupling(self, channels: int, kind: str, kernel_size: int, checkerboard: NDArray[np.intp] | None) -> Bijection:
         kept, changed = channels - channels // 2, channels // 2
         per_value = {"affine": 2, "additive": 1, "spline": 3 * N_SPLINE_BINS - 1}[kind]
-        net = ResidualNet(kept, self.hidden_channels, per_value * changed, self.n_blocks, kernel_size)
+        batch_norm = self.net_normalization == "batch" and kernel_size > 1
+        sizes = self.hidden_channels, self.n_blocks, kernel_size, batch_norm
+        net: nn.Module
+        if checkerboard is not None and self.masking == "image":
+            inner = residual_net(channels // 4, per_value * channels // 4, *sizes)
+            net = MaskedImageNet(inner, checkerboard, values_first=kind == "spline")
+        else:
+            net = residual_net(kept, per_value * changed, *sizes)
         if kind == "affine":
             return AffineCoupling(net, self.scale)
         return AdditiveCoupling(net) if kind == "additive" else SplineCoupling(net, N_SPLINE_BINS)

@@ -170,7 +170,11 @@ class DataSpec:
 
     def restore(self, rows: NDArray[Any]) -> Any:
         """(n, D) rows -> the layout and dtype of the training data, constant columns put back."""
-        images = self.layout.restore(self.with_constants(rows).astype(self.dtype))
+        return self.arranged(self.with_constants(rows))
+
+    def arranged(self, rows: NDArray[Any]) -> Any:
+        """(n, n_features) rows -> the layout and dtype of the training data."""
+        images = self.layout.restore(rows.astype(self.dtype))
         return torch.from_numpy(images) if self.layout.axes == "nchw" else images
 
     def with_learned(self, **arrays: NDArray[Any]) -> DataSpec:

@@ -6,6 +6,7 @@ report holds the raw scores, so that no question needs a second run.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,10 +62,11 @@ def sit_report(
     X : rows (n, D), images (n, H, W) or (n, H, W, C), or torch (n, C, H, W)
         Held-out data of the kind the scorers were trained on.
     sits : dict of name to transformer, or list of them
-        A fitted one is used as it is, of others a clone is fitted on X. In a list a short repr gives the name, else
-        the class.
+        A fitted one is used as it is, of others a clone is fitted on X and y. In a list a short repr gives the name,
+        else the class.
     y : (n,) array, default=None
-        Class labels, to report each class too.
+        Class labels, to report each class too; also given to a SIT whose `transform` takes y, as `ZeroLatents` of a
+        conditional flow does.
     X_out : data in any of these layouts, default=None
         Out-of-distribution data.
     n_bootstrap : int, default=1000
@@ -110,8 +112,8 @@ def sit_report(
     check_seed(random_state)
     X = plain_set("X", X)
     X_out = None if X_out is None else plain_set("X_out", X_out)
-    fitted = _fitted_sits(sits, X)
     labels = _check_labels(y, n_rows_of(X))
+    fitted = _fitted_sits(sits, X, labels)
     units = {name: BITS if hasattr(scorer, "bits_per_dim") else SPREADS for name, scorer in named.items()}
     report = SITReport([], {name: {} for name in named}, {}, fitted, units, X, labels)
 
@@ -122,7 +124,7 @@ def sit_report(
 
     for sit_name, sit in {CLEAN: None, **fitted}.items():
         with sklearn.config_context(transform_output="default"):  # a frame has no room for images
-            changed = X if sit is None else sit.transform(X)
+            changed = X if sit is None else _transformed(sit, X, labels)
         for name in named:
             report.scores[name][sit_name] = scores_of(name, "the images" if sit is None else sit_name, changed)
     if X_out is not None:
@@ -186,12 +188,18 @@ def _with_interval(name: str, value: float, resampled: NDArray[np.floating]) -> 
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
-def _fitted_sits(sits: Any, X: Any) -> dict[str, Any]:
+def _transformed(sit: Any, X: Any, y: Any) -> Any:
+    """Transform X, with its labels where there are any and the SIT takes them."""
+    takes_y = y is not None and "y" in inspect.signature(sit.transform).parameters
+    return sit.transform(X, y=y) if takes_y else sit.transform(X)
+
+
+def _fitted_sits(sits: Any, X: Any, y: Any) -> dict[str, Any]:
     named = name_all(sits, "sits", "transformer", "transform", _short_name)
     if CLEAN in named:
         raise ValueError(f"A SIT is called {CLEAN!r}, the name of the images as they are; give it another.")
     with sklearn.config_context(transform_output="default"):  # a frame has no room for images
-        return {name: sit if _is_fitted(sit) else clone(sit).fit(X) for name, sit in named.items()}
+        return {name: sit if _is_fitted(sit) else clone(sit).fit(X, y) for name, sit in named.items()}
 
 
 def _short_name(sit: Any) -> str:

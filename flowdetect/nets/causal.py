@@ -42,17 +42,24 @@ def context_bias(n_context: int, channels: int) -> ContextBias | None:
     return ContextBias(n_context, channels) if n_context else None
 
 
+def add_context(h: Tensor, bias: ContextBias | None, context: Tensor | None) -> Tensor:
+    """Add what a context says to all pixels' features."""
+    return h if bias is None or context is None else h + bias(context).to(h.dtype)
+
+
 class Block(nn.Module):
     """One layer of both streams. A stream that a network does not have is None, and so are its messages."""
 
     context_bias: ContextBias | None
 
     def conditioned(self, h: Tensor, context: Tensor | None) -> Tensor:
-        """Add what the context says."""
-        return h if self.context_bias is None or context is None else h + self.context_bias(context).to(h.dtype)
+        """Add what the context says to the horizontal stream."""
+        return add_context(h, self.context_bias, context)
 
-    def vertical(self, u: Features, skip: Features, evaluate: Whole) -> tuple[Features, Features]:
-        """(stream, skip) -> stream, message to the horizontal stream."""
+    def vertical(
+        self, u: Features, skip: Features, context: Tensor | None, evaluate: Whole
+    ) -> tuple[Features, Features]:
+        """Stream, skip and context -> stream, message to the horizontal stream."""
         return None, None
 
     def horizontal(
@@ -107,10 +114,11 @@ class PointwiseBlock(Block):
 class GatedBlock(Block):
     """Gated PixelCNN layer: tanh times sigmoid in both streams, residual in the horizontal one.
 
-    van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders", Figure 2 and eq. 4.
+    van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders", Figure 2 and eq. 4: the context
+    enters both streams, before the gates; with both_streams=False the horizontal one alone.
     """
 
-    def __init__(self, channels: int, n_context: int, dropout: float) -> None:
+    def __init__(self, channels: int, n_context: int, dropout: float, both_streams: bool = True) -> None:
         super().__init__()
         self.down = CausalConv(channels, 2 * channels, (2, 3), 1, 1)
         self.message = pointwise(2 * channels, 2 * channels)
@@ -118,10 +126,13 @@ class GatedBlock(Block):
         self.out = pointwise(channels, channels, 0.25)
         self.dropout = Dropout(dropout)
         self.context_bias = context_bias(n_context, 2 * channels)
+        self.u_context_bias = context_bias(n_context if both_streams else 0, 2 * channels)
 
-    def vertical(self, u: Features, skip: Features, evaluate: Whole) -> tuple[Features, Features]:
+    def vertical(
+        self, u: Features, skip: Features, context: Tensor | None, evaluate: Whole
+    ) -> tuple[Features, Features]:
         assert u is not None
-        before = evaluate(self.down, u)
+        before = add_context(evaluate(self.down, u), self.u_context_bias, context)
         return tanh_gate(before), evaluate(self.message, before)
 
     def horizontal(
@@ -133,18 +144,21 @@ class GatedBlock(Block):
 
 
 class GatedResidual(nn.Module):
-    """x + a sigma(b), (a, b) = conv(dropout(celu(conv(celu(x)) + message))); celu is the elu of x and of -x.
+    """x + a sigma(b), (a, b) = V c + conv(dropout(celu(conv(celu(x)) + message))) with the elu of x and of -x as celu.
 
-    Salimans et al. 2017, "PixelCNN++", and its authors' code (gated_resnet).
+    Salimans et al. 2017, "PixelCNN++", and its authors' code (gated_resnet), with a context c.
     """
 
-    def __init__(self, channels: int, kernel: tuple[int, int], dropout: float, has_skip: bool) -> None:
+    def __init__(
+        self, channels: int, kernel: tuple[int, int], dropout: float, has_skip: bool, n_context: int = 0
+    ) -> None:
         super().__init__()
         self.first = CausalConv(channels, channels, kernel, 1, 1, elu=True)
         self.second = CausalConv(channels, 2 * channels, kernel, 1, 1, gain=0.05, elu=True, dropout=dropout)
         self.skip = pointwise(channels, channels, elu=True) if has_skip else None
+        self.context_bias = context_bias(n_context, 2 * channels)
 
-    def forward(self, x: Tensor, message: Features, skip: Features, evaluate: Whole) -> Tensor:
+    def forward(self, x: Tensor, message: Features, skip: Features, context: Tensor | None, evaluate: Whole) -> Tensor:
         """Stream of one kind -> stream."""
         inner = evaluate(self.first, x)
         if message is not None:
@@ -152,28 +166,37 @@ class GatedResidual(nn.Module):
         if self.skip is not None:
             assert skip is not None
             inner.add_(evaluate(self.skip, skip))
-        return add_gated(x, evaluate(self.second, inner))
+        return add_gated(x, add_context(evaluate(self.second, inner), self.context_bias, context))
 
 
 class ResidualBlock(Block):
-    """PixelCNN++ layer: a `GatedResidual` in each stream."""
+    """PixelCNN++ layer: a `GatedResidual` in each stream.
 
-    def __init__(self, channels: int, n_context: int, dropout: float, has_skip: bool = False) -> None:
+    The context enters both streams, as in the authors' code; with both_streams=False the horizontal one alone, beside
+    the vertical one's message.
+    """
+
+    def __init__(
+        self, channels: int, n_context: int, dropout: float, has_skip: bool = False, both_streams: bool = True
+    ) -> None:
         super().__init__()
-        self.down = GatedResidual(channels, (2, 3), dropout, has_skip)
-        self.right = GatedResidual(channels, (2, 2), dropout, has_skip)
+        n_gated = n_context if both_streams else 0
+        self.down = GatedResidual(channels, (2, 3), dropout, has_skip, n_gated)
+        self.right = GatedResidual(channels, (2, 2), dropout, has_skip, n_gated)
         self.message = pointwise(channels, channels, elu=True)
-        self.context_bias = context_bias(n_context, channels)
+        self.context_bias = context_bias(n_context - n_gated, channels)
 
-    def vertical(self, u: Features, skip: Features, evaluate: Whole) -> tuple[Features, Features]:
-        u_next: Tensor = self.down(u, None, skip, evaluate)
+    def vertical(
+        self, u: Features, skip: Features, context: Tensor | None, evaluate: Whole
+    ) -> tuple[Features, Features]:
+        u_next: Tensor = self.down(u, None, skip, context, evaluate)
         return u_next, evaluate(self.message, u_next)
 
     def horizontal(
         self, h: Tensor, message: Features, skip: Features, context: Tensor | None, evaluate: Whole
     ) -> Tensor:
         assert message is not None
-        h_next: Tensor = self.right(h, self.conditioned(message, context), skip, evaluate)
+        h_next: Tensor = self.right(h, self.conditioned(message, context), skip, context, evaluate)
         return h_next
 
 
@@ -193,48 +216,74 @@ class Messages:
         return Messages(first, second, below, None if self.last is None else self.last[index])
 
 
-class Stage(nn.Module):
-    """Blocks at one resolution, around those at half of it: down, below, up, with shortcuts from down to up."""
+def overlapping(channels: int) -> CausalConv:
+    """Make the layer that a pixel shuffle turns into a transposed convolution of stride 2 and kernel 2x3.
 
-    def __init__(self, first: list[Block], second: list[Block], below: Stage | None, channels: int) -> None:
+    Of the two columns that one column becomes, the right one sees the next column too.
+    """
+    mask = torch.ones(channels, 2, 2, 2)  # channel, row and column of the output, column of the input
+    mask[:, :, 0, 1] = 0
+    return CausalConv(channels, 4 * channels, (1, 2), 0, 0, mask=mask.reshape(4 * channels, 1, 1, 2))
+
+
+class Stage(nn.Module):
+    """Blocks at one resolution, around those at half of it: down, below, up, with shortcuts from down to up.
+
+    With all_shortcuts, what enters the stage is a shortcut too, so that there is one block more on the way up; at the
+    lowest resolution, where the last block down is what the first one up sees anyway, as many. The vertical stream then
+    comes up by a transposed convolution of kernel 2x3, all as in PixelCNN++'s authors' code; else of kernel 2x2, which
+    is a 1x1 convolution with a pixel shuffle.
+    """
+
+    def __init__(
+        self,
+        first: list[Block],
+        second: list[Block],
+        below: Stage | None,
+        channels: int,
+        all_shortcuts: bool = False,
+    ) -> None:
         super().__init__()
         self.first, self.second = nn.ModuleList(first), nn.ModuleList(second)
-        self.below = below
+        self.below, self.all_shortcuts = below, all_shortcuts
         if below is not None:
             self.u_down = CausalConv(channels, channels, (2, 3), 1, 1, stride=2)
             self.h_down = CausalConv(channels, channels, (2, 2), 1, 1, stride=2)
-            self.u_up, self.h_up = pointwise(channels, 4 * channels), pointwise(channels, 4 * channels)
+            self.u_up = overlapping(channels) if all_shortcuts else pointwise(channels, 4 * channels)
+            self.h_up = pointwise(channels, 4 * channels)
 
-    def vertical(self, u: Features, evaluate: Whole) -> Messages:
+    def vertical(self, u: Features, context: Tensor | None, evaluate: Whole) -> Messages:
         """Run the vertical stream through the stage."""
-        messages, shortcuts = Messages([], []), []
+        messages, shortcuts = Messages([], []), [u]
         for block in self.first:
-            u, message = block.vertical(u, None, evaluate)
+            u, message = block.vertical(u, None, context, evaluate)
             messages.first.append(message)
             shortcuts.append(u)
+        self._drop_unused(shortcuts)
         if self.below is not None:
             assert u is not None
             low, shape = evaluate.halve(self.u_down, u), (u.shape[2], u.shape[3])
             below = None
             if low is not None:
                 half = evaluate.below()
-                below = self.below.vertical(low, half)
+                below = self.below.vertical(low, context, half)
                 assert below.last is not None
                 low = half(self.u_up, below.last)
             messages.below = evaluate.keep((self, "u"), below)
             u = evaluate.upsample(self.u_up, low, shape)
         for block in self.second:
-            u, message = block.vertical(u, shortcuts.pop(), evaluate)
+            u, message = block.vertical(u, shortcuts.pop(), context, evaluate)
             messages.second.append(message)
         messages.last = u
         return messages
 
     def horizontal(self, h: Tensor, messages: Messages, context: Tensor | None, evaluate: Whole) -> Tensor:
         """Run the horizontal stream through the stage."""
-        shortcuts = []
+        shortcuts: list[Features] = [h]
         for block, message in zip(self.first, messages.first, strict=True):
             h = block.horizontal(h, evaluate.at_pixel(message), None, context, evaluate)
             shortcuts.append(h)
+        self._drop_unused(shortcuts)
         if self.below is not None:
             low, shape = evaluate.halve(self.h_down, h), (h.shape[2], h.shape[3])
             if low is not None:
@@ -245,6 +294,22 @@ class Stage(nn.Module):
         for block, message in zip(self.second, messages.second, strict=True):
             h = block.horizontal(h, evaluate.at_pixel(message), shortcuts.pop(), context, evaluate)
         return h
+
+    def _drop_unused(self, shortcuts: list[Features]) -> None:
+        """Take out what is no shortcut: what enters the stage, or what leaves the last block of the lowest."""
+        if not self.all_shortcuts:
+            del shortcuts[0]
+        elif self.below is None:
+            del shortcuts[-1]
+
+
+class Positions(nn.Module):
+    """A learned feature map of every position, starting at zero: what a stream knows before it sees a pixel."""
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        value = torch.zeros(1, channels, height, width, dtype=torch.float32)
+        self.value = nn.Parameter(value.contiguous(memory_format=torch.channels_last))
 
 
 class CausalNet(MixedPrecision):
@@ -257,28 +322,45 @@ class CausalNet(MixedPrecision):
     h_first : list of CausalConv
         Image -> horizontal stream, summed; from the row above and the pixels to the left.
     stage : Stage
+    positions : two Positions, of the vertical and the horizontal stream, or none
+    last : CausalConv or None
+        A hidden layer after the stage, 1x1, between ReLUs.
     """
 
-    def __init__(self, u_first: CausalConv | None, h_first: list[CausalConv], stage: Stage) -> None:
+    def __init__(
+        self,
+        u_first: CausalConv | None,
+        h_first: list[CausalConv],
+        stage: Stage,
+        positions: list[Positions] | None = None,
+        last: CausalConv | None = None,
+    ) -> None:
         super().__init__()
         self.u_first, self.h_first, self.stage = u_first, nn.ModuleList(h_first), stage
+        self.positions, self.last = nn.ModuleList(positions or []), last
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(n, C, H, W) -> (n, channels, H, W)."""
         dtype = self.working_dtype(x)
         image = x.to(dtype, memory_format=torch.channels_last)
-        return self.horizontal(image, self.vertical(image), context).to(x.dtype)
+        return self.horizontal(image, self.vertical(image, context), context).to(x.dtype)
 
-    def vertical(self, image: Tensor, evaluate: Whole = whole) -> Messages:
+    def vertical(self, image: Tensor, context: Tensor | None, evaluate: Whole = whole) -> Messages:
         """Run the vertical stream, at all rows or at the evaluation's row."""
-        return self.stage.vertical(None if self.u_first is None else evaluate.first(self.u_first, image), evaluate)
+        u = None if self.u_first is None else evaluate.first(self.u_first, image)
+        if u is not None and len(self.positions):
+            u.add_(evaluate.part(self.positions[0].value).to(u.dtype))
+        return self.stage.vertical(u, context, evaluate)
 
     def horizontal(self, image: Tensor, messages: Messages, context: Tensor | None, evaluate: Whole = whole) -> Tensor:
         """Run the horizontal stream, at all pixels or at the evaluation's pixel."""
         h, *more = [evaluate.first(layer, image) for layer in self.h_first]
         for part in more:
             h.add_(part)
-        return self.stage.horizontal(h, messages, context, evaluate)
+        if len(self.positions):
+            h.add_(evaluate.part(self.positions[1].value).to(h.dtype))
+        h = self.stage.horizontal(h, messages, context, evaluate)
+        return h if self.last is None else evaluate(self.last, h.relu()).relu_()
 
     def in_order(
         self, image: Tensor, context: Tensor | None = None
@@ -291,7 +373,7 @@ class CausalNet(MixedPrecision):
         rows, pixels = Cache(image, by_row=True), Cache(image, by_row=False)
         for i in range(image.shape[2]):
             rows.move(i)
-            messages = self.vertical(image, rows)
+            messages = self.vertical(image, context, rows)
             for j in range(image.shape[3]):
                 pixels.move(i, j)
                 index = yield i, j, self.horizontal(image, messages, context, pixels)

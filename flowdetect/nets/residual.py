@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from flowdetect.nets.conv import ContextMap, MixedPrecision
 
+NEW_SHARE, LEAST_VARIANCE = 0.05, 1e-5  # of the running averages; added to a variance
+
 
 class WeightNormConv(nn.Module):
     """A convolution with weights g v / |v|, |v| of each output channel (Salimans & Kingma 2016, eq. 2).
@@ -39,11 +41,40 @@ class WeightNormConv(nn.Module):
         return F.conv2d(x, weight.to(x.dtype), self.bias.to(x.dtype), padding=self.v.shape[-1] // 2)
 
 
+class FeatureNorm(nn.Module):
+    """Batch normalisation of features: (h - mean) / std * gain + bias per channel, by running averages in scores.
+
+    In training mode mean and variance are the batch's, computed in float32.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels, dtype=torch.float32))
+        self.register_buffer("variance", torch.ones(channels, dtype=torch.float32))
+        self.gain = nn.Parameter(torch.ones(channels, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(channels, dtype=torch.float32))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(n, channels, H, W) -> the same, in the dtype of h."""
+        mean, variance = self.mean, self.variance
+        if self.training:
+            variance, mean = torch.var_mean(h.to(mean.dtype), (0, 2, 3), correction=0)
+            with torch.no_grad():
+                self.mean.lerp_(mean, NEW_SHARE)
+                self.variance.lerp_(variance, NEW_SHARE)
+        scale = self.gain / (variance + LEAST_VARIANCE).sqrt()
+        shift = self.bias - mean * scale
+        return h * scale.to(h.dtype)[:, None, None] + shift.to(h.dtype)[:, None, None]
+
+
 class ResidualNet(MixedPrecision):
     """A convolution, residual blocks of two convolutions each with ReLU before them, and a 1x1 convolution.
 
     The last layer and the end of every block start at zero, so that a coupling built on it starts as the identity.
-    Dinh et al. 2017, "Density estimation using Real NVP", section 3.7, where batch normalisation is inside as well.
+    Dinh et al. 2017, "Density estimation using Real NVP", section 3.7; there batch_norm=True.
 
     Parameters
     ----------
@@ -53,6 +84,8 @@ class ResidualNet(MixedPrecision):
         Odd; 1 makes it a perceptron over the channels, for tables.
     n_context : int
         Length of a context (n, n_context), mapped linearly and added to the first hidden layer; 0: it is ignored.
+    batch_norm : bool
+        Whether batch normalisation comes before each ReLU.
     """
 
     def __init__(
@@ -63,6 +96,7 @@ class ResidualNet(MixedPrecision):
         n_blocks: int,
         kernel_size: int = 3,
         n_context: int = 0,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.context_map = ContextMap(n_context, hidden_channels, 1, 1) if n_context else None
@@ -77,13 +111,20 @@ class ResidualNet(MixedPrecision):
             for _ in range(n_blocks)
         )
         self.last = WeightNormConv(hidden_channels, out_channels, 1, 0.0)
+        self.norms = nn.ModuleList(FeatureNorm(hidden_channels) for _ in range((2 * n_blocks + 1) * batch_norm))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(n, in_channels, H, W) -> (n, out_channels, H, W), in the dtype of x."""
         h = self.first(x.to(self.working_dtype(x), memory_format=torch.channels_last))
         if self.context_map is not None and context is not None:
             h = h + self.context_map(context).to(h.dtype)
+        norms = iter(self.norms)
+
+        def active(inner: Tensor) -> Tensor:
+            normed: Tensor = next(norms)(inner) if len(self.norms) else inner
+            return normed.relu()
+
         for widen, close in self.blocks:
-            h = h + close(widen(h.relu()).relu_())
-        out: Tensor = self.last(h.relu())
+            h = h + close(active(widen(active(h))))
+        out: Tensor = self.last(active(h))
         return out.to(x.dtype, memory_format=torch.contiguous_format)

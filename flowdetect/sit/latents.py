@@ -44,8 +44,10 @@ class ZeroLatents(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseE
 
     Notes
     -----
-    Results are float64 and off the grid; nothing is rounded or clipped. Conditional flows need labels, which
-    `transform` does not get, and are refused.
+    Results are float64 and off the grid; nothing is rounded or clipped.
+
+    A conditional flow maps an image there and back under its label, the y of `transform`, as the paper's does. Without
+    y, under the class that is likeliest given the image, p(x | c) p(c), for which the flow scores it once a class.
 
     References
     ----------
@@ -74,7 +76,6 @@ class ZeroLatents(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseE
         """Refuse what cannot work whatever the data are."""
         check_whole(self, "n_factors", low=0)
         _check_has(self.flow, "fit", "transform", "inverse_transform")
-        _check_unconditional(getattr(self.flow, "conditional", False))
         check_within(self, "flow")
 
     @all_or_nothing
@@ -84,7 +85,7 @@ class ZeroLatents(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseE
         Parameters
         ----------
         X : rows (n, D), images (n, H, W) or (n, H, W, C), or torch (n, C, H, W)
-        y : ignored
+        y : (n,) class labels, for a conditional flow that is fitted here; else ignored
 
         Returns
         -------
@@ -95,14 +96,13 @@ class ZeroLatents(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseE
         TypeError
             If the flow lacks a method or `latent_slices_`.
         ValueError
-            If `n_factors` is not a whole number 0 .. L, or the flow is conditional.
+            If `n_factors` is not a whole number 0 .. L.
         """
         self._check_before_fit()
         self._keep_parameters()
         X, rows, _ = _rows_beside(X)
         validate_data(self, rows)
-        self.flow_ = clone(self.flow).fit(X, None)
-        _check_unconditional(hasattr(self.flow_, "classes_"))
+        self.flow_ = clone(self.flow).fit(X, y if getattr(self.flow, "conditional", False) else None)
         _check_has(self.flow_, "latent_slices_")
         n_levels = len(self.flow_.latent_slices_)
         if self.n_factors > n_levels:
@@ -111,12 +111,14 @@ class ZeroLatents(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseE
             )
         return self
 
-    def transform(self, X: ArrayLike) -> NDArray[np.float64]:
+    def transform(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float64]:
         """Zero the latents and map back.
 
         Parameters
         ----------
         X : rows (n, D), images (n, H, W) or (n, H, W, C), or torch (n, C, H, W)
+        y : (n,) class labels, optional
+            Of a conditional flow; None: each row's likeliest class. Ignored by other flows.
 
         Returns
         -------
@@ -125,11 +127,24 @@ class ZeroLatents(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseE
         check_is_fitted(self)
         X, rows, layout = _rows_beside(X)
         validate_data(self, rows, reset=False)
-        latents = np.array(self.flow_.transform(X), dtype=np.float64, order="C")  # a copy, (n, D); may come as a frame
+        labels = self._labels(X, len(rows), y)
+        # a copy, (n, D); may come as a frame
+        latents = np.array(self.flow_.transform(X, *labels), dtype=np.float64, order="C")
         for level in self.flow_.latent_slices_[: self._kept["n_factors"]]:
             latents[:, level] = 0.0
-        zeroed, _ = to_rows(np.asarray(self.flow_.inverse_transform(latents), dtype=np.float64))
+        zeroed, _ = to_rows(np.asarray(self.flow_.inverse_transform(latents, *labels), dtype=np.float64))
         return layout.as_numpy().restore(zeroed)
+
+    def _labels(self, X: Any, n_rows: int, y: Any) -> tuple[Any, ...]:
+        """Give what a flow takes beside X: nothing, or of a conditional one the labels, here the likeliest."""
+        if not hasattr(self.flow_, "classes_"):
+            return ()
+        if y is not None:
+            return (y,)
+        _check_has(self.flow_, "score_samples", "class_log_prior_")
+        classes = np.asarray(self.flow_.classes_)
+        scores = [self.flow_.score_samples(X, np.full(n_rows, label, classes.dtype)) for label in classes]
+        return (classes[np.argmax(np.array(scores) + self.flow_.class_log_prior_[:, None], axis=0)],)
 
 
 def _rows_beside(X: Any) -> tuple[Any, Any, Layout]:
@@ -145,12 +160,4 @@ def _check_has(flow: Any, *names: str) -> None:
         raise TypeError(
             f"ZeroLatents needs a flow with {', '.join(missing)}, which {type(flow).__name__} lacks; "
             f"pass a flow such as GlowDensity, fitted and in FrozenEstimator, or to be fitted."
-        )
-
-
-def _check_unconditional(is_conditional: bool) -> None:
-    if is_conditional:
-        raise ValueError(
-            "ZeroLatents cannot use a conditional flow: its inverse needs labels, which transform(X) does not get; "
-            "fit the flow with conditional=False."
         )

@@ -15,7 +15,7 @@ from scipy.stats import multivariate_normal
 from sklearn.datasets import make_moons
 from sklearn.mixture import GaussianMixture
 
-from flowdetect import RealNVPDensity, load_images
+from flowdetect import GlowDensity, RealNVPDensity, load_images
 from flowdetect.bijections import Coupling, Permute, Squeeze
 from flowdetect.density import _training, factorization
 from flowdetect.density.preprocessing import quantile_knots
@@ -123,7 +123,7 @@ class TestContributions:
         levels = [list(level.bijections) for level in model.flow.levels[0].bijections]
         y = model.preprocessed(spec.to_tensor(data.training.rows(np.arange(3)), "cpu", torch.float64))[0]
         with torch.no_grad():
-            ours = factorization.coupling_contributions(levels, y)
+            ours = factorization.layer_contributions(levels, y)
         for i in range(3):
             expected = by_autograd(levels, y[i : i + 1])
             torch.testing.assert_close(ours[i].flatten(1), expected, atol=1e-10, rtol=1e-10)
@@ -164,11 +164,19 @@ def noisy_images(n_rows):
     return np.where(is_noisy, rng.integers(0, 17, (n_rows, 8, 8)), waves.round()).astype(np.uint8), is_noisy
 
 
-@pytest.mark.parametrize(("kind", "level_of_noise"), [("likelihood", 1), ("likelihood_reversed", 2)])
-def test_pixels_known_to_be_noise_leave_first(kind, level_of_noise):
+def small_glow(**settings):
+    del settings["n_blocks"]
+    return GlowDensity(permutation="reverse", **{**settings, "n_steps": 2})
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "level_of_noise"),
+    [(RealNVPDensity, "likelihood", 1), (RealNVPDensity, "likelihood_reversed", 2), (small_glow, "likelihood", 1)],
+)
+def test_pixels_known_to_be_noise_leave_first(make, kind, level_of_noise):
     X, is_noisy = noisy_images(600)
     settings = {**SMALL, "hidden_channels": 16, "pretraining": 0.75}
-    density = RealNVPDensity(n_bins=17, n_levels=2, factorization=kind, max_epochs=16, learning_rate=5e-3, **settings)
+    density = make(n_bins=17, n_levels=2, factorization=kind, max_epochs=16, learning_rate=5e-3, **settings)
     density.fit(X)
     assert ((density.factored_dims_[:, :, 0] == level_of_noise) == is_noisy).mean() > 0.95
 

@@ -18,7 +18,7 @@ from flowdetect.density import _devices
 NAMES = [
     "Glow, digits by class",
     "RealNVP, five columns",
-    "PixelCNN++, dropout, digits",
+    "PixelCNN++, all shortcuts, dropout, digits",
     "RealNVP, likelihood, digits as rows",
     "MAF, five columns",
     "VAE, digits",

@@ -194,7 +194,7 @@ def test_a_killed_training_follows_the_same_plan(density_class, settings, tmp_pa
     straight = density_class(**settings).fit(X)
     assert straight.n_iter_ == 5
     density = density_class(checkpoint=tmp_path / "training", **settings)
-    stages = len(density_class._stages)
+    stages = len(density._stages)
     killed_at(monkeypatch, [6, 11, 18] * stages)
     for _ in range(3 * stages):
         with pytest.raises(KilledError):

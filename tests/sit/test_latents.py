@@ -8,6 +8,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import StandardScaler
 
+from flowdetect import GlowDensity, load_images, sit_report
 from flowdetect.sit import ZeroLatents
 
 
@@ -78,13 +79,65 @@ def test_a_flow_that_is_none():
 
 
 class ConditionalFlow(WhiteningFlow):
-    def fit(self, X, y=None):
-        self.classes_ = np.arange(2)
+    """Moves rows of label c by c."""
+
+    conditional = True
+
+    def fit(self, X, y):
+        self.classes_, counts = np.unique(y, return_counts=True)
+        self.class_log_prior_ = np.log(counts / len(y))
         return super().fit(X)
 
+    def transform(self, X, y):
+        return super().transform(X) - np.asarray(y)[:, None]
 
-def test_a_conditional_flow():
+    def inverse_transform(self, Z, y):
+        return super().inverse_transform(Z + np.asarray(y)[:, None])
+
+    def score_samples(self, X, y):
+        return -0.5 * (self.transform(X, y) ** 2).sum(1)
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_a_conditional_flow_zeroes_under_the_label_that_is_given(is_frozen):
+    X, y = table(), np.arange(40) % 2 * 5
+    flow = ConditionalFlow()
+    sit = ZeroLatents(FrozenEstimator(flow.fit(X, y)) if is_frozen else flow).fit(X, y)
+    kept = sit.flow_.latent_slices_[1]
+    latents = sit.flow_.transform(sit.transform(X, y), y)
+    np.testing.assert_allclose(latents[:, kept], sit.flow_.transform(X, y)[:, kept], atol=1e-10)
+    np.testing.assert_allclose(latents[:, sit.flow_.latent_slices_[0]], 0, atol=1e-10)
+
+
+def test_without_labels_a_conditional_flow_takes_the_likeliest():
+    X, y = table(), (np.arange(40) % 3 == 0) * 2
+    sit = ZeroLatents(ConditionalFlow()).fit(X, y)
+    flow = sit.flow_
+    posterior = [flow.score_samples(X, np.full(40, c)) + flow.class_log_prior_[k] for k, c in enumerate((0, 2))]
+    likeliest = np.array([0, 2])[np.argmax(posterior, axis=0)]
+    assert len(np.unique(likeliest)) == 2
+    np.testing.assert_array_equal(sit.transform(X), sit.transform(X, likeliest))
+
+
+def test_a_report_gives_labels_to_a_conditional_flow():
     X = table()
-    for flow in (ConditionalFlow(), FrozenEstimator(ConditionalFlow().fit(X))):
-        with pytest.raises(ValueError, match="conditional=False"):
-            ZeroLatents(flow).fit(X)
+    y = np.arange(40) % 2 * 5
+    scorer = GaussianMixture(random_state=0).fit(X)
+    report = sit_report([scorer], X, {"zeroed": ZeroLatents(ConditionalFlow())}, y, n_bootstrap=10)
+    told = ZeroLatents(ConditionalFlow()).fit(X, y).transform(X, y)
+    np.testing.assert_array_equal(report.scores["GaussianMixture"]["zeroed"], scorer.score_samples(told))
+    unlabelled = sit_report([scorer], X, {"zeroed": report.sits["zeroed"]}, n_bootstrap=10)
+    assert (unlabelled.scores["GaussianMixture"]["zeroed"] != scorer.score_samples(told)).any()
+
+
+def test_a_glow_by_class():
+    X, y = load_images("digits")
+    X, y = X[:40, 2:6, 2:6], y[:40] % 2
+    flow = GlowDensity(n_bins=17, n_steps=1, hidden_channels=4, conditional=True, max_epochs=1, random_state=0)
+    flow.fit(X, y)
+    sit = ZeroLatents(FrozenEstimator(flow)).fit(X)
+    latents = flow.transform(sit.transform(X, y), y)
+    first, *others = flow.latent_slices_
+    np.testing.assert_allclose(latents[:, first], 0, atol=1e-6)
+    np.testing.assert_allclose(latents[:, others[0]], flow.transform(X, y)[:, others[0]], atol=1e-6)
+    assert sit.transform(X).shape == X.shape  # under the likeliest labels
