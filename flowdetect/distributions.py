@@ -15,11 +15,19 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 MAX_LOG_SCALE = 7.0
 # uniform draws are kept this far from 0 and 1, where the logistic quantile is infinite
 MARGIN = 1e-6
+# and this far, where the normal quantile is; 1 - NORMAL_MARGIN is a float32
+NORMAL_MARGIN = 2.0**-24
 
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:
     """log N(z; 0, 1) elementwise, nats."""
     return -0.5 * z.square() - HALF_LOG_2PI
+
+
+def standard_normal_quantile(u: Tensor) -> Tensor:
+    """Turn uniform draws u in [0, 1) into standard normal ones, elementwise; within 5.4 of 0."""
+    quantile: Tensor = torch.special.ndtri(u.clamp(NORMAL_MARGIN, 1 - NORMAL_MARGIN))
+    return quantile
 
 
 def bound_log_scale(log_s: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """What a PixelCNN says of images, pixel by pixel: bits/dim, the paradox, the pixels behind it, samples, completions.
 
     FLOWDETECT_DATA=folder python examples/studies/pixelcnn.py [--quick] [--in-set fashion_mnist] [--out-set mnist]
-        [--epochs 5] [--variant gated] [--filters 32] [--blocks 5] [--batch-size 16] [--learning-rate 3e-3]
+        [--epochs 5] [--time-limit SECONDS] [--variant gated] [--likelihood logistic_mixture] [--filters 32]
+        [--blocks 5] [--mixtures 10] [--batch-size 16] [--learning-rate 3e-3]
         [--results DIR] [--models DIR]
 
 Trains `PixelCNNDensity` and writes results.json, a picture of the bits of each pixel on images of both sets, and one of
-samples and completions. A model that stands in --models already is loaded instead of trained; a training that was
-killed goes on.
+samples and completions. With a time limit, --epochs is the most. A model that stands in --models already is loaded
+instead of trained; a training that was killed goes on.
 """
 
 from __future__ import annotations
@@ -28,13 +29,18 @@ N_SHOWN = 10
 def fitted(args: argparse.Namespace, X: np.ndarray) -> PixelCNNDensity:
     """Load the model of these settings, or train and save it."""
     size = f"{args.filters}-{args.blocks}-{args.epochs}-{args.batch_size}-{args.learning_rate:g}"
+    if args.time_limit is not None:
+        size = f"{size}-{args.time_limit:g}s"
     size = "quick" if args.quick else size
-    name = f"{args.in_set}-{args.variant}-{size}.safetensors"
+    name = f"{args.in_set}-{args.variant}-{args.likelihood}-{args.mixtures}-{size}.safetensors"
     density = PixelCNNDensity(
         variant=args.variant,
+        likelihood=args.likelihood,
         n_filters=args.filters,
         n_blocks=args.blocks,
+        n_mixtures=args.mixtures,
         max_epochs=args.epochs,
+        time_limit=args.time_limit,
         batch_size=args.batch_size,
         learning_rate=args.learning_rate,
         random_state=SEED,
@@ -70,9 +76,12 @@ def main() -> None:
     """Run the study."""
     parser = study_parser(__doc__, quick="a tiny model on 640 images, a minute")
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--time-limit", type=float)
     parser.add_argument("--variant", default="gated")
+    parser.add_argument("--likelihood", default="logistic_mixture")
     parser.add_argument("--filters", type=int, default=32)
     parser.add_argument("--blocks", type=int, default=5)
+    parser.add_argument("--mixtures", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     args = parser.parse_args()

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import bootstrap, norm
+from scipy.stats import bootstrap, norm, t
 
 from flowdetect import load
 from flowdetect.density import BaseDensity
@@ -60,3 +67,73 @@ def auroc_interval(area: float, n_in: int, n_out: int, level: float = 0.95) -> t
     low = 0.0 if distance(0.0) <= 0 else brentq(distance, 0, area) if area > 0 else 0.0
     high = 1.0 if distance(1.0) <= 0 else brentq(distance, area, 1) if area < 1 else 1.0
     return float(low), float(high)
+
+
+# ---- studies of many cells, each of which is one training: run one by one, or many at a time by other processes
+
+
+def cell_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of every study of many cells."""
+    parser.add_argument("--only", metavar="CELL", help="run this cell alone; its name is one of --list")
+    parser.add_argument("--list", action="store_true", help="print the names of all cells, a line each")
+    parser.add_argument("--collect", action="store_true", help="run nothing: make table and pictures of what is there")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--time-limit", type=float, help="seconds of each training, at most")
+    parser.add_argument("--results", default="results", help="folder of the cells, one json each")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, each in a process of one thread")
+    parser.add_argument("--out", help="folder of table and pictures; by default that of the cells")
+
+
+def run_cells(
+    args: argparse.Namespace,
+    names: list[str],
+    run: Callable[[str], dict[str, Any]],
+    collect: Callable[[dict[str, dict[str, Any]], Path], None],
+) -> None:
+    """Run the cells that the arguments ask for and that are not stored yet, then collect all that are.
+
+    With --only nothing is collected, so that many processes may run cells of one folder.
+    """
+    folder = Path(args.results)
+    stored = {name: folder / f"{name.replace(' ', '-')}.json" for name in names}
+    if args.list:
+        print("\n".join(names))
+        return
+    if args.only is not None and args.only not in names:
+        raise SystemExit(f"--only must be one of the names that --list prints, got {args.only!r}")
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = [] if args.collect else [args.only] if args.only else [name for name in names if not stored[name].exists()]
+    if args.jobs > 1 and args.only is None:
+        with ThreadPool(args.jobs) as pool:
+            pool.map(_run_alone, wanted, chunksize=1)
+        wanted = []
+    for name in wanted:
+        if not stored[name].exists():
+            found = json.dumps(run(name))  # as a whole: a file that stands there is complete
+            stored[name].with_suffix(".part").write_text(found)
+            stored[name].with_suffix(".part").rename(stored[name])
+    if args.only is None:
+        cells = {name: json.loads(path.read_text()) for name, path in stored.items() if path.exists()}
+        missing = [name for name in names if name not in cells]
+        if missing:
+            print(f"{len(missing)} of {len(names)} cells are missing: {', '.join(missing)}")
+        if cells:
+            out = Path(args.out or args.results)
+            out.mkdir(parents=True, exist_ok=True)
+            collect(cells, out)
+
+
+def _run_alone(name: str) -> None:
+    """Run one cell of this study in a process of its own; what it says goes to our output."""
+    command = [sys.executable, *sys.argv, "--only", name]
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+
+
+def over_seeds(values: list[float], form: str = ".3f") -> str:
+    """Write the mean with a 95 % interval over seeds, by Student's t; of one seed there is no interval."""
+    mean, n = np.mean(values), len(values)
+    if n < 2:
+        return f"{mean:{form}}"
+    half = t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
+    return f"{mean:{form}} [{mean - half:{form}}, {mean + half:{form}}]"

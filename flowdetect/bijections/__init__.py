@@ -3,10 +3,10 @@
 from flowdetect._ctrl_c import whole_imports
 
 with whole_imports():
-    from flowdetect.bijections.autoregressive import Autoregressive
+    from flowdetect.bijections.autoregressive import Autoregressive, Inverse
     from flowdetect.bijections.base import Bijection, Chain, Layer
     from flowdetect.bijections.coupling import AdditiveCoupling, AffineCoupling, Coupling, SplineCoupling
-    from flowdetect.bijections.dequantize import UniformDequantize
+    from flowdetect.bijections.dequantize import UniformDequantize, VariationalDequantize
     from flowdetect.bijections.elementwise import (
         ActNorm,
         BatchNorm,
@@ -32,6 +32,7 @@ __all__ = [
     "Conv1x1",
     "Coupling",
     "Gaussianize",
+    "Inverse",
     "Layer",
     "Logit",
     "MultiScale",
@@ -48,5 +49,6 @@ __all__ = [
     "Standardize",
     "Top",
     "UniformDequantize",
+    "VariationalDequantize",
     "Whiten",
 ]

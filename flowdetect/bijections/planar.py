@@ -11,10 +11,9 @@ from torch import Generator, Tensor, nn
 
 from flowdetect.bijections.base import Bijection, soft_bound
 from flowdetect.bijections.root import bracketed_root
-from flowdetect.nets.conv import ContextMap
+from flowdetect.nets.conv import map_rows
 
 SLOPE_BOUND = 3.0  # of the log of the slope where a step pushes most
-CONTEXT_REACH = 10.0  # what a context adds to a parameter lies within it
 LEAST_SQUARE = 1e-12  # of the length of w, by which is divided
 TINY = 1e-30  # beside a squared distance, so that its root has a gradient at 0
 
@@ -34,7 +33,9 @@ class _Step(Bijection):
         super().__init__()
         self.n_features = n_features
         self.numbers = nn.Parameter(torch.zeros(self._count(n_features), dtype=torch.float32))
-        self.context_map = ContextMap(n_context, len(self.numbers)) if n_context else None
+        # no ContextMap, which learns fast: a context may be many numbers of a network
+        weight = torch.zeros(n_context, len(self.numbers), dtype=torch.float32)
+        self.context_weight = nn.Parameter(weight) if n_context else None
 
     @staticmethod
     def _count(n_features: int) -> int:
@@ -49,9 +50,9 @@ class _Step(Bijection):
 
     def _parameters_of(self, context: Tensor | None) -> Tensor:
         """Give (1, n_numbers), or (n, n_numbers) of a context."""
-        if self.context_map is None or context is None:
+        if self.context_weight is None or context is None:
             return self.numbers[None]
-        return self.numbers + soft_bound(self.context_map(context), CONTEXT_REACH)
+        return self.numbers + map_rows(context.to(self.numbers.dtype), self.context_weight, self.training)
 
 
 class Planar(_Step):

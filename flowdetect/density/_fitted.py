@@ -172,10 +172,9 @@ class FittedDensity(DensityParameters):
         y : (n_samples,) class labels, optional
             Of a conditional density; without, labels are drawn with their training frequencies.
         temperature : float, default 1.0
-            Factor of the standard deviation of the noise that samples are made from. 1 draws from the density; below
-            1, samples are likelier and more alike; 0 gives the one at the centre. Of a constant-volume flow, samples
-            have the density proportional to p(x)^(1 / temperature^2). Of a flow, also a sequence of one factor a
-            level, level 1 first.
+            Factor of the standard deviation of the noise that samples are made from; below 1 they are likelier and more
+            alike. Of a constant-volume flow, samples then have the density proportional to p(x)^(1 / temperature^2).
+            Of a flow, also a sequence of one factor a level, level 1 first.
         random_state : int, RandomState or None
 
         Returns
@@ -192,10 +191,8 @@ class FittedDensity(DensityParameters):
         for start in range(0, n, DRAWN_AT_ONCE):
             part = slice(start, min(start + DRAWN_AT_ONCE, n))
             context = self.spec_.to_context(None if labels is None else labels[part], self.device_)
-            images = self.model_.sample(part.stop - start, context, factor, generator)
-            parts.append(self.spec_.to_rows(images))
-        samples: NDArray[Any] = self.spec_.restore(np.concatenate(parts))
-        return samples
+            parts.append(self.spec_.to_rows(self.model_.sample(part.stop - start, context, factor, generator)))
+        return cast(NDArray[Any], self.spec_.restore(np.concatenate(parts)))
 
     def _noise_factor(self, temperature: Any) -> Any:
         """Check a temperature, and give it as the model takes it."""
@@ -379,14 +376,14 @@ class FittedDensity(DensityParameters):
         """Give a row for a loaded density to score, (1, n_features); None if it is not fitted."""
         return self.spec_.random_rows(1) if self.__sklearn_is_fitted__() else None
 
-    def _model_params(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in sorted(self._model_param_names())}
-
     @classmethod
     def _model_param_names(cls) -> set[str]:
         """Names of the parameters that a model is built with: all but those that every density has."""
         shared = {entry.name for entry in fields(DensityParameters)}
         return {entry.name for entry in fields(cls) if entry.init} - shared
+
+    def _model_params(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in sorted(self._model_param_names())}
 
     def save(self, path: PathName) -> None:
         """Write the estimator to a file that `flowdetect.load` reads: safetensors with a JSON header, atomically.

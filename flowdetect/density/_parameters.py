@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -11,14 +12,17 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 
-from flowdetect._limits import short
+from flowdetect._limits import is_count, short
 from flowdetect._protocols import PathName, RandomState
 
 LARGEST = 2**63 - 1
 DEEPEST, WIDEST = 10_000, 2**16
 MOST = {  # of each, alone; `check_size` looks at what they make together
-    **dict.fromkeys(("n_steps", "n_blocks", "n_transforms", "n_draws", "n_devices"), DEEPEST),
-    **dict.fromkeys(("hidden_channels", "n_filters", "n_mixtures", "latent_dim"), WIDEST),
+    **dict.fromkeys(
+        ("n_steps", "n_posterior_steps", "n_blocks", "n_causal_blocks", "n_transforms", "n_flows", "n_layers"), DEEPEST
+    ),
+    **dict.fromkeys(("n_draws", "n_devices", "n_orders", "n_masks"), DEEPEST),
+    **dict.fromkeys(("hidden_channels", "n_filters", "n_mixtures", "latent_dim", "n_hidden"), WIDEST),
     "n_levels": 64,
 }
 
@@ -157,3 +161,19 @@ class DensityParameters(BaseEstimator):
                 raise InvalidParameterError(
                     f"The {name!r} parameter of {type(self).__name__} must be finite. Got {value!r} instead."
                 )
+
+
+def check_widths(widths: Sequence[int], usual: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """Give the widths of hidden layers as a tuple.
+
+    Raises
+    ------
+    ValueError
+        If one is no whole number from 1 to 65536.
+    """
+    if not all(is_count(width, most=WIDEST) for width in widths):
+        raise ValueError(
+            f"{name}: hidden_features must hold whole numbers >= 1, got {widths!r}; each may be at most {WIDEST}, and "
+            f"the usual ones are {usual}."
+        )
+    return tuple(widths)

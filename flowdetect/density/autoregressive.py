@@ -1,14 +1,10 @@
-"""What autoregressive densities share: a model of one value after the other, its terms, and completing images.
-
-A paper brings the network that computes the features of every value from the values before it.
-"""
+"""What autoregressive densities share beside other densities: the terms of single values, and completing images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,158 +18,12 @@ from flowdetect._protocols import RandomState
 from flowdetect.density._devices import in_torch_state
 from flowdetect.density._fitted import DRAWN_AT_ONCE
 from flowdetect.density._inputs import check_finite, check_temperature
-from flowdetect.density._progress import show_sampling
 from flowdetect.density.base import BaseDensity
-from flowdetect.density.model import DensityModel
+from flowdetect.density.sequential import AutoregressiveModel
 from flowdetect.density.spec import DataSpec
 from flowdetect.distributions import systematic_draws
-from flowdetect.nets.causal import CausalNet
-from flowdetect.nets.heads import CategoricalHead, LogisticMixtureHead
-from flowdetect.nets.masked import Dropout, MaskedMLP
 
 MOST_PARTICLES = 256  # drawn at once, of all images together
-
-Item = TypeVar("Item")
-
-
-class AutoregressiveModel(DensityModel):
-    """log p(x) = sum over pixels and channels of log p(x_i | those before), nats.
-
-    Parameters
-    ----------
-    event_shape : (C, H, W)
-    loc, scale : tensors that broadcast against (C, H, W)
-        The network sees y = (x - loc) / scale, which for data in bins lies in [-1, 1].
-    net : module, (n, C, H, W) -> features (n, F, H, W)
-        Its `in_order` gives the features of one pixel after the other; of a table, it takes and gives strips
-        (n, ..., D, 1).
-    head : LogisticMixtureHead or CategoricalHead
-    n_bins : int or None
-    is_table : bool
-    """
-
-    summands = ("log_px",)
-    terms_by_value = True
-
-    loc: Tensor
-    scale: Tensor
-
-    def __init__(
-        self,
-        event_shape: tuple[int, int, int],
-        rescaling: tuple[Tensor, Tensor],
-        net: CausalNet | MaskedMLP,
-        head: LogisticMixtureHead | CategoricalHead,
-        n_bins: int | None,
-        is_table: bool,
-    ) -> None:
-        super().__init__(event_shape)
-        for name, value in zip(("loc", "scale"), rescaling, strict=True):
-            self.register_buffer(name, value)
-        self.net, self.head, self.n_bins = net, head, n_bins
-        self.is_table = is_table
-
-    def begin_step(self, seed: int, progress: float) -> None:
-        generator = Generator().manual_seed(seed)
-        for module in self.modules():
-            if isinstance(module, Dropout):
-                module.generator = generator
-
-    def log_px(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log-probability of each channel of each pixel, (n, C, H, W) -> (n, C, H, W)."""
-        y = self._to_net((x - self.loc) / self.scale)
-        log_px = self._from_net(self.head.log_prob(self.net(y, context), y))
-        return log_px if self.n_bins is not None else log_px - self.scale.log()
-
-    def log_prob(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
-        return self.log_px(x, context).flatten(1).sum(1)
-
-    def terms(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> dict[str, Tensor]:
-        """log_px, (n, C, H, W): the log-probability of each value given those before it."""
-        return {"log_px": self.log_px(x, context)}
-
-    def sample(
-        self,
-        n: int,
-        context: Tensor | None = None,
-        temperature: float = 1.0,
-        generator: Generator | None = None,
-    ) -> Tensor:
-        blank = self.loc.new_zeros(n, *self.event_shape)
-        return self.complete(blank, 0, context, temperature, generator)
-
-    def complete(
-        self,
-        x: Tensor,
-        n_known: int,
-        context: Tensor | None = None,
-        temperature: float = 1.0,
-        generator: Generator | None = None,
-    ) -> Tensor:
-        """Draw all pixels but the first n_known, in raster order, of x (n, C, H, W)."""
-        y = self._to_net(((x - self.loc) / self.scale).clone())
-        u = torch.rand(len(x), self.head.n_uniforms, *y.shape[2:], generator=generator, dtype=torch.float64).to(y)
-        for index, (i, j, h) in enumerate(self._progress(self.net.in_order(y, context), y[0, 0].numel())):
-            if index >= n_known:
-                y[:, :, i, j] = self.head.draw(h, u[:, :, i : i + 1, j : j + 1], temperature)[:, :, 0, 0]
-        values = self._from_net(y) * self.scale + self.loc
-        return values if self.n_bins is None else values.round()
-
-    def complete_around(
-        self,
-        x: Tensor,
-        known: Tensor,
-        n_candidates: int,
-        context: Tensor | None = None,
-        temperature: float = 1.0,
-        generator: Generator | None = None,
-    ) -> Tensor:
-        """Draw the pixels of x (n, C, H, W) that are not known (n, H, W), given all that are, by a particle filter.
-
-        Each image has K candidates, completed in raster order. A known pixel keeps its value and multiplies a
-        candidate's weight by the probability of that value given the pixels before; where the weights' effective number
-        falls below K / 2, candidates are resampled (systematically). One is drawn by its weight in the end. As K grows,
-        its distribution tends to p(unknown | known): Doucet & Johansen 2009, "A Tutorial on Particle Filtering and
-        Smoothing", algorithm in section 3.5. The context (n K, n_context) may differ between candidates.
-        """
-        n, k = len(x), n_candidates
-        y = self._to_net((x - self.loc) / self.scale).repeat_interleave(k, 0)  # (n K, C, H, W)
-        fixed = known.reshape(n, 1, *y.shape[2:]).repeat_interleave(k, 0)
-        u = torch.rand(len(y), self.head.n_uniforms, *y.shape[2:], generator=generator, dtype=torch.float64).to(y)
-        log_w, index = torch.zeros(n, k, dtype=torch.float64, device=y.device), None
-        steps = self.net.in_order(y, context)
-        for _ in self._progress(range(y[0, 0].numel()), y[0, 0].numel()):
-            i, j, h = steps.send(index)
-            index, at = None, (slice(None), slice(None), slice(i, i + 1), slice(j, j + 1))
-            if not fixed[at].all():
-                y[at] = torch.where(fixed[at], y[at], self.head.draw(h, u[at], temperature))
-            if fixed[at].any():
-                log_p = torch.where(fixed[at], self.head.log_prob(h, y[at]), 0.0).double().flatten(1).sum(1)
-                log_w = (log_w + log_p.reshape(n, k)).log_softmax(1)
-                poor = (log_w.exp().square().sum(1) * k > 2)[:, None]  # effective number below K / 2
-                if poor.any():
-                    drawn = systematic_draws(log_w, k, generator)
-                    index = _flat(torch.where(poor, drawn, torch.arange(k, device=y.device)), k)
-                    y.copy_(y[index])  # in place: the network reads it
-                    log_w = torch.where(poor, 0.0, log_w)
-        values = self._from_net(y[_flat(systematic_draws(log_w, 1, generator), k)]) * self.scale + self.loc
-        return values if self.n_bins is None else values.round()
-
-    def _progress(self, steps: Iterable[Item], n_steps: int) -> Iterable[Item]:
-        return show_sampling(iter(steps), n_steps) if self.shows_progress else steps
-
-    def _to_net(self, x: Tensor) -> Tensor:
-        """Lay a table's row (n, D, 1, 1) out as a strip of D pixels, (n, 1, D, 1), for network and head."""
-        return x.transpose(1, 2) if self.is_table else x
-
-    def _from_net(self, x: Tensor) -> Tensor:
-        return x.transpose(1, 2) if self.is_table else x
-
-
-def _flat(candidates: Tensor, k: int) -> Tensor:
-    """Turn indices of an image's K candidates, (n, m), into indices of all images' candidates, (n m,)."""
-    first = k * torch.arange(len(candidates), device=candidates.device)
-    return (first[:, None] + candidates).flatten()
 
 
 def rescaling(spec: DataSpec) -> tuple[Tensor, Tensor]:
@@ -200,7 +50,7 @@ class AutoregressiveDensity(BaseDensity):
         terms : Bunch
             log_px : in the images' shape, (n, H, W) or (n, H, W, C), of a table (n, D); it sums to the score. A
             conditional density without y gives the terms of the likeliest class, and log_class : (n,), so that all
-            still sum.
+            still sum. Models of several orders give log_orders : (n,) beside, see `OrderedModel`.
         """
         terms = self._terms(X, y)
         if not self.spec_.is_table:
@@ -234,7 +84,8 @@ class AutoregressiveDensity(BaseDensity):
         mask : boolean array (H, W) or (n, H, W), of a table (D,) or (n, D), optional
             True where a pixel (of a table: a value) is known, instead of `known`.
         n_candidates : int, default 32
-            With a mask, how many completions of each image are drawn, of which one is kept.
+            With a mask, or where the model's order is not the raster's, how many completions of each image are drawn,
+            of which one is kept.
         y : (n,) class labels, optional
             Of a conditional density; without, each row's is drawn with its probability given what is known.
         temperature : float, default 1.0
@@ -246,7 +97,8 @@ class AutoregressiveDensity(BaseDensity):
 
         Notes
         -----
-        With `known`, completions are exact draws of p(unknown | known). With a mask, known pixels may come after
+        With `known`, completions are exact draws of p(unknown | known) where the model's order is the raster's. With a
+        mask, or with other orders (`NADEDensity` and `MADEDensity` of more than one), known pixels may come after
         unknown ones, and no single pass draws from p(unknown | known). Candidates are then drawn in raster order, each
         pixel given those before it; known pixels keep their values, and candidates that make them unlikely are replaced
         by copies of others (sequential importance resampling). The result is a draw of p(unknown | known) in the limit
@@ -275,7 +127,7 @@ class AutoregressiveDensity(BaseDensity):
         labels, generator = self._drawn_labels(y, len(rows), seed), Generator().manual_seed(seed)
         images = spec.to_tensor(rows, self.device_)
         self.model_.shows_progress = bool(self.verbose)
-        if mask is None:
+        if mask is None and (self.model_.is_in_raster_order or not n_known):
             if spec.is_conditional and y is None and n_known:
                 labels = self._labels_given(images, n_known, seed)
             drawn = self._after(images, n_known, labels, temperature, generator)
@@ -338,7 +190,7 @@ class AutoregressiveDensity(BaseDensity):
     ) -> NDArray[np.float64]:
         """Draw all pixels but the known ones: rows (n, D); without labels each candidate draws its own from P(c)."""
         spec, parts = self.spec_, []
-        step = 1 if spec.is_table else spec.event_shape[0]
+        step = self.model_.values_a_step
         known = torch.from_numpy(np.ascontiguousarray(is_known[:, ::step])).to(self.device_)
         for start in range(0, len(images), max(1, MOST_PARTICLES // n_candidates)):
             part = slice(start, start + max(1, MOST_PARTICLES // n_candidates))

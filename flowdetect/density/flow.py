@@ -16,11 +16,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
 from flowdetect._limits import short
-from flowdetect.bijections import Layer, MultiScale, Standardize, Top, UniformDequantize
-from flowdetect.bijections.dequantize import BIN_CENTRE
+from flowdetect.bijections import Layer, MultiScale, Standardize, Top, VariationalDequantize
+from flowdetect.bijections.dequantize import BIN_CENTRE, Dequantize
 from flowdetect.density._devices import in_torch_state
 from flowdetect.density._inputs import check_temperature
 from flowdetect.density.base import BaseDensity
+from flowdetect.density.dequantization import build_dequantization, check_dequantization
 from flowdetect.density.latent_space import LatentSpaceDensity
 from flowdetect.density.model import DensityModel
 from flowdetect.density.preprocessing import (
@@ -33,6 +34,7 @@ from flowdetect.density.source import RowSource
 from flowdetect.density.spec import DataSpec
 from flowdetect.distributions import standard_normal_log_prob
 from flowdetect.nets import Constant, ContextMap
+from flowdetect.nets.masked import seed_dropouts
 
 MAX_AUTO_LEVELS = 3
 
@@ -40,8 +42,8 @@ MAX_AUTO_LEVELS = 3
 class FlowModel(DensityModel):
     """A flow: log p(x) = log N(z; 0, 1) + log|det dz/dx|, z = top(flow(preprocess(x + u))).
 
-    For data in bins, a bin has width 1 and u in [0, 1) is the dequantisation noise, so that E_u log p(x + u) is a lower
-    bound of the discrete data's log-probability.
+    For data in bins, a bin has width 1 and u in [0, 1) is the dequantisation noise, drawn from q(u | x), so that
+    E log p(x + u) - log q(u | x) is a lower bound of the discrete data's log-probability. q is uniform or learned.
 
     Parameters
     ----------
@@ -51,7 +53,8 @@ class FlowModel(DensityModel):
     flow : MultiScale
     top : Top
         The standardisation of what arrives at the last level.
-    n_bins : int or None
+    dequantize : Dequantize or None
+        What data in bins pass before; None: real values.
     context_enters : "top" or "flow"
         Where a context is used: by the top alone, or by the flow as well. Where it is the top, scores under several
         contexts share the flow below.
@@ -65,24 +68,35 @@ class FlowModel(DensityModel):
         preprocess: Layer,
         flow: MultiScale,
         top: Top,
-        n_bins: int | None = None,
+        dequantize: Dequantize | None = None,
         context_enters: Literal["top", "flow"] = "top",
     ) -> None:
         super().__init__(event_shape)
         self.preprocess = preprocess
         self.flow = flow
         self.top = top
-        self.n_bins = n_bins
         self.context_enters = context_enters
-        self.dequantize = None if n_bins is None else UniformDequantize(event_shape, n_bins)
+        self.dequantize = dequantize
         self.n_noise = 0 if self.dequantize is None else self.dequantize.n_noise
         self.is_bound = self.dequantize is not None
 
+    def begin_step(self, seed: int, progress: float) -> None:
+        seed_dropouts(self, seed)
+
     def preprocessed(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Give what enters the flow, (n, C, H, W), and the log-determinant up to there, (n,)."""
-        if self.dequantize is not None:
-            x, _ = self.dequantize(x, None, noise)
-        found: tuple[Tensor, Tensor] = self.preprocess(x)
+        v, term = self._dequantized(x, noise)
+        y, log_det = self.preprocess(v)
+        return y, log_det + term
+
+    def _dequantized(self, x: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Give x + u and -log q(u | x), (n,); q sees what enters the flow at the bins' centres, within their range."""
+        if self.dequantize is None:
+            return x, x.new_zeros(len(x))
+        seen = None
+        if isinstance(self.dequantize, VariationalDequantize):
+            seen, _ = self.preprocess((x + BIN_CENTRE).clamp(0, self.dequantize.n_bins))
+        found: tuple[Tensor, Tensor] = self.dequantize(x, seen, noise)
         return found
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
@@ -105,30 +119,37 @@ class FlowModel(DensityModel):
         return torch.stack(columns, 1)
 
     def terms(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> dict[str, Tensor]:
-        """log_pz_levels, log_det_levels and log_det_split_levels, each (n, L), nats; the first two sum to log_prob."""
-        y, first_term = self.preprocessed(x, noise)
+        """log_pz_levels, log_det_levels and log_det_split_levels, each (n, L), nats; the first two sum to log_prob.
+
+        With a learned q also minus_log_q, (n,), which is part of level 1's log-determinant, as the preprocessing is.
+        """
+        v, minus_log_q = self._dequantized(x, noise)
+        y, first_term = self.preprocess(v)
+        first_term = first_term + minus_log_q
         y, log_det, log_det_split = self.flow.forward_levels(y, context)
         z, top_term = self.top(y, context)
         log_pz = standard_normal_log_prob(z)
         log_pz_levels = torch.stack([log_pz[:, columns].sum(1) for columns in self.flow.latent_slices], 1)
         pad = torch.zeros_like(log_det[:, 1:])
-        first = torch.cat([first_term[:, None], pad], 1)  # the preprocessing belongs to level 1
+        first = torch.cat([first_term[:, None], pad], 1)
         last = torch.cat([pad, top_term[:, None]], 1)
-        return {
+        terms = {
             "log_pz_levels": log_pz_levels,
             "log_det_levels": log_det + first + last,
             "log_det_split_levels": log_det_split + last,
         }
+        return {**terms, "minus_log_q": minus_log_q} if isinstance(self.dequantize, VariationalDequantize) else terms
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(n, C, H, W) -> latents (n, D), at the bins' centres."""
-        z: Tensor = self.top(self.flow(self.preprocessed(x)[0], context)[0], context)[0]
+        y = self.preprocess(x if self.dequantize is None else x + BIN_CENTRE)[0]
+        z: Tensor = self.top(self.flow(y, context)[0], context)[0]
         return z
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Latents (n, D) -> (n, C, H, W), the inverse of `encode`; nothing is rounded or clipped."""
         v = self._generate(z, context)
-        return v if self.n_bins is None else v - BIN_CENTRE
+        return v if self.dequantize is None else v - BIN_CENTRE
 
     def _generate(self, z: Tensor, context: Tensor | None) -> Tensor:
         return self.preprocess.inverse(self.flow.inverse(self.top.inverse(z, context), context))
@@ -146,6 +167,7 @@ class FlowModel(DensityModel):
         return v if self.dequantize is None else self.dequantize.inverse(v)
 
     def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> None:
+        seed_dropouts(self, 0)  # no step has begun
         y = self.flow.initialize(self.preprocessed(x, noise)[0], context)
         self.top.initialize(y, context)
 
@@ -200,12 +222,17 @@ class FlowDensity(LatentSpaceDensity):
         Of preprocessing="logit": 0 <= low < high <= 1. The default is that of RealNVP's authors' code. Their paper's
         text, and LCMA's, have (0.05, 1), that of MAF on MNIST (1e-6, 1 - 1e-6). Lines go on where the argument is
         within 1e-6 of 0 or 1.
+    dequantization : "uniform" or "variational", default "uniform"
+        How data in bins become real values: x + u, with u in [0, 1) uniform, or drawn from a distribution q(u | x) that
+        a small flow learns together with the density (Ho et al. 2019, section 3.1). The bound
+        E_q [log p(x + u) - log q(u | x)] is then tighter. Real values need no dequantisation.
 
     See `BaseDensity` for the other parameters.
     """
 
     n_draws: int = 1
     preprocessing: str = "auto"
+    dequantization: str = "uniform"
     logit_range: tuple[float, float] = (0.05, 0.95)
     model_: FlowModel = field(init=False)
 
@@ -213,9 +240,15 @@ class FlowDensity(LatentSpaceDensity):
         **BaseDensity._parameter_constraints,
         "n_draws": [Interval(Integral, 1, None, closed="left")],
         "preprocessing": [StrOptions({"auto", "gaussianize", "logit", "linear"})],
+        "dequantization": [StrOptions({"uniform", "variational"})],
         "logit_range": [tuple, list],
     }
     _table_start: ClassVar[str] = "linear"  # which map preprocessing="auto" takes for real-valued tables
+
+    @property
+    def _dequantization(self) -> str:
+        """How data in bins become real values: "uniform" or "variational"."""
+        return self.dequantization
 
     @property
     def _has_constant_volume(self) -> bool:
@@ -225,6 +258,7 @@ class FlowDensity(LatentSpaceDensity):
     def _learn(self, spec: DataSpec, source: RowSource) -> dict[str, NDArray[Any]]:
         check_logit_range(self.logit_range, type(self).__name__)
         check_preprocessing(spec, self.preprocessing, type(self).__name__)
+        check_dequantization(spec, self.dequantization, type(self).__name__)
         return learn_preprocessing(spec, source, self.preprocessing, self._has_constant_volume, self._table_start)
 
     def _first_layer(self, spec: DataSpec) -> Layer:
@@ -240,8 +274,8 @@ class FlowDensity(LatentSpaceDensity):
         parameters = (2 * latent_shape[0], *latent_shape[1:])  # mean and log-scale
         net = ContextMap(spec.n_context, *parameters) if spec.n_context else Constant(*parameters)
         top = Top(Standardize(net), latent_shape)
-        first = self._first_layer(spec)
-        return FlowModel(spec.event_shape, first, flow, top, spec.n_bins, context_enters)
+        first, dequantize = self._first_layer(spec), build_dequantization(spec, self._dequantization)
+        return FlowModel(spec.event_shape, first, flow, top, dequantize, context_enters)
 
     @property
     def latent_slices_(self) -> list[slice]:
@@ -305,7 +339,8 @@ class FlowDensity(LatentSpaceDensity):
         -------
         terms : Bunch
             log_pz, log_det : (n,), whose sum is the score; log_pz_levels, log_det_levels : (n, L), which sum to them;
-            log_det_split_levels : (n, L), the part of the latter due to the standardisations. A conditional flow
+            log_det_split_levels : (n, L), the part of the latter due to the standardisations; with
+            dequantization="variational" minus_log_q : (n,), the part of level 1's due to q(u | x). A conditional flow
             without y gives the terms of the likeliest class, and log_class : (n,), so that the three still sum.
         """
         terms = self._terms(X, y)

@@ -64,7 +64,7 @@ class GlowDensity(FactoringDensity):
     .. math:: \log p(x) = \log N(z; 0, 1) + \log|\det dz/dx|, \quad z = f(x)
 
     For data in bins (images of whole numbers), scores are lower bounds of the discrete data's log-probability, by
-    uniform dequantisation; for real values they are exact. A table is treated as a 1x1 image with a channel per column,
+    dequantisation; for real values they are exact. A table is treated as a 1x1 image with a channel per column,
     so that the same flow serves, with perceptrons as its networks; on one column it is a Gaussian.
 
     Parameters
@@ -84,14 +84,14 @@ class GlowDensity(FactoringDensity):
         bounded in (-3, 3).
     split_prior : "learned" or "standard", default "learned"
         Whether what leaves a level is standardised by a network of what stays. "standard" with additive coupling is the
-        constant-volume flow: its log-determinant is the same for all x.
+        constant-volume flow: its log-determinant is the same for all x, but for -log q(u | x) of variational noise.
     factorization : "standard", "likelihood", "likelihood_reversed" or "random", default "standard"
         Which half of the dimensions leaves at each level of an image: the first channels after the level's steps; of
         each channel's 2x2 block the two that contribute least to the likelihood (LCMA), or most; or a random half. A
         contribution is the mean over the rows given to fit of the log-scales of a dimension's activation normalisations
         and couplings so far, in a flow that factors nothing out. 1x1 convolutions mix dimensions, so that none of them
-        leaves or contributes by itself: all but "standard" need another `permutation`. With "reverse", an even
-        `n_steps` maps all dimensions equally often.
+        leaves or contributes by itself (LCMA's section 4 says so too): all but "standard" need another `permutation`.
+        With "reverse", an even `n_steps` maps all dimensions equally often.
     pretraining : float in (0, 1), default 0.25
         Share of max_epochs and of time_limit that the flow which measures the contributions is trained for; the rest is
         the density's.
@@ -105,6 +105,9 @@ class GlowDensity(FactoringDensity):
         the constant-volume flow.
     logit_range : (low, high), default (0.05, 0.95)
         Of preprocessing="logit"; see `FlowDensity`.
+    dequantization : "uniform" or "variational", default "uniform"
+        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
+        bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
 
     All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
     batch_size, learning_rate, weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start,

@@ -11,14 +11,15 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from flowdetect.bijections.base import soft_bound, sum_except_batch
+from flowdetect.bijections.base import Layer, soft_bound, sum_except_batch
 from flowdetect.density.model import DensityModel
-from flowdetect.nets.autoencoder import standard_normal_quantile
+from flowdetect.distributions import standard_normal_quantile
 
 # log-scales of q(z | x) lie within 4 of -3, and start there: narrow, so that z tells of x from the first step on (from
 # 0, decoders of little data often learned to ignore it), and never much wider than the prior, whatever a network makes
 # of an outlier
 LOG_SCALE_CENTRE, LOG_SCALE_REACH = -3.0, 4.0
+CODE_REACH = 10.0  # the encoder's numbers for a posterior's flow lie within it
 
 
 class Likelihood(Protocol):
@@ -40,15 +41,16 @@ class LatentModel(DensityModel):
     """log p(x | z) + log p(z) - log q(z | x) at z drawn from q, a lower bound of log p(x) in expectation.
 
     The prior p(z) is standard normal and q(z | x) is normal with independent dimensions, whose log-scales lie within
-    (-7, 1). In training mode log_prob weighs the divergence of q from the prior, computed by its formula, by beta,
-    which rises from 0 to 1 over a first share of the training (Bowman et al. 2016, "Generating Sentences from a
-    Continuous Space", section 3.1).
+    (-7, 1), or what a flow makes of such a distribution. In training mode log_prob weighs the divergence of q from the
+    prior by beta, which rises from 0 to 1 over a first share of the training (Bowman et al. 2016, "Generating Sentences
+    from a Continuous Space", section 3.1). The divergence is computed by its formula, and under a flow at the z drawn.
 
     Parameters
     ----------
     event_shape : (C, H, W)
-    encoder : module, (y (n, C, H, W), context) -> (n, 2 * latent_dim)
-        Mean and log-scale of q(z | x), the latter before it is bounded: log s = 4 tanh(h / 4) - 3.
+    encoder : module, (y (n, C, H, W), context) -> (n, 2 * latent_dim + n_code)
+        Mean and log-scale of the normal distribution, the latter before it is bounded, log s = 4 tanh(h / 4) - 3; and
+        the code that a flow takes as its context, before it is bounded to within 10.
     decoder : module, (z (n, latent_dim), context) -> features (n, F, H, W)
     likelihood : Likelihood
     latent_dim : int
@@ -58,6 +60,8 @@ class LatentModel(DensityModel):
         The share of the training over which beta rises; 0: it is 1 throughout.
     is_table : bool
         Whether a row (n, D, 1, 1) is laid out as a strip of D pixels, (n, 1, D, 1), for networks and likelihood.
+    posterior_flow : Layer or None
+        From the normal distribution to q(z | x): `forward` of latents (n, latent_dim, 1, 1) and the code.
     """
 
     is_bound = True
@@ -73,12 +77,14 @@ class LatentModel(DensityModel):
         n_bins: int | None = None,
         kl_warm_up: float = 0.0,
         is_table: bool = False,
+        posterior_flow: Layer | None = None,
     ) -> None:
         super().__init__(event_shape)
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
         self.n_noise = self.latent_dim = latent_dim
         self.n_bins, self.warm_up, self.is_table = n_bins, kl_warm_up, is_table
         self.beta = 1.0
+        self.posterior_flow = posterior_flow
 
     def begin_step(self, seed: int, progress: float) -> None:
         self.beta = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
@@ -86,45 +92,64 @@ class LatentModel(DensityModel):
     # ---- the bound
 
     def posterior(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and log-scale of q(z | x): two (n, latent_dim)."""
-        mean, h = self.encoder(self._to_net(x), context).chunk(2, 1)
-        return mean, LOG_SCALE_CENTRE + soft_bound(h, LOG_SCALE_REACH)
+        """Mean and log-scale of q(z | x), under a flow of what it starts from: two (n, latent_dim)."""
+        mean, log_s, *_ = self._encoded(x, context)
+        return mean, log_s
+
+    def _encoded(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
+        """Mean and log-scale of the normal distribution, (n, latent_dim) each, and a flow's code (n, n_code)."""
+        d = self.latent_dim
+        h = self.encoder(self._to_net(x), context)
+        normal = h[:, :d], LOG_SCALE_CENTRE + soft_bound(h[:, d : 2 * d], LOG_SCALE_REACH)
+        return normal if self.posterior_flow is None else (*normal, soft_bound(h[:, 2 * d :], CODE_REACH))
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
-        mean, log_s = self.posterior(x, context)
+        q = self._encoded(x, context)
         if self.training:
-            return self._elbo(x, mean, log_s, context, noise, self.beta)
-        return self._bound(x, mean, log_s, context, noise).sum(0)
+            return self._elbo(x, q, context, noise, self.beta)
+        return self._bound(x, q, context, noise).sum(0)
 
     def log_prob_draws(self, x: Tensor, context: Tensor | None, noises: Sequence[Tensor | None]) -> Tensor:
         """`log_prob` at each of K draws of the noise, encoding x once: (K, n) nats."""
-        mean, log_s = self.posterior(x, context)
-        return torch.stack([self._bound(x, mean, log_s, context, noise).sum(0) for noise in noises])
+        q = self._encoded(x, context)
+        return torch.stack([self._bound(x, q, context, noise).sum(0) for noise in noises])
 
     def terms(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> dict[str, Tensor]:
         """log_px_given_z and minus_kl = log p(z) - log q(z | x), (n,) each."""
-        mean, log_s = self.posterior(x, context)
-        return dict(zip(self.summands, self._bound(x, mean, log_s, context, noise), strict=True))
+        q = self._encoded(x, context)
+        return dict(zip(self.summands, self._bound(x, q, context, noise), strict=True))
 
-    def _bound(self, x: Tensor, mean: Tensor, log_s: Tensor, context: Tensor | None, noise: Tensor | None) -> Tensor:
+    def _bound(self, x: Tensor, q: tuple[Tensor, ...], context: Tensor | None, noise: Tensor | None) -> Tensor:
         """log p(x | z) and log p(z) - log q(z | x): (2, n)."""
-        z, epsilon = self._draw(mean, log_s, noise)
-        minus_kl = log_s + 0.5 * (epsilon.square() - z.square())  # both normal constants cancel
-        return torch.stack([self._log_px(x, z, context), minus_kl.sum(1)])
+        mean, log_s, *code = q
+        start, epsilon = self._draw(mean, log_s, noise)
+        z, log_det = self._through_flow(start, code)
+        minus_kl = (log_s + 0.5 * (epsilon.square() - z.square())).sum(1)  # both normal constants cancel
+        return torch.stack([self._log_px(x, z, context), minus_kl if log_det is None else minus_kl + log_det])
 
     def _elbo(
         self,
         x: Tensor,
-        mean: Tensor,
-        log_s: Tensor,
+        q: tuple[Tensor, ...],
         context: Tensor | None,
         noise: Tensor | None,
         beta: float = 1.0,
     ) -> Tensor:
-        """log p(x | z) - beta KL(q || p) at one draw of z, the divergence by its formula: (n,)."""
+        """log p(x | z) - beta KL(q || p) at one draw of z, the divergence by its formula if there is one: (n,)."""
+        if self.posterior_flow is not None:
+            log_px, minus_kl = self._bound(x, q, context, noise).unbind()
+            return log_px + beta * minus_kl
+        mean, log_s = q
         z = self._draw(mean, log_s, noise)[0]
         kl = 0.5 * (mean.square() + (2 * log_s).exp() - 1) - log_s
         return self._log_px(x, z, context) - beta * kl.sum(1)
+
+    def _through_flow(self, start: Tensor, code: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Map draws of the normal distribution to z (n, latent_dim); if there is a flow, the log-determinant (n,)."""
+        if self.posterior_flow is None:
+            return start, None
+        z, log_det = self.posterior_flow(start[:, :, None, None], *code)
+        return z.flatten(1), log_det
 
     @staticmethod
     def _draw(mean: Tensor, log_s: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -144,23 +169,23 @@ class LatentModel(DensityModel):
     ) -> Tensor:
         """How much a q(z | x) fitted to each x alone raises the bound: (n,) nats.
 
-        Mean and log-scale of q start at the encoder's answer and take a step of Adam for each of the first n_steps
-        noises, at a rate that falls linearly to 0. Both bounds are then means over the remaining noises.
+        Mean and log-scale of q, and the code of a flow, start at the encoder's answer and take a step of Adam for each
+        of the first n_steps noises, at a rate that falls linearly to 0. Both bounds are then means over the remaining
+        noises.
         """
-        encoded = self.posterior(x, context)
-        mean, log_s = fitted = tuple(start.detach().clone().requires_grad_() for start in encoded)
+        encoded = self._encoded(x, context)
+        fitted = tuple(start.detach().clone().requires_grad_() for start in encoded)
         adam = torch.optim.Adam(fitted, lr=learning_rate)
         for step, noise in enumerate(noises[:n_steps]):
             adam.param_groups[0]["lr"] = learning_rate * (1 - step / n_steps)
             with torch.enable_grad():
-                loss = -self._elbo(x, mean, log_s, context, noise).sum()
+                loss = -self._elbo(x, fitted, context, noise).sum()
             gradients = torch.autograd.grad(loss, fitted)
             for parameter, gradient in zip(fitted, gradients, strict=True):
                 parameter.grad = gradient
             adam.step()
         differences = [
-            self._elbo(x, mean, log_s, context, noise) - self._elbo(x, *encoded, context, noise)
-            for noise in noises[n_steps:]
+            self._elbo(x, fitted, context, noise) - self._elbo(x, encoded, context, noise) for noise in noises[n_steps:]
         ]
         return torch.stack(differences).mean(0).detach()
 
@@ -168,16 +193,19 @@ class LatentModel(DensityModel):
         """Norms of the reconstruction's error, as the networks see values, and of mean and scale of q(z | x): (n, 3).
 
         Huang et al. 2024, https://arxiv.org/abs/2401.04933: what the likelihoods of encoder and decoder depend on.
+        Under a flow, mean and scale are those of the normal distribution that it starts from.
         """
-        mean, log_s = self.posterior(x, context)
-        error = self._to_net(x) - self.likelihood.mean(self.decoder(mean, context))
+        mean, log_s, *code = self._encoded(x, context)
+        z = self._through_flow(mean, code)[0]
+        error = self._to_net(x) - self.likelihood.mean(self.decoder(z, context))
         return torch.stack([each.flatten(1).square().sum(1).sqrt() for each in (error, mean, log_s.exp())], 1)
 
     # ---- latents and samples
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Mean of q(z | x): (n, C, H, W) -> (n, latent_dim)."""
-        return self.posterior(x, context)[0]
+        """Mean of q(z | x), under a flow where it maps the mean before it: (n, C, H, W) -> (n, latent_dim)."""
+        mean, _, *code = self._encoded(x, context)
+        return self._through_flow(mean, code)[0]
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Mean of p(x | z): (n, latent_dim) -> (n, C, H, W), in bins between the values."""

@@ -6,27 +6,19 @@ Papamakarios et al., "Masked Autoregressive Flow for Density Estimation" (2017),
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any, ClassVar
 
-from sklearn.utils._param_validation import Interval, StrOptions
-
-from flowdetect._limits import is_count
-from flowdetect.bijections import Autoregressive, Chain, MultiScale
-from flowdetect.density._parameters import WIDEST
-from flowdetect.density.flow import FlowDensity, FlowModel
-from flowdetect.density.spec import DataSpec
+from flowdetect.density.autoregressive_flow import AutoregressiveFlowDensity
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class MAFDensity(FlowDensity):
+class MAFDensity(AutoregressiveFlowDensity):
     r"""Density by a masked autoregressive flow: each feature is mapped by what a network computes of those before it.
 
     .. math:: \log p(x) = \log N(z; 0, 1) + \log|\det dz/dx|, \quad z = f(x)
 
     with f a sequence of transforms, z_i = f_k(x_i; x_1 .. x_{i-1}) each. A score takes one pass; a sample takes a few
     passes, by fixed-point iteration for all features in parallel. Scores are exact for real values; for data in bins
-    they are lower bounds of the discrete data's log-probability, by uniform dequantisation. Made for tables; small
+    they are lower bounds of the discrete data's log-probability, by dequantisation. Made for tables; small
     images are taken as rows of their pixels.
 
     Parameters
@@ -46,6 +38,9 @@ class MAFDensity(FlowDensity):
         The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
     logit_range : (low, high), default (0.05, 0.95)
         Of preprocessing="logit"; see `FlowDensity`.
+    dequantization : "uniform" or "variational", default "uniform"
+        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
+        bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 3e-3
 
@@ -85,32 +80,3 @@ class MAFDensity(FlowDensity):
     >>> density.sample(5, random_state=0).shape
     (5, 3)
     """
-
-    n_transforms: int = 5
-    hidden_features: tuple[int, ...] = (64, 64)
-    univariate: str = "spline"
-    order: str = "reverse"
-    batch_size: int | str = "auto"
-    learning_rate: float = 3e-3
-
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **FlowDensity._parameter_constraints,
-        "n_transforms": [Interval(Integral, 1, None, closed="left")],
-        "hidden_features": [tuple, list],
-        "univariate": [StrOptions({"affine", "spline"})],
-        "order": [StrOptions({"reverse", "random"})],
-    }
-
-    def _build(self, spec: DataSpec) -> FlowModel:
-        widths = tuple(self.hidden_features)
-        if not all(is_count(width, most=WIDEST) for width in widths):
-            raise ValueError(
-                f"MAFDensity: hidden_features must hold whole numbers >= 1, got {self.hidden_features!r}; each may be "
-                f"at most {WIDEST}, and the usual ones are (64, 64)."
-            )
-        transforms = []
-        for i in range(self.n_transforms):
-            order = "random" if self.order == "random" else "reverse" if i % 2 else "forward"
-            transforms.append(Autoregressive(spec.event_shape, widths, self.univariate, order, spec.n_context))
-        flow = MultiScale([Chain(transforms)], [], [spec.event_shape])
-        return self._flow_model(spec, flow, context_enters="flow")

@@ -93,7 +93,7 @@ class RealNVPDensity(FactoringDensity):
     half of the dimensions leave as they are. Which ones, can be learned from the data (`factorization`). On tables the
     halves of the columns change from coupling to coupling, the networks are perceptrons, and a fixed matrix at the end
     takes out the correlations (with shrinkage, where rows are few), so that training starts at a Gaussian or a Gaussian
-    copula. For data in bins, scores are lower bounds of the discrete data's log-probability, by uniform dequantisation;
+    copula. For data in bins, scores are lower bounds of the discrete data's log-probability, by dequantisation;
     for real values they are exact.
 
     Parameters
@@ -144,6 +144,9 @@ class RealNVPDensity(FactoringDensity):
         a row on the other half, else "linear".
     logit_range : (low, high), default (0.05, 0.95)
         Of preprocessing="logit". The default is the authors' code; the paper's text has (0.05, 1). See `FlowDensity`.
+    dequantization : "uniform" or "variational", default "uniform"
+        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
+        bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 2e-3
     n_iter_no_change : int, default 30

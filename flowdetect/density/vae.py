@@ -2,6 +2,7 @@
 
 Kingma & Welling, "Auto-Encoding Variational Bayes" (2014), https://arxiv.org/abs/1312.6114
 Burda et al., "Importance Weighted Autoencoders" (2016), https://arxiv.org/abs/1509.00519
+Rezende & Mohamed, "Variational Inference with Normalizing Flows" (2015), https://arxiv.org/abs/1505.05770
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from flowdetect.density._devices import in_torch_state
 from flowdetect.density.base import BaseDensity
 from flowdetect.density.latent import LatentModel, Likelihood
 from flowdetect.density.latent_space import LatentSpaceDensity
+from flowdetect.density.posteriors import CODE_LENGTH, POSTERIORS, build_posterior_flow
 from flowdetect.density.spec import DataSpec
 from flowdetect.nets.autoencoder import (
     DecodedCategorical,
@@ -48,8 +50,8 @@ class VAEDensity(LatentSpaceDensity):
 
     in expectation, where K is `n_draws`; with K = 1 it is the evidence lower bound
     :math:`E_q \log p(x \mid z) - KL(q(z \mid x) \,\|\, p(z))`, which training maximises. The prior p(z) is standard
-    normal and q(z | x) normal with independent dimensions. Given z, pixels are independent of each other. Networks are
-    convolutional for images and perceptrons for tables.
+    normal and q(z | x) normal with independent dimensions, or what a flow makes of such a distribution. Given z, pixels
+    are independent of each other. Networks are convolutional for images and perceptrons for tables.
 
     Parameters
     ----------
@@ -69,6 +71,12 @@ class VAEDensity(LatentSpaceDensity):
     kl_warm_up : float in [0, 1], default 0.1
         Share of the training over which the weight of the KL divergence rises from 0 to 1, which keeps latents from
         being ignored. Scores never use that weight.
+    posterior : "gaussian", "planar", "radial", "iaf" or "realnvp", default "gaussian"
+        q(z | x). All but "gaussian" are flows that start from the encoder's normal distribution, and that take 32 more
+        numbers of the encoder: "planar" and "radial" (Rezende & Mohamed 2015), whose parameters are linear in these;
+        "iaf", inverse autoregressive (Kingma et al. 2016), and "realnvp", affine couplings, whose networks see them.
+    n_posterior_steps : int, default 4
+        Steps of that flow.
     n_draws : int, default 1
         Draws of z that a score is made of; more give a tighter bound, at as many times the cost.
     learning_rate : float, default 4e-3
@@ -98,10 +106,17 @@ class VAEDensity(LatentSpaceDensity):
     multiplies z and narrows p(x | z). The smoothest pictures are `inverse_transform` of standard normal latents, the
     mean of p(x | z).
 
+    Under a flow q(z | x) has no mean of a formula: `transform`, and scores with `dequantize=False`, take the z that the
+    flow makes of the mean of the normal distribution before it. The KL divergence is computed at the z drawn, in
+    training too.
+
     References
     ----------
     Auto-Encoding Variational Bayes (Kingma & Welling), 2014, https://arxiv.org/abs/1312.6114
     Importance Weighted Autoencoders (Burda et al.), 2016, https://arxiv.org/abs/1509.00519
+    Variational Inference with Normalizing Flows (Rezende & Mohamed), 2015, https://arxiv.org/abs/1505.05770, section 4
+    Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al.), 2016,
+    https://arxiv.org/abs/1606.04934
 
     Examples
     --------
@@ -123,6 +138,8 @@ class VAEDensity(LatentSpaceDensity):
     likelihood: str = "auto"
     n_mixtures: int = 5
     kl_warm_up: float = 0.1
+    posterior: str = "gaussian"
+    n_posterior_steps: int = 4
     n_draws: int = 1
     learning_rate: float = 4e-3
     model_: LatentModel = field(init=False)
@@ -135,24 +152,36 @@ class VAEDensity(LatentSpaceDensity):
         "likelihood": [StrOptions({"auto", "logistic_mixture", "categorical", "gaussian"})],
         "n_mixtures": [Interval(Integral, 1, None, closed="left")],
         "kl_warm_up": [Interval(Real, 0, 1, closed="both")],
+        "posterior": [StrOptions(POSTERIORS)],
+        "n_posterior_steps": [Interval(Integral, 1, None, closed="left")],
         "n_draws": [Interval(Integral, 1, None, closed="left")],
     }
 
     def _build(self, spec: DataSpec) -> LatentModel:
         latent_dim, n_context = self._latent_dim(spec), spec.n_context
+        flow = build_posterior_flow(self.posterior, latent_dim, self.n_posterior_steps, type(self).__name__)
+        n_encoded = 2 * latent_dim + (0 if flow is None else CODE_LENGTH)
         encoder: VectorNet | ImageEncoder
         decoder: VectorNet | ImageDecoder
         if spec.is_table:
             width, n_columns, features = TABLE_WIDTH * self.hidden_channels, spec.n_values, FEATURES_OF_A_COLUMN
-            encoder = VectorNet(n_columns, width, self.n_blocks, (2 * latent_dim,), n_context)
+            encoder = VectorNet(n_columns, width, self.n_blocks, (n_encoded,), n_context)
             decoder = VectorNet(latent_dim, width, self.n_blocks, (features, n_columns, 1), n_context)
         else:
             width = features = self.hidden_channels
-            encoder = ImageEncoder(spec.event_shape, width, self.n_blocks, 2 * latent_dim, n_context)
+            encoder = ImageEncoder(spec.event_shape, width, self.n_blocks, n_encoded, n_context)
             decoder = ImageDecoder(latent_dim, spec.event_shape, width, self.n_blocks, n_context)
         likelihood = self._likelihood(spec, features)
         return LatentModel(
-            spec.event_shape, encoder, decoder, likelihood, latent_dim, spec.n_bins, self.kl_warm_up, spec.is_table
+            spec.event_shape,
+            encoder,
+            decoder,
+            likelihood,
+            latent_dim,
+            spec.n_bins,
+            self.kl_warm_up,
+            spec.is_table,
+            flow,
         )
 
     def _latent_dim(self, spec: DataSpec) -> int:
@@ -182,7 +211,7 @@ class VAEDensity(LatentSpaceDensity):
 
     @in_torch_state()
     def transform(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[Any]:
-        """Mean of q(z | x): (n, latent_dim) float64.
+        """Mean of q(z | x), under a flow what that makes of the mean before it: (n, latent_dim) float64.
 
         A conditional density needs y, else takes each row's likeliest class.
         """
@@ -226,6 +255,9 @@ class VAEDensity(LatentSpaceDensity):
 
         .. math:: R(x) = \max_{\mu, \sigma} L(x; \mu, \sigma) - L(x; \mu(x), \sigma(x)),
             \quad L(x; \mu, \sigma) = E_{z \sim N(\mu, \sigma^2)} \log p(x \mid z) - KL(N(\mu, \sigma^2) \,\|\, p(z))
+
+        Under a flow all that the encoder gives is fitted: mean and scale before the flow, and the numbers that the
+        flow takes; the divergence is then the mean over the same draws of z as that of log p(x | z).
 
         Parameters
         ----------
@@ -276,7 +308,8 @@ class VAEDensity(LatentSpaceDensity):
         path : Bunch
             reconstruction_error : (n,), Euclidean distance of x from the mean of p(x | z) at the mean of q(z | x), in
             bins of values scaled to [-1, 1], else of standardised ones; latent_norm and latent_scale : (n,), Euclidean
-            norms of mean and standard deviations of q(z | x). All are deterministic.
+            norms of mean and standard deviations of q(z | x). All are deterministic. Under a flow the latter two are of
+            the normal distribution before it, and the former of what the flow makes of its mean.
 
         References
         ----------

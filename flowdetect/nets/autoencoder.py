@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowdetect.distributions import HALF_LOG_2PI
+from flowdetect.distributions import HALF_LOG_2PI, standard_normal_quantile
 from flowdetect.nets.causal import pointwise
 from flowdetect.nets.conv import ContextMap, MixedPrecision
 from flowdetect.nets.heads import CategoricalHead, LogisticMixtureHead
@@ -23,14 +23,6 @@ WIDEST = 4  # times the width at full resolution
 BLOCK_GAIN = 0.3  # initial weights of a block's last layer
 ENCODER_GAIN = 0.5  # of an encoder's last layer
 MAX_LOG_SCALE = 7.0
-# uniform draws are kept this far from 0 and 1, where the normal quantile is infinite; 1 - MARGIN is a float32
-MARGIN = 2.0**-24
-
-
-def standard_normal_quantile(u: Tensor) -> Tensor:
-    """Turn uniform draws u in [0, 1) into standard normal ones, elementwise; within 5.4 of 0."""
-    quantile: Tensor = torch.special.ndtri(u.clamp(MARGIN, 1 - MARGIN))
-    return quantile
 
 
 class Affine(nn.Module):

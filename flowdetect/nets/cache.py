@@ -35,6 +35,10 @@ class Whole:
         features: Tensor = layer(image)
         return features
 
+    def part(self, positions: Tensor) -> Tensor:
+        """Give the part of a map of all positions that is computed now."""
+        return positions
+
     def below(self) -> Whole:
         """Give the evaluation at half the resolution."""
         return self
@@ -47,6 +51,10 @@ class Whole:
     def at_pixel(self, row: Tensor | None) -> Tensor | None:
         """Give the part of a row's features that belongs to what is computed now."""
         return row
+
+    def at(self, features: Tensor) -> Tensor:
+        """Give the part of whole images' features that belongs to what is computed now."""
+        return features
 
     def upsample(self, owner: object, low: Tensor | None, shape: tuple[int, int]) -> Tensor:
         """Bring (n, 4 C, H/2, W/2) features of half the resolution to (n, C, H, W)."""
@@ -121,7 +129,9 @@ class Cache(Whole):
         bottom, right = top + kh, columns[-1] - layer.left + kw
         inner = x[:, :, max(0, top) : max(0, min(bottom, self.height)), max(0, left) : max(0, min(right, self.width))]
         pads = [max(0, -left), max(0, right - self.width), max(0, -top), max(0, bottom - self.height)]
-        window = F.pad(inner, [min(pad, limit) for pad, limit in zip(pads, (kw, kw, kh, kh), strict=True)])
+        window = F.pad(
+            layer.activate(inner), [min(pad, limit) for pad, limit in zip(pads, (kw, kw, kh, kh), strict=True)]
+        )
         return self._apply(layer, window.permute(0, 2, 3, 1), 0, 0)
 
     def _apply(self, layer: CausalConv, inputs: Tensor, i: int, j: int) -> Tensor:
@@ -139,6 +149,10 @@ class Cache(Whole):
         patch = inputs[:, i : i + kh, j : j + kw].flatten(1)
         return torch.addmm(bias, patch, weight)[:, :, None, None]
 
+    def part(self, positions: Tensor) -> Tensor:
+        rows = positions[:, :, self.i : self.i + 1]
+        return rows if self.by_row else rows[..., self.j : self.j + 1]
+
     def below(self) -> Cache:
         if self.half is None:
             shape = (self.height + 1) // 2, (self.width + 1) // 2
@@ -154,6 +168,10 @@ class Cache(Whole):
 
     def at_pixel(self, row: Tensor | None) -> Tensor | None:
         return row if row is None or self.by_row else row[:, :, :, self.j : self.j + 1]
+
+    def at(self, features: Tensor) -> Tensor:
+        row = features[:, :, self.i : self.i + 1]
+        return row if self.by_row else row[..., self.j : self.j + 1]
 
     def upsample(self, owner: object, low: Tensor | None, shape: tuple[int, int]) -> Tensor:
         if self.by_row:

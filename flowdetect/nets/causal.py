@@ -303,6 +303,15 @@ class Stage(nn.Module):
             del shortcuts[-1]
 
 
+class Positions(nn.Module):
+    """A learned feature map of every position, starting at zero: what a stream knows before it sees a pixel."""
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        value = torch.zeros(1, channels, height, width, dtype=torch.float32)
+        self.value = nn.Parameter(value.contiguous(memory_format=torch.channels_last))
+
+
 class CausalNet(MixedPrecision):
     """Features of every pixel from the pixels before it: first layers that leave out the pixel itself, then a stage.
 
@@ -313,11 +322,22 @@ class CausalNet(MixedPrecision):
     h_first : list of CausalConv
         Image -> horizontal stream, summed; from the row above and the pixels to the left.
     stage : Stage
+    positions : two Positions, of the vertical and the horizontal stream, or none
+    last : CausalConv or None
+        A hidden layer after the stage, 1x1, between ReLUs.
     """
 
-    def __init__(self, u_first: CausalConv | None, h_first: list[CausalConv], stage: Stage) -> None:
+    def __init__(
+        self,
+        u_first: CausalConv | None,
+        h_first: list[CausalConv],
+        stage: Stage,
+        positions: list[Positions] | None = None,
+        last: CausalConv | None = None,
+    ) -> None:
         super().__init__()
         self.u_first, self.h_first, self.stage = u_first, nn.ModuleList(h_first), stage
+        self.positions, self.last = nn.ModuleList(positions or []), last
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(n, C, H, W) -> (n, channels, H, W)."""
@@ -328,6 +348,8 @@ class CausalNet(MixedPrecision):
     def vertical(self, image: Tensor, context: Tensor | None, evaluate: Whole = whole) -> Messages:
         """Run the vertical stream, at all rows or at the evaluation's row."""
         u = None if self.u_first is None else evaluate.first(self.u_first, image)
+        if u is not None and len(self.positions):
+            u.add_(evaluate.part(self.positions[0].value).to(u.dtype))
         return self.stage.vertical(u, context, evaluate)
 
     def horizontal(self, image: Tensor, messages: Messages, context: Tensor | None, evaluate: Whole = whole) -> Tensor:
@@ -335,7 +357,10 @@ class CausalNet(MixedPrecision):
         h, *more = [evaluate.first(layer, image) for layer in self.h_first]
         for part in more:
             h.add_(part)
-        return self.stage.horizontal(h, messages, context, evaluate)
+        if len(self.positions):
+            h.add_(evaluate.part(self.positions[1].value).to(h.dtype))
+        h = self.stage.horizontal(h, messages, context, evaluate)
+        return h if self.last is None else evaluate(self.last, h.relu()).relu_()
 
     def in_order(
         self, image: Tensor, context: Tensor | None = None

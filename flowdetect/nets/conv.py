@@ -34,6 +34,16 @@ def set_training_dtype(model: nn.Module, dtype: torch.dtype | None) -> None:
             module.training_dtype = dtype
 
 
+def map_rows(x: Tensor, weight: Tensor, training: bool) -> Tensor:
+    """Multiply rows by a matrix, x W: (n, k), (k, m) -> (n, m).
+
+    Outside of training as a convolution, whose bits depend neither on a row's place nor on the threads.
+    """
+    if training:
+        return x @ weight
+    return F.conv2d(x[:, :, None, None], weight.t()[:, :, None, None])[:, :, 0, 0]
+
+
 class ConvNet(MixedPrecision):
     """Three convolutions, kernel sizes k, 1, k, with ReLU between; the last one starts at zero.
 

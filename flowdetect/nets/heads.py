@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,32 +18,72 @@ from flowdetect.distributions import (
 from flowdetect.nets.causal import pointwise
 
 
-class LogisticMixtureHead(nn.Module):
+class Head(nn.Module):
+    """Features of a pixel -> the distribution of its channels, given those and, perhaps, a state of the pixels before.
+
+    Attributes
+    ----------
+    n_uniforms : int
+        Uniform numbers that a pixel is drawn from.
+    """
+
+    n_uniforms: int
+
+    def first_state(self, n: int) -> Tensor | None:
+        """State before the first pixel; None: features say all."""
+        return None
+
+    def log_prob(self, h: Tensor, y: Tensor, state: Tensor | None = None) -> Tensor:
+        """Log-probability of each channel given those before it: (n, C, H, W)."""
+        raise NotImplementedError
+
+    def log_prob_of_all(self, h: Tensor, y: Tensor) -> Tensor:
+        """Sum of the log-probabilities from the first pixel on, (n,)."""
+        return self.log_prob(h, y).flatten(1).sum(1)
+
+    def draw(self, h: Tensor, u: Tensor, temperature: float, state: Tensor | None = None) -> Tensor:
+        """Values y (n, C, H, W) at uniform draws u (n, n_uniforms, H, W)."""
+        raise NotImplementedError
+
+    def follow(self, h: Tensor, y: Tensor, state: Tensor | None) -> Tensor | None:
+        """State after a pixel with features h (n, F, 1, 1) and values y (n, C, 1, 1)."""
+        return state
+
+
+class LogisticMixtureHead(Head):
     """Features of a pixel -> a mixture of logistic distributions of its channels (Salimans et al. 2017, section 2).
 
     Within a component, a channel's location is linear in the channels before it (section 2.2, eq. 3).
 
     Parameters
     ----------
-    features, channels, n_mixtures : int
+    features : int or None
+        None: the features are the distribution's `n_numbers` numbers themselves, and nothing is learned here.
+    channels, n_mixtures : int
     n_bins : int or None
         None: real values, whose score is a density.
     """
 
-    def __init__(self, features: int, channels: int, n_mixtures: int, n_bins: int | None) -> None:
+    def __init__(self, features: int | None, channels: int, n_mixtures: int, n_bins: int | None) -> None:
         super().__init__()
         self.channels, self.n_mixtures, self.n_bins = channels, n_mixtures, n_bins
         self.n_uniforms = channels + 1
         n_coefficients = channels * (channels - 1) // 2
-        self.out = pointwise(features, n_mixtures * (1 + 2 * channels + n_coefficients), gain=0.1)
+        self.n_numbers = n_mixtures * (1 + 2 * channels + n_coefficients)
+        self.out = pointwise(features, self.n_numbers, gain=0.1) if features else nn.Identity()
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Spread the components' locations over the range of values."""
-        bias = self.out.bias.view(self.n_mixtures, -1)
+        if not isinstance(self.out, nn.Identity):
+            self.start(self.out.bias)
+
+    def start(self, numbers: Tensor) -> None:
+        """Spread the components' locations over the range of values, of numbers (n_numbers, ...) that are zero."""
+        by_component = numbers.view(self.n_mixtures, -1, *numbers.shape[1:])
         spread = (torch.arange(self.n_mixtures, dtype=torch.float32) + 0.5) / self.n_mixtures * 2 - 1
-        bias[:, 1 : 1 + self.channels] = spread[:, None]
-        bias[:, 1 + self.channels : 1 + 2 * self.channels] = -math.log(max(2, self.n_mixtures))
+        by_component[:, 1 : 1 + self.channels] = spread.reshape(-1, *[1] * numbers.ndim)
+        by_component[:, 1 + self.channels : 1 + 2 * self.channels] = -math.log(max(2, self.n_mixtures))
 
     def _mixture(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """log pi (n, M, H, W), mu and log s (n, M, C, H, W), coefficients (n, M, C (C - 1) / 2, H, W)."""
@@ -62,7 +103,7 @@ class LogisticMixtureHead(nn.Module):
             location = location + coefficients[:, :, start + k].tanh() * y[:, None, k]
         return location
 
-    def log_prob(self, h: Tensor, y: Tensor) -> Tensor:
+    def log_prob(self, h: Tensor, y: Tensor, state: Tensor | None = None) -> Tensor:
         """Log-probability of each channel given those before it: (n, C, H, W)."""
         log_pi, mu, log_s, coefficients = self._mixture(h)
         mu = torch.stack([self._location(mu, coefficients, y, c) for c in range(self.channels)], 2)
@@ -73,7 +114,7 @@ class LogisticMixtureHead(nn.Module):
         joint = (log_pi[:, :, None] + log_p.cumsum(2)).logsumexp(1)  # of the channels up to each
         return joint if self.channels == 1 else torch.cat([joint[:, :1], joint.diff(dim=1)], 1)
 
-    def draw(self, h: Tensor, u: Tensor, temperature: float) -> Tensor:
+    def draw(self, h: Tensor, u: Tensor, temperature: float, state: Tensor | None = None) -> Tensor:
         """Values y (n, C, H, W) at uniform draws u (n, C + 1, H, W); the temperature multiplies s and flattens pi."""
         log_pi, mu, log_s, coefficients = self._mixture(h)
         k = categorical_quantile(log_pi / max(temperature, 1e-6), u[:, 0])[:, None, None]
@@ -95,19 +136,26 @@ class LogisticMixtureHead(nn.Module):
         return ((y + 1) * half).round().clamp(0, self.n_bins - 1) / half - 1
 
 
-class CategoricalHead(nn.Module):
+class CategoricalHead(Head):
     """Features of a pixel -> probabilities of each value; a channel's depend on the channels before it as well.
 
     van den Oord et al. 2016, section 3.2 (softmax over values) and 3.3 (channels); the dependence on earlier channels
-    is in a layer of its own here, rather than in masks throughout the network.
+    is in a layer of its own here, rather than in masks throughout the network. With features None, and one channel, the
+    features are the logits themselves.
     """
 
-    def __init__(self, features: int, channels: int, n_bins: int) -> None:
+    def __init__(self, features: int | None, channels: int, n_bins: int) -> None:
         super().__init__()
         self.channels = self.n_uniforms = channels
-        self.n_bins = n_bins
+        self.n_bins = self.n_numbers = n_bins
+        if features is None:
+            self.out = nn.ModuleList([nn.Identity()])
+            return
         self.hidden = nn.ModuleList(pointwise(features + c, features) for c in range(1, channels))
         self.out = nn.ModuleList(pointwise(features, n_bins, gain=0.1) for _ in range(channels))
+
+    def start(self, numbers: Tensor) -> None:
+        """Leave the logits zero."""
 
     def _logits(self, h: Tensor, y: Tensor, channel: int) -> Tensor:
         """(n, n_bins, H, W) of one channel, given y of those before it."""
@@ -116,17 +164,47 @@ class CategoricalHead(nn.Module):
         logits: Tensor = self.out[channel](h)
         return logits
 
-    def log_prob(self, h: Tensor, y: Tensor) -> Tensor:
+    def log_prob(self, h: Tensor, y: Tensor, state: Tensor | None = None) -> Tensor:
         """Log-probability of each channel given those before it: (n, C, H, W); y is rounded to the grid."""
         half = (self.n_bins - 1) / 2
         values = ((y + 1) * half).round().clamp(0, self.n_bins - 1).long()
         columns = [self._logits(h, y, c).log_softmax(1).gather(1, values[:, c : c + 1]) for c in range(self.channels)]
         return torch.cat(columns, 1)
 
-    def draw(self, h: Tensor, u: Tensor, temperature: float) -> Tensor:
+    def draw(self, h: Tensor, u: Tensor, temperature: float, state: Tensor | None = None) -> Tensor:
         """Values y (n, C, H, W) at uniform draws u (n, C, H, W); logits are divided by the temperature."""
         y = h.new_zeros(len(h), self.channels, *h.shape[2:])
         for c in range(self.channels):
             values = categorical_quantile(self._logits(h, y, c) / max(temperature, 1e-6), u[:, c])
             y[:, c] = values / ((self.n_bins - 1) / 2) - 1
         return y
+
+
+Mixture = TypeVar("Mixture", bound=LogisticMixtureHead)
+Categorical = TypeVar("Categorical", bound=CategoricalHead)
+
+
+def pixel_head(
+    likelihood: str,
+    features: int,
+    channels: int,
+    n_mixtures: int,
+    n_bins: int | None,
+    owner: str,
+    kinds: tuple[type[Mixture], type[Categorical]],
+) -> Mixture | Categorical:
+    """Make the head of a likelihood, "logistic_mixture" or "categorical", of these kinds.
+
+    Raises
+    ------
+    ValueError
+        If a categorical one is asked for of real-valued data; the message names the owner, a density.
+    """
+    if likelihood == "logistic_mixture":
+        return kinds[0](features, channels, n_mixtures, n_bins)
+    if n_bins is None:
+        raise ValueError(
+            f'{owner}: likelihood="categorical" is for data in bins, and X is real-valued; pass "logistic_mixture", or '
+            f"n_bins if X holds whole numbers."
+        )
+    return kinds[1](features, channels, n_bins)

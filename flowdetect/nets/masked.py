@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowdetect.nets.activations import Pads, concat_elu
+from flowdetect.nets.conv import map_rows
 
 # Adam moves every weight by the learning rate, and an output by that times the number of its weights: weights of wider
 # layers than this are stored multiplied by the ratio, and so move less (Yang et al. 2021, "Tensor Programs V", Table 3)
@@ -31,6 +32,14 @@ class Dropout(nn.Module):
             return x
         kept = torch.rand(x.shape, generator=self.generator, dtype=torch.float32) >= self.probability
         return x * kept.to(x.device, x.dtype) / (1 - self.probability)
+
+
+def seed_dropouts(module: nn.Module, seed: int) -> None:
+    """Let all dropout inside a module draw from one generator with this seed."""
+    generator = torch.Generator().manual_seed(seed)
+    for each in module.modules():
+        if isinstance(each, Dropout):
+            each.generator = generator
 
 
 class CausalConv(nn.Module):
@@ -105,6 +114,23 @@ class CausalConv(nn.Module):
         return F.conv2d(self.activate(x, self.pads), weight, bias, self.stride)
 
 
+def degree_mask(in_degrees: Tensor, out_degrees: Tensor, strict: bool = False) -> Tensor:
+    """Say which inputs each output sees, (out, in) of 1 and 0: those of at most its degree, or below it if strict."""
+    below = in_degrees[None] < out_degrees[:, None]
+    return (below if strict else below | (in_degrees[None] == out_degrees[:, None])).to(torch.float32)
+
+
+def masked_linear(x: Tensor, weight: Tensor, bias: Tensor, training: bool) -> Tensor:
+    """(n, in, 1, 1) -> (n, out, 1, 1), of weights (out, in).
+
+    In evaluation as a convolution, which computes equal rows alike wherever they stand, for batch invariance; in
+    training as a matrix product, in a third of the time.
+    """
+    if training:
+        return F.linear(x.flatten(1), weight, bias)[:, :, None, None]
+    return F.conv2d(x, weight[:, :, None, None], bias)
+
+
 class MaskedLinear(nn.Module):
     """A linear layer of features grouped by degree: an output of degree d sees inputs of degree at most d, or below d.
 
@@ -123,9 +149,8 @@ class MaskedLinear(nn.Module):
 
     def __init__(self, in_degrees: Tensor, out_degrees: Tensor, strict: bool = False, gain: float = 1.0) -> None:
         super().__init__()
-        below = in_degrees[None] < out_degrees[:, None]
-        mask = below if strict else below | (in_degrees[None] == out_degrees[:, None])
-        self.register_buffer("mask", mask.to(torch.float32), persistent=False)
+        mask = degree_mask(in_degrees, out_degrees, strict)
+        self.register_buffer("mask", mask, persistent=False)
         self.gain = gain
         self.weight = nn.Parameter(torch.zeros(mask.shape, dtype=torch.float32))
         self.bias = nn.Parameter(torch.zeros(len(out_degrees), dtype=torch.float32))
@@ -141,22 +166,15 @@ class MaskedLinear(nn.Module):
         return self.weight * self.mask
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, in, 1, 1) -> (n, out, 1, 1).
-
-        In evaluation as a convolution, which computes equal rows alike wherever they stand, for batch invariance; in
-        training as a matrix product, in a third of the time.
-        """
-        weight = self.masked_weight()
-        if self.training:
-            return F.linear(x.flatten(1), weight, self.bias)[:, :, None, None]
-        return F.conv2d(x, weight[:, :, None, None], self.bias)
+        """(n, in, 1, 1) -> (n, out, 1, 1)."""
+        return masked_linear(x, self.masked_weight(), self.bias, self.training)
 
 
 def context_biases(maps: nn.ParameterList, context: Tensor | None) -> list[Tensor | None]:
     """Map a context (n, n_context) to what it adds to the first hidden layer and to the outputs, (n, width, 1, 1)."""
     if context is None or not len(maps):
         return [None, None]
-    return [(context.to(weight.dtype) @ weight)[:, :, None, None] for weight in maps]
+    return [map_rows(context.to(weight.dtype), weight, maps.training)[:, :, None, None] for weight in maps]
 
 
 class MADE(nn.Module):

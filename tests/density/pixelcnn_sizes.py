@@ -7,7 +7,7 @@ import numpy as np
 from flowdetect.datasets import load_images
 from flowdetect.density import PixelCNNDensity
 
-VARIANTS = ("pixelcnn", "local", "gated", "pixelcnn++")
+VARIANTS = ("pixelcnn", "local", "gated", "pixelcnn++", "rectified")
 DIGITS, LABELS = load_images("digits")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from autoregressive_checks import assert_samples_follow, dependence, drawn, drawn_naively
 from pixelcnn_sizes import DIGITS, VARIANTS, every_image, small
 
 from flowdetect.density.pixelcnn import causal_net
@@ -86,27 +87,9 @@ def test_a_step_moves_the_outputs_of_wide_layers_no_farther(elu, reference):
 # ---- what depends on what
 
 
-def dependence(net, shape):
-    """Which pixels' features (rows) depend on which pixels (columns), at any of some inputs: a ReLU may be off."""
-    generator = torch.Generator().manual_seed(1)
-    net.double().eval()
-    for parameter in net.parameters():
-        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    found = False
-    for _ in range(8):
-        x = torch.randn(1, *shape, generator=generator, dtype=torch.float64)
-        jacobian = torch.autograd.functional.jacobian(lambda x: net(x).square().sum(1).flatten(), x)
-        found = found | (jacobian[:, 0].abs().sum(1) > 0).flatten(1).numpy()  # over channels
-    return found
-
-
 def network(variant, n_blocks, channels=1, height=6, width=7):
     net = causal_net(variant, (channels, height, width), 12, n_blocks, 0, 0.0)
-    generator = torch.Generator().manual_seed(0)
-    for module in net.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters(generator)
-    return net, (channels, height, width)
+    return drawn(net), (channels, height, width)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -116,7 +99,7 @@ def test_no_pixel_depends_on_itself_or_later_ones(variant, channels):
     assert not np.triu(found).any()
 
 
-@pytest.mark.parametrize(("variant", "n_blocks"), [("gated", 6), ("pixelcnn++", 2)])
+@pytest.mark.parametrize(("variant", "n_blocks"), [("gated", 6), ("pixelcnn++", 2), ("rectified", 6)])
 def test_all_earlier_pixels_are_seen(variant, n_blocks):
     found = dependence(*network(variant, n_blocks))
     np.testing.assert_array_equal(found, np.tril(np.ones_like(found), -1))
@@ -179,20 +162,6 @@ def test_channels_see_the_channels_before_them(likelihood):
 # ---- sampling
 
 
-def drawn_naively(model, n, seed, context=None):
-    """Sample with a pass of the whole network for every pixel."""
-    x = torch.zeros(n, *model.event_shape, dtype=model.loc.dtype)
-    y = model._to_net((x - model.loc) / model.scale).clone()
-    u = torch.rand(
-        n, model.head.n_uniforms, *y.shape[2:], generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    ).to(y)
-    for i, j in itertools.product(range(y.shape[2]), range(y.shape[3])):
-        at = (slice(None), slice(None), slice(i, i + 1), slice(j, j + 1))
-        y[at] = model.head.draw(model.net(y, context)[at], u[at], 1.0)
-    values = model._from_net(y) * model.scale + model.loc
-    return values if model.n_bins is None else values.round()
-
-
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("shape", [(8, 8), (5, 7, 3)], ids=["grey", "colour, odd"])
@@ -235,12 +204,7 @@ def test_sampling_a_table_equals_naive_sampling():
 def test_samples_follow_the_masses():
     images, X = every_image(3, 2, 2)
     density = small(n_bins=3, n_filters=16, max_epochs=20, learning_rate=3e-3).fit(X)
-    samples = density.sample(4000, random_state=0).reshape(4000, -1)
-    observed = np.bincount(samples @ 3 ** np.arange(4)[::-1], minlength=81)
-    expected = 4000 * np.exp(density.score_samples(images))
-    often = expected > 5
-    chi_squared = ((observed - expected)[often] ** 2 / expected[often]).sum()
-    assert chi_squared < often.sum() + 4 * np.sqrt(2 * often.sum())
+    assert_samples_follow(density.sample(4000, random_state=0), images, density.score_samples(images), 3)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -20,6 +20,7 @@ from flowdetect.bijections import (
     Chain,
     Conv1x1,
     Gaussianize,
+    Inverse,
     Logit,
     MultiScale,
     NormalizedConv1x1,
@@ -86,6 +87,10 @@ def autoregressive(shape, depth, **settings):
     return Autoregressive(shape, (HIDDEN,) * depth, **settings)
 
 
+def inverse(shape, depth, **settings):
+    return Inverse(autoregressive(few(*shape), depth, **settings))
+
+
 def batch_norm(shape, depth):
     """With running averages of some training."""
     norm = BatchNorm(shape[0])
@@ -133,6 +138,10 @@ def top(shape, depth, net=Constant):
     return Top(Standardize(net(2 * c, h, w)), shape)
 
 
+def few(c, h, w):
+    return c, 1, 1  # its derivatives take as many passes as there are values, and the Jacobian their square
+
+
 def four_times(c, h, w):
     return c // 2, 4 * (1 if h > 1 else h), 4  # few values, for the Jacobian
 
@@ -154,6 +163,10 @@ BIJECTIONS = {
     "Chain of none": Case(lambda shape, depth: Chain([])),
     "Conv1x1": Case(lambda shape, depth: Conv1x1(shape[0])),
     "Gaussianize": Case(gaussianize),
+    "Inverse, affine, reverse, context": Case(
+        partial(inverse, order="reverse", n_context=N_CONTEXT), few, context="vector"
+    ),
+    "Inverse, spline, random": Case(partial(inverse, univariate="spline", order="random"), few),
     "Logit": Case(lambda shape, depth: Logit(2**depth)),
     "Logit, to 1": Case(lambda shape, depth: Logit(2**depth, 0.05, 1.0)),
     "MultiScale": Case(multi_scale, four_times),

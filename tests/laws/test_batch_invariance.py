@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from density_table import DIGITS, glow, pixelcnn
+from density_table import DIGITS, glow, pixelcnn, tarflow
 
 
 def digits_flow():
@@ -29,12 +29,32 @@ def digits_gated():
     return density.fit(DIGITS[:200]), DIGITS[:1000]
 
 
+def digits_rectified():
+    density = pixelcnn(
+        variant="rectified", likelihood="stretched_mixture", n_bins=17, n_filters=16, n_mixtures=3, random_state=0
+    )
+    return density.fit(DIGITS[:200]), DIGITS[:1000]
+
+
 def table_pixelcnn():
     rows = np.random.default_rng(1).normal(size=(1200, 5))
     return pixelcnn(n_filters=32, random_state=0).fit(rows[:200]), rows
 
 
-MAKERS = [digits_flow, table_flow, digits_pixelcnn, digits_gated, table_pixelcnn]
+def digits_tarflow():
+    density = tarflow(n_bins=17, hidden_channels=32, random_state=0)
+    return density.fit(DIGITS[:200]), DIGITS[:1000]
+
+
+def table_tarflow():
+    rows = np.random.default_rng(1).normal(size=(1200, 5))
+    return tarflow(hidden_channels=32, random_state=0).fit(rows[:200]), rows
+
+
+MAKERS = [
+    *(digits_flow, table_flow, digits_pixelcnn, digits_gated, digits_rectified, table_pixelcnn),
+    *(digits_tarflow, table_tarflow),
+]
 
 
 @pytest.fixture(params=MAKERS, scope="module")

@@ -19,10 +19,17 @@ from flowdetect._images import keyed_uniform
 from flowdetect.density import (
     BaseDensity,
     FlowDensity,
+    FlowPPDensity,
     GlowDensity,
+    IAFDensity,
+    MADEDensity,
     MAFDensity,
+    NADEDensity,
     PixelCNNDensity,
+    PixelRNNDensity,
+    PixelVAEDensity,
     RealNVPDensity,
+    TarFlowDensity,
     VAEDensity,
 )
 from flowdetect.testing import check_density
@@ -36,10 +43,17 @@ for_all_densities = pytest.mark.parametrize("case", DENSITIES.values(), ids=DENS
 
 def checked_by_scikit_learn():
     return [
+        FlowPPDensity(n_couplings=(2, 0, 0), hidden_channels=8, n_blocks=1, n_mixtures=2, max_epochs=2),
         GlowDensity(n_steps=1, hidden_channels=8, max_epochs=2),
+        IAFDensity(n_transforms=1, hidden_features=(8,), max_epochs=2),
+        MADEDensity(hidden_features=(8,), n_orders=2, n_mixtures=2, max_epochs=2),
         MAFDensity(n_transforms=2, hidden_features=(8,), max_epochs=2),
+        NADEDensity(n_hidden=8, n_orders=2, n_mixtures=2, max_epochs=2),
         PixelCNNDensity(n_filters=8, n_blocks=1, max_epochs=2),
+        PixelRNNDensity(n_filters=8, n_blocks=1, max_epochs=2),
+        PixelVAEDensity(latent_dim=2, hidden_channels=8, n_filters=8, max_epochs=2),
         RealNVPDensity(n_steps=1, n_blocks=1, hidden_channels=8, max_epochs=2),
+        TarFlowDensity(n_flows=1, n_layers=1, hidden_channels=8, n_heads=2, max_epochs=2),
         VAEDensity(latent_dim=2, hidden_channels=8, max_epochs=2),
     ]
 

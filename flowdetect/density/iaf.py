@@ -1,0 +1,84 @@
+"""IAF: MAF's transforms the other way round, so that samples take one pass.
+
+Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow" (2016),
+https://arxiv.org/abs/1606.04934
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowdetect.bijections import Autoregressive, Bijection, Inverse
+from flowdetect.density.autoregressive_flow import AutoregressiveFlowDensity
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class IAFDensity(AutoregressiveFlowDensity):
+    r"""Density by an inverse autoregressive flow: each value is computed from the noise of those before it.
+
+    .. math:: \log p(x) = \log N(z; 0, 1) + \log|\det dz/dx|, \quad x = f(z)
+
+    with f a sequence of transforms, x_i = f_k(z_i; z_1 .. z_{i-1}) each. A sample takes one pass; a score takes a few
+    passes, which solve for z, and so does a training step, about ten times as long as one of `MAFDensity`: take this
+    where samples must be fast. Scores are exact for real values, up to the solution's tolerance of 1e-6 (1 + |z|) in a
+    transform; for data in bins they are lower bounds of the discrete data's log-probability, by uniform dequantisation.
+    Made for tables; small images are taken as rows of their values.
+
+    Parameters
+    ----------
+    n_transforms : int, default 5
+    hidden_features : tuple of int, default (64, 64)
+        Widths of each transform's hidden layers; at least one unit less than there are features is taken.
+    univariate : "affine" or "spline", default "affine"
+        What maps a value. "affine": x_i = (z_i + t) s, s in (0.05, 20.1), as in the paper. "spline":
+        rational-quadratic splines of 8 bins.
+    order : "reverse" or "random", default "reverse"
+        Of the features: reversed from transform to transform, or drawn for each.
+    n_draws : int, default 1
+        Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
+    preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
+        The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
+    batch_size : "auto" or int, default "auto"
+    learning_rate : float, default 3e-3
+
+    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
+    weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
+    precision, n_devices, checkpoint.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+    image_shape_ : (H, W, C) or None
+    n_bins_ : int or None
+    value_counts_ : (C, n_bins) array, how often the training rows take each value; where they are gaussianized
+    knots_ : (2, D, K) array, where the lines of each column of a table meet, before and after; likewise
+    classes_, class_log_prior_ : (K,) arrays, of a conditional density
+    constant_features_ : indices of the columns that are constant and not modelled
+    latent_slices_ : list of one slice
+    history_ : dict of lists, one value an epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
+    n_iter_ : int, epochs trained
+    score_is_bound_ : bool
+
+    References
+    ----------
+    Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al.), 2016,
+    https://arxiv.org/abs/1606.04934
+    Masked Autoregressive Flow for Density Estimation (Papamakarios et al.), 2017, https://arxiv.org/abs/1705.07057,
+    section 3.3: how the two relate
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowdetect import IAFDensity
+    >>> X = np.random.default_rng(0).normal(size=(200, 3))
+    >>> density = IAFDensity(n_transforms=2, hidden_features=(16,), max_epochs=2, random_state=0).fit(X)
+    >>> density.score_samples(X[:3]).shape
+    (3,)
+    >>> density.sample(5, random_state=0).shape
+    (5, 3)
+    """
+
+    univariate: str = "affine"
+
+    def _directed(self, transform: Autoregressive) -> Bijection:
+        return Inverse(transform)

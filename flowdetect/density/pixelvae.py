@@ -1,0 +1,348 @@
+"""PixelVAE: a variational autoencoder whose decoder is a small PixelCNN.
+
+Gulrajani et al., "PixelVAE: A Latent Variable Model for Natural Images" (2017), https://arxiv.org/abs/1611.05013
+Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow" (2016), https://arxiv.org/abs/1606.04934
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import Bunch
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor, nn
+
+from flowdetect.density._devices import in_torch_state
+from flowdetect.density.latent import LatentModel
+from flowdetect.density.latent_space import LatentSpaceDensity
+from flowdetect.density.spec import DataSpec
+from flowdetect.nets.autoencoder import DecodedCategorical, DecodedMixture, ImageDecoder, ImageEncoder, VectorNet
+from flowdetect.nets.cache import Whole, whole
+from flowdetect.nets.causal import Block, CausalNet, GatedBlock, Messages, Stage, pointwise
+from flowdetect.nets.heads import pixel_head
+from flowdetect.nets.masked import CausalConv, MaskedMLP
+
+IMAGE_LATENTS, MOST_TABLE_LATENTS = 32, 16
+MOST_FREE_BITS = 64
+TABLE_WIDTH = 4  # of perceptrons, times hidden_channels
+
+
+class MappedNet(CausalNet):
+    """A gated PixelCNN whose pixels each take features of a map (n, F, H, W), at the start and before every gate.
+
+    van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders", eq. 5.
+
+    Parameters
+    ----------
+    image_channels, channels, map_features : int
+    kernel : int
+        Of the first convolutions; odd. A pixel sees kernel // 2 + n_blocks rows above its own, and as many pixels to
+        either side.
+    n_blocks : int
+    """
+
+    def __init__(self, image_channels: int, channels: int, map_features: int, kernel: int, n_blocks: int) -> None:
+        half = kernel // 2
+        above = CausalConv(image_channels, channels, (half, kernel), half, half)
+        left = CausalConv(image_channels, channels, (1, half), 0, half)
+        blocks: list[Block] = [GatedBlock(channels, 0, 0.0) for _ in range(n_blocks)]
+        super().__init__(above, [left], Stage(blocks, [], None, channels))
+        self.maps = nn.ModuleList(pointwise(map_features, width * channels) for width in (1, *(2,) * n_blocks))
+
+    def horizontal(self, image: Tensor, messages: Messages, context: Tensor | None, evaluate: Whole = whole) -> Tensor:
+        """Run the horizontal stream; the context is the map, always whole."""
+        assert context is not None
+        here = evaluate.at(context).to(image.dtype)
+        first, *others = [evaluate(layer, here) for layer in self.maps]
+        h = evaluate.first(self.h_first[0], image) + first
+        for block, message, part in zip(self.stage.first, messages.first, others, strict=True):
+            above = evaluate.at_pixel(message)
+            assert above is not None
+            h = block.horizontal(h, above + part, None, None, evaluate)
+        return h
+
+
+class MappedMLP(MaskedMLP):
+    """Features of every column of a table from the columns before it and from a map of features (n, F, D, 1).
+
+    Parameters
+    ----------
+    n_columns, hidden, features, n_blocks : int
+        As of `MaskedMLP`.
+    """
+
+    def __init__(self, n_columns: int, hidden: int, features: int, n_blocks: int) -> None:
+        super().__init__(n_columns, hidden, features, n_blocks, 0, 0.0)
+        self.mix = pointwise(features, features, 2**0.5)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(n, 1, D, 1) and a map (n, features, D, 1) -> (n, features, D, 1)."""
+        assert context is not None
+        h = super().forward(x) + context
+        mixed: Tensor = self.mix(h.relu())
+        return h + mixed
+
+
+class CausalLikelihood(nn.Module):
+    """p(x | z) of one value after the other: what `LatentModel` takes as its likelihood.
+
+    Parameters
+    ----------
+    net : MappedNet or MappedMLP
+        Values and decoded map -> features of each pixel from the map and the pixels before it.
+    head : DecodedMixture or DecodedCategorical
+    """
+
+    def __init__(self, net: MappedNet | MappedMLP, head: DecodedMixture | DecodedCategorical) -> None:
+        super().__init__()
+        self.net, self.head = net, head
+        self.n_uniforms = head.n_uniforms
+
+    def log_prob(self, h: Tensor, y: Tensor) -> Tensor:
+        """log p(y | h) of a map (n, F, H, W) and values (n, C, H, W): (n, C, H, W), nats."""
+        return self.head.log_prob(self.net(y, h), y)
+
+    def draw(self, h: Tensor, u: Tensor, temperature: float) -> Tensor:
+        """Values y (n, C, H, W) at uniform draws u (n, n_uniforms, H, W), pixel after pixel."""
+        return self._in_order(h, lambda f, i, j: self.head.draw(f, u[:, :, i : i + 1, j : j + 1], temperature))
+
+    def mean(self, h: Tensor) -> Tensor:
+        """Mean of each pixel given the pixels before it, these at their means: (n, C, H, W)."""
+        return self._in_order(h, lambda f, i, j: self.head.mean(f))
+
+    def _in_order(self, h: Tensor, value: Callable[[Tensor, int, int], Tensor]) -> Tensor:
+        y = h.new_zeros(len(h), self.head.channels, *h.shape[2:])
+        for i, j, features in self.net.in_order(y, h):
+            y[:, :, i, j] = value(features, i, j)[:, :, 0, 0]
+        return y
+
+
+class PixelLatentModel(LatentModel):
+    """`LatentModel` with free bits: in training, a latent dimension's divergence counts as this much at least.
+
+    Kingma et al. 2016, appendix C.8: the divergence is the batch's mean, and below the limit it has no gradient.
+
+    Attributes
+    ----------
+    free_nats : float
+        Of each latent dimension.
+    """
+
+    free_nats: float = 0.0
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        if not self.training or not self.free_nats:
+            return super().log_prob(x, context, noise)
+        mean, log_s = self.posterior(x, context)
+        kl = 0.5 * (mean.square() + (2 * log_s).exp() - 1) - log_s  # (n, latent_dim)
+        counted = kl.where(kl.detach().mean(0) > self.free_nats, self.free_nats)
+        return self._log_px(x, self._draw(mean, log_s, noise)[0], context) - self.beta * counted.sum(1)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PixelVAEDensity(LatentSpaceDensity):
+    r"""Density by a PixelVAE: a variational autoencoder whose decoder is a small PixelCNN.
+
+    .. math:: p(x) = \int p(z) \prod_i p(x_i \mid x_1, \dots, x_{i-1}, z) \, dz
+
+    The latents say what an image shows as a whole, and the PixelCNN draws what pixels share with their neighbours. The
+    prior p(z) is standard normal, the encoder q(z | x) normal with independent dimensions, and a score is the lower
+    bound of log p(x) that `VAEDensity` has. z is decoded to a map of features, which enters the PixelCNN at each pixel.
+
+    Parameters
+    ----------
+    latent_dim : "auto" or int, default "auto"
+        Size of z. "auto": 32 for images; for tables as many as columns, 16 at most.
+    hidden_channels : int, default 32
+        Width of encoder and decoder at full resolution; twice and four times that at coarser ones, and four times that
+        in a table's perceptrons.
+    n_blocks : int, default 1
+        Residual blocks of encoder and decoder at each resolution.
+    n_filters : int, default 32
+        Width of the PixelCNN.
+    n_causal_blocks : int, default 1
+        Blocks of the PixelCNN.
+    causal_kernel : int, default 3
+        Width of the PixelCNN's first convolutions, odd. A pixel sees causal_kernel // 2 + n_causal_blocks rows above
+        its own, and as many pixels to either side: the fewer, the more is left to the latents. A table's columns see
+        all columns before them.
+    free_bits : float in [0, 64], default 0.0
+        In training, each latent dimension's KL divergence (the batch's mean) counts as this many bits at least, so that
+        nothing is gained by telling less. Scores never use it.
+    likelihood : "logistic_mixture" or "categorical", default "logistic_mixture"
+        "categorical" has a probability for each value, and needs data in bins.
+    n_mixtures : int, default 5
+        Components of the logistic mixture.
+    kl_warm_up : float in [0, 1], default 0.1
+        Share of the training over which the weight of the KL divergence rises from 0 to 1. Scores never use that
+        weight.
+    n_draws : int, default 1
+        Draws of z that a score is made of; more give a tighter bound, at as many times the cost.
+    learning_rate : float, default 3e-3
+
+    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
+    batch_size, weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose,
+    random_state; device, precision, n_devices, checkpoint.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+    image_shape_ : (H, W, C) or None
+    n_bins_ : int or None
+    classes_, class_log_prior_ : (K,) arrays, of a conditional density
+    constant_features_ : indices of the columns that are constant and not modelled
+    history_ : dict of lists, one value an epoch: bits_per_dim (in training, with the KL's weight and free bits),
+        validation_bits_per_dim, skipped_steps, seconds
+    n_iter_ : int, epochs trained
+    score_is_bound_ : bool, True
+
+    Notes
+    -----
+    A PixelCNN that sees enough of an image needs no latents, and training then ignores them: the KL divergence of
+    q(z | x) from the prior, the information that z holds, falls to 0, and `transform` says nothing. The mean of
+    ``-likelihood_terms(X).minus_kl`` measures it, in nats. A KL near 0 calls for a smaller `causal_kernel`, fewer
+    `n_causal_blocks`, a longer `kl_warm_up` or `free_bits`.
+
+    The paper has several levels of latents for large images; here there is one, as in its section 3.1. Labels enter
+    encoder and decoder. Samples take one pixel's computation after the other.
+
+    References
+    ----------
+    PixelVAE: A Latent Variable Model for Natural Images (Gulrajani et al.), 2017, https://arxiv.org/abs/1611.05013
+    Free bits: Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al.), 2016,
+    https://arxiv.org/abs/1606.04934
+
+    Examples
+    --------
+    >>> from flowdetect import PixelVAEDensity, load_images
+    >>> X, _ = load_images("digits")
+    >>> density = PixelVAEDensity(n_bins=17, latent_dim=8, hidden_channels=8, max_epochs=2, random_state=0).fit(X[:200])
+    >>> density.score_samples(X[:3]).shape
+    (3,)
+    >>> density.transform(X[:3]).shape
+    (3, 8)
+    >>> density.sample(2, random_state=0).shape
+    (2, 8, 8)
+    """
+
+    latent_dim: int | str = "auto"
+    hidden_channels: int = 32
+    n_blocks: int = 1
+    n_filters: int = 32
+    n_causal_blocks: int = 1
+    causal_kernel: int = 3
+    free_bits: float = 0.0
+    likelihood: str = "logistic_mixture"
+    n_mixtures: int = 5
+    kl_warm_up: float = 0.1
+    n_draws: int = 1
+    learning_rate: float = 3e-3
+    chunk_values: ClassVar[int] = 2**14
+    model_: PixelLatentModel = field(init=False)
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **LatentSpaceDensity._parameter_constraints,
+        "latent_dim": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "hidden_channels": [Interval(Integral, 1, None, closed="left")],
+        "n_blocks": [Interval(Integral, 0, None, closed="left")],
+        "n_filters": [Interval(Integral, 1, None, closed="left")],
+        "n_causal_blocks": [Interval(Integral, 1, None, closed="left")],
+        "causal_kernel": [Interval(Integral, 3, None, closed="left")],
+        "free_bits": [Interval(Real, 0, MOST_FREE_BITS, closed="both")],
+        "likelihood": [StrOptions({"logistic_mixture", "categorical"})],
+        "n_mixtures": [Interval(Integral, 1, None, closed="left")],
+        "kl_warm_up": [Interval(Real, 0, 1, closed="both")],
+        "n_draws": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def _check_before_fit(self) -> None:
+        super()._check_before_fit()
+        if self.causal_kernel % 2 == 0:
+            raise ValueError(f"causal_kernel must be odd, got {self.causal_kernel}; pass {self.causal_kernel + 1}.")
+
+    def _build(self, spec: DataSpec) -> PixelLatentModel:
+        latent_dim, n_context, (channels, height, width) = self._latent_dim(spec), spec.n_context, spec.event_shape
+        encoder: VectorNet | ImageEncoder
+        decoder: VectorNet | ImageDecoder
+        net: MappedNet | MappedMLP
+        if spec.is_table:
+            wide, columns, features, channels = TABLE_WIDTH * self.hidden_channels, channels, self.n_filters, 1
+            encoder = VectorNet(columns, wide, self.n_blocks, (2 * latent_dim,), n_context)
+            decoder = VectorNet(latent_dim, wide, self.n_blocks, (features, columns, 1), n_context)
+            net = MappedMLP(columns, wide, features, self.n_causal_blocks)
+        else:
+            encoder = ImageEncoder(spec.event_shape, self.hidden_channels, self.n_blocks, 2 * latent_dim, n_context)
+            decoder = ImageDecoder(latent_dim, spec.event_shape, self.hidden_channels, self.n_blocks, n_context)
+            kernel = min(self.causal_kernel, 2 * max(height, width) + 1)  # a wider one sees no more
+            net = MappedNet(channels, self.n_filters, self.hidden_channels, kernel, self.n_causal_blocks)
+        head = pixel_head(
+            self.likelihood,
+            self.n_filters,
+            channels,
+            self.n_mixtures,
+            spec.n_bins,
+            owner=type(self).__name__,
+            kinds=(DecodedMixture, DecodedCategorical),
+        )
+        model = PixelLatentModel(
+            spec.event_shape,
+            encoder,
+            decoder,
+            CausalLikelihood(net, head),
+            latent_dim,
+            spec.n_bins,
+            self.kl_warm_up,
+            spec.is_table,
+        )
+        model.free_nats = float(self.free_bits) * math.log(2)
+        return model
+
+    def _latent_dim(self, spec: DataSpec) -> int:
+        if not isinstance(self.latent_dim, str):
+            return int(self.latent_dim)
+        return min(spec.n_values, MOST_TABLE_LATENTS) if spec.is_table else IMAGE_LATENTS
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.model_.latent_dim
+
+    @in_torch_state()
+    def transform(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[Any]:
+        """Mean of q(z | x): (n, latent_dim) float64.
+
+        A conditional density needs y, else takes each row's likeliest class.
+        """
+        return self._encode(X, y)
+
+    @in_torch_state()
+    def inverse_transform(self, Z: ArrayLike, y: ArrayLike | None = None) -> NDArray[Any]:
+        """Rows that z stands for: each pixel's mean given z and the pixels before it, these at their means.
+
+        Parameters
+        ----------
+        Z : (n, latent_dim) latents
+        y : (n,) class labels; needed by a conditional density
+
+        Returns
+        -------
+        X : (n, D) float64 rows; nothing is rounded
+        """
+        return self._decode(Z, y)
+
+    @in_torch_state()
+    def likelihood_terms(self, X: ArrayLike, y: ArrayLike | None = None) -> Bunch:
+        """Split each row's score into its terms, nats.
+
+        Returns
+        -------
+        terms : Bunch
+            log_px_given_z : (n,), how well z and earlier pixels explain x; minus_kl : (n,), log p(z) - log q(z | x),
+            whose mean over z is minus the KL divergence of q(z | x) from the prior: near 0, z is ignored. They sum to
+            the score. Several draws and classes are treated as `VAEDensity.likelihood_terms` has it.
+        """
+        return self._terms(X, y)

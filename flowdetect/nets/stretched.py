@@ -1,0 +1,142 @@
+"""Mixtures of logistics on grey levels that were stretched, by a factor that is each image's own.
+
+An image whose darkest and brightest value were spread over all n_bins has gaps: of M + 1 levels k it holds the values
+floor(k (n_bins - 1) / M), and no others. Which M it is, the pixels tell one after the other. Of images of one M, the
+bin of a value reaches up to the next value that the image can have; over M, the density is a mixture:
+
+    p(x) = sum_M p(M) prod_t p(x_t | x_1 .. x_(t - 1), M)
+
+M = n_bins - 1 has no gaps, and is the discretised mixture of logistics (Salimans et al. 2017, section 2).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowdetect.distributions import categorical_quantile
+from flowdetect.nets.conv import SPEED
+from flowdetect.nets.heads import LogisticMixtureHead
+
+MOST_GAP = 4  # steps from a value to the next; coarser stretches are not told apart
+LEAK = 2.0**-10  # share of the values of an image that need not be of its levels
+MOST_BINS = 256
+
+
+def stretches(n_bins: int) -> tuple[Tensor, Tensor]:
+    """Tabulate what values images of M + 1 levels can have, for each M (rows, the last has no gaps) and value.
+
+    Returns
+    -------
+    floor : (K, n_bins) integers
+        The greatest of an image's values that is not above the value.
+    gap : (K, n_bins) integers
+        Steps up to the image's next value, 1 at the top; 0 where the image cannot have the value.
+    """
+    top = n_bins - 1
+    m = torch.arange(-(-top // MOST_GAP), top + 1)[:, None]
+    value = torch.arange(n_bins)[None]
+    level = ((value + 1) * m + top - 1) // top - 1  # the last k with k top / M < value + 1
+    floor = level * top // m
+    above = torch.where(level < m, (level + 1) * top // m, top + 1)
+    return floor, torch.where(floor == value, above - value, 0)
+
+
+class StretchedMixtureHead(LogisticMixtureHead):
+    """Features of a pixel -> mixture of logistics on the grey levels that the pixels so far leave possible.
+
+    A state (n, K) holds the logarithms, up to a constant, of the probabilities of each M given the pixels so far.
+
+    Parameters
+    ----------
+    features, n_mixtures, n_bins : int
+    """
+
+    n_bins: int
+    floor: Tensor
+    gap: Tensor
+    chosen: Tensor
+
+    def __init__(self, features: int, n_mixtures: int, n_bins: int) -> None:
+        super().__init__(features, 1, n_mixtures, n_bins)
+        self.n_uniforms = 3  # the stretch, the component, and the value
+        floor, gap = stretches(n_bins)
+        chosen = (gap[..., None] == torch.arange(MOST_GAP + 1)).to(torch.float32).flatten(1)
+        for name, value in (("floor", floor), ("gap", gap), ("chosen", chosen)):
+            self.register_buffer(name, value, persistent=False)
+        self.raw_prior = nn.Parameter(torch.zeros(len(gap), dtype=torch.float32))
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Give half of the images all grey levels, and the other stretches equal shares."""
+        super().reset_parameters(generator)
+        self.raw_prior.zero_()
+        self.raw_prior[-1] = math.log(max(1, len(self.raw_prior) - 1)) / SPEED
+
+    def first_state(self, n: int) -> Tensor:
+        return (SPEED * self.raw_prior).log_softmax(0).expand(n, -1)
+
+    def log_prob(self, h: Tensor, y: Tensor, state: Tensor | None = None) -> Tensor:
+        """Log-probability of each pixel given the state and those before it: (n, 1, H, W)."""
+        state = self.first_state(len(y)) if state is None else state
+        by_stretch = self._by_stretch(h, y)  # (n, H W, K)
+        weight = torch.cat([state[:, None], by_stretch.to(state.dtype)], 1).double().cumsum(1)
+        return weight.logsumexp(2).diff(dim=1).to(h.dtype).reshape(y.shape)
+
+    def log_prob_of_all(self, h: Tensor, y: Tensor) -> Tensor:
+        log_p, value = self._by_gap(h, y), self._values(y).flatten(1)
+        n, n_gaps = len(y), MOST_GAP + 1
+        index = value[:, :, None] * n_gaps + torch.arange(n_gaps, device=y.device)
+        by_value = log_p.new_zeros(n, self.n_bins * n_gaps).scatter_add(1, index.flatten(1), log_p.flatten(1))
+        return (by_value @ self.chosen.t() + self.first_state(n)).logsumexp(1)
+
+    def draw(self, h: Tensor, u: Tensor, temperature: float, state: Tensor | None = None) -> Tensor:
+        """Values y (n, 1, H, W) at uniform draws u (n, 3, H, W), each pixel given the state alone."""
+        state = self.first_state(len(h)) if state is None else state
+        rest = (u[:, 0] - LEAK) / (1 - LEAK)
+        m = categorical_quantile(state[:, :, None, None].expand(-1, -1, *u.shape[2:]), rest.clamp_min(0))
+        m = torch.where(rest < 0, len(self.floor) - 1, m)
+        value = self._values(super().draw(h, u[:, 1:], temperature))
+        half = (self.n_bins - 1) / 2
+        return self.floor[m, value][:, None].to(h.dtype) / half - 1
+
+    def follow(self, h: Tensor, y: Tensor, state: Tensor | None) -> Tensor:
+        assert state is not None
+        return state + self._by_stretch(h, y).sum(1)
+
+    def _values(self, y: Tensor) -> Tensor:
+        """(n, 1, H, W) in [-1, 1] -> whole numbers (n, H, W)."""
+        half = (self.n_bins - 1) / 2
+        return ((y[:, 0] + 1) * half).round().clamp(0, self.n_bins - 1).long()
+
+    def _by_stretch(self, h: Tensor, y: Tensor) -> Tensor:
+        """Log-probability of each pixel under each stretch, (n, H W, K)."""
+        gap = self.gap.t()[self._values(y).flatten(1)]
+        return self._by_gap(h, y).gather(2, gap)
+
+    def _by_gap(self, h: Tensor, y: Tensor) -> Tensor:
+        """Log-probability of each pixel where its bin reaches so many steps up, (n, H W, gaps 0 .. MOST_GAP).
+
+        Gap 0, of a value off the levels, has the leak's: LEAK times that without gaps, which is added to the others.
+        """
+        log_pi, mu, log_s, _ = self._mixture(h)
+        mu, log_s, half = mu[:, :, 0], log_s[:, :, 0], 1 / (self.n_bins - 1)
+        inverse_s = (-log_s).exp()
+        low = (y - half - mu) * inverse_s
+        above = F.logsigmoid(-low)
+        found = []
+        for gap in range(1, MOST_GAP + 1):
+            width = 2 * gap * half * inverse_s
+            below = F.logsigmoid(low + width)
+            # the first bin owns what is below, one that reaches the top what is above
+            reaches_top = y + 2 * (gap - 1) * half >= 1
+            inner = below + above + (-torch.expm1(-width)).log()
+            log_p = torch.where(y <= -1, below, torch.where(reaches_top, above, inner))
+            found.append((log_pi + log_p).logsumexp(1).flatten(1))
+        log_p = torch.stack(found, 2)
+        ratio = (log_p[..., :1] - log_p).exp()  # at most 1, as a wider bin holds the narrower one
+        leaky = log_p + (1 - LEAK + LEAK * ratio).log()
+        return torch.cat([log_p[..., :1] + math.log(LEAK), leaky], 2)

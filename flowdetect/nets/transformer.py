@@ -1,0 +1,248 @@
+"""Causal transformers: numbers for every token of a sequence from the tokens before it.
+
+Vaswani et al. 2017, "Attention Is All You Need", https://arxiv.org/abs/1706.03762, with the normalisation before each
+part (Xiong et al. 2020, https://arxiv.org/abs/2002.04745) and squared rectifiers (So et al. 2021, "Primer",
+https://arxiv.org/abs/2109.08668), which have the same bits in torch's vector and scalar code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowdetect.nets.conv import MixedPrecision
+
+EXPANSION = 4  # width of the hidden layer of a perceptron inside, in widths of the tokens
+
+
+class TokenLinear(nn.Module):
+    """A linear map of every token: (n, T, in_features) -> (n, T, out_features), in the dtype of its input.
+
+    In evaluation a convolution of kernel size 1, which computes equal tokens alike wherever they stand, for batch
+    invariance; in training a matrix product.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    gain : float
+        Of the initial weights; 0 starts the layer at zero.
+    bias : bool
+    mask : (out_features, in_features) tensor of 0 and 1, or None
+    """
+
+    mask: Tensor | None
+
+    def __init__(
+        self, in_features: int, out_features: int, gain: float = 1.0, bias: bool = True, mask: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.gain = gain
+        self.register_buffer("mask", mask, persistent=False)
+        self.weight = nn.Parameter(torch.zeros(out_features, in_features, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(out_features, dtype=torch.float32)) if bias else None
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw weights of variance gain^2 / fan in; biases start at zero."""
+        noise = torch.randn(self.weight.shape, generator=generator, dtype=torch.float32)
+        fan_in = self.weight.shape[1] if self.mask is None else self.mask.sum(1, keepdim=True).clamp_min(1)
+        self.weight.copy_(noise * self.gain / fan_in**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole = self.weight if self.mask is None else self.weight * self.mask
+        weight, bias = whole.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype)
+        if self.training:
+            return F.linear(x, weight, bias)
+        out = F.conv2d(x.transpose(1, 2)[..., None], weight[:, :, None, None], bias)
+        return out[..., 0].transpose(1, 2)
+
+
+def normalized(x: Tensor) -> Tensor:
+    """Shift and scale each token to mean 0 and variance 1; the linear map that follows learns scales."""
+    return F.layer_norm(x, x.shape[-1:])
+
+
+class CausalBlock(nn.Module):
+    """Attention over the tokens up to a token's own place, then a perceptron of each token; both are added to it.
+
+    Parameters
+    ----------
+    width, n_heads : int
+        n_heads must divide width.
+    gain : float
+        Of the initial weights of what is added.
+    """
+
+    def __init__(self, width: int, n_heads: int, gain: float) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.qkv = TokenLinear(width, 3 * width, bias=False)  # a bias of the keys would change nothing
+        self.attended = TokenLinear(width, width, gain)
+        self.widen = TokenLinear(width, EXPANSION * width)
+        self.close = TokenLinear(EXPANSION * width, width, gain)
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give queries, keys and values, (n, n_heads, T, width / n_heads) each, of tokens (n, T, width)."""
+        qkv = torch.unflatten(self.qkv(normalized(x)), 2, (3, self.n_heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, T, width) -> (n, T, width)."""
+        q, k, v = self.heads(x)
+        later = x.new_full((x.shape[1], x.shape[1]), -torch.inf).triu(1)
+        return self.after(x, (fast_attention if self.training else attention)(q, k, v, later))
+
+    def step(self, x: Tensor, place: int, keys: Tensor, values: Tensor) -> Tensor:
+        """As `forward` of the token at a place, (n, 1, width); its key and value join those of the tokens before it."""
+        q, k, v = self.heads(x)
+        seen = slice(place + 1)
+        keys[:, :, place : place + 1], values[:, :, place : place + 1] = k, v
+        return self.after(x, attention(q, keys[:, :, seen], values[:, :, seen]))
+
+    def after(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Add what attention gives, (n, n_heads, T, width / n_heads), and then the perceptron, to x (n, T, width)."""
+        x = x + self.attended(seen.transpose(1, 2).flatten(2))
+        found: Tensor = x + self.close(self.widen(normalized(x)).relu().square())
+        return found
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, added: Tensor | None = None) -> Tensor:
+    """softmax(q k' / sqrt(d) + added) v, of tensors (..., T, d)."""
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if added is not None:
+        logits = logits + added
+    e = (logits - logits.amax(-1, keepdim=True)).exp()
+    out: Tensor = (e @ v) / e.sum(-1, keepdim=True)
+    return out
+
+
+def fast_attention(q: Tensor, k: Tensor, v: Tensor, added: Tensor) -> Tensor:
+    """As `attention`, for training: in fewer steps; on CPUs in half the time of torch's fused attention."""
+    n, n_heads, n_tokens, d = q.shape
+    logits = torch.baddbmm(added, q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=d**-0.5)
+    return (logits.softmax(-1) @ v.flatten(0, 1)).reshape(n, n_heads, n_tokens, d)
+
+
+class ValuesInOrder(nn.Module):
+    """Numbers for every value of a token, of the token's features and of the values before it in the token.
+
+    A perceptron of one hidden layer with the masks of `nets.masked.MADE`; its numbers start at zero. Its units are
+    bounded, so that no value far out makes those after it grow.
+
+    Parameters
+    ----------
+    n_values : int
+        Of a token, at least 2.
+    width : int
+        Of the features.
+    n_numbers : int
+        Numbers a value.
+    n_units : int
+        Hidden units a value.
+    """
+
+    def __init__(self, n_values: int, width: int, n_numbers: int, n_units: int) -> None:
+        super().__init__()
+        values, of_units = torch.arange(n_values), torch.arange(n_values - 1).repeat(n_units)
+        sees = (values[None] <= of_units[:, None]).to(torch.float32)
+        seen = (of_units[None] < values.repeat(n_numbers)[:, None]).to(torch.float32)
+        self.of_features = TokenLinear(width, len(of_units))
+        self.of_values = TokenLinear(n_values, len(of_units), bias=False, mask=sees)
+        self.out = TokenLinear(len(of_units), n_numbers * n_values, 0.0, bias=False, mask=seen)
+
+    def forward(self, features: Tensor, x: Tensor) -> Tensor:
+        """(n, T, width), (n, T, n_values) -> (n, T, n_numbers * n_values): first the first number of each value."""
+        found: Tensor = self.out((self.of_features(features) + self.of_values(x)).tanh())
+        return found
+
+
+Cache = Sequence[tuple[Tensor, Tensor]]  # keys and values of each block, (n, n_heads, T, width / n_heads)
+
+
+class CausalTransformer(MixedPrecision):
+    """Numbers for every value of every token, from the tokens before it; all start at zero.
+
+    Parameters
+    ----------
+    n_tokens, n_values : int
+        Length of the sequences, at least 2, and values a token.
+    width : int
+        Of the tokens inside.
+    n_numbers : int
+        Numbers a value.
+    n_blocks, n_heads : int
+        n_heads must divide width.
+    n_units : int
+        Above 0, a value's numbers depend on the values before it in its token as well, through so many hidden units a
+        value; 0: they do not.
+    n_context : int
+        Length of a context (n, n_context), mapped linearly and added to every token; 0: it is ignored.
+    """
+
+    def __init__(
+        self,
+        n_tokens: int,
+        n_values: int,
+        width: int,
+        n_numbers: int,
+        n_blocks: int,
+        n_heads: int,
+        n_units: int = 0,
+        n_context: int = 0,
+    ) -> None:
+        super().__init__()
+        self.n_tokens, self.width, self.n_heads = n_tokens, width, n_heads
+        self.first = TokenLinear(n_values, width, bias=False)
+        self.places = nn.Parameter(torch.zeros(n_tokens, width, dtype=torch.float32))
+        self.context_map = TokenLinear(n_context, width, bias=False) if n_context else None
+        self.blocks = nn.ModuleList(CausalBlock(width, n_heads, (2 * n_blocks) ** -0.5) for _ in range(n_blocks))
+        self.last = TokenLinear(width, n_numbers * n_values, 0.0)
+        self.in_order = ValuesInOrder(n_values, width, n_numbers, n_units) if n_units and n_values > 1 else None
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw what tells the places apart; layers draw their own."""
+        self.places.copy_(0.5 * torch.randn(self.places.shape, generator=generator, dtype=torch.float32))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(n, T, n_values) -> (n, T, n_numbers * n_values), in the dtype of x: first the first number of each value."""
+        tokens = x.to(self.working_dtype(x))
+        h = F.pad(self.first(tokens[:, :-1]), (0, 0, 1, 0)) + self._places(context, tokens.dtype)
+        for block in self.blocks:
+            h = block(h)
+        return self.numbers(normalized(h), tokens).to(x.dtype)
+
+    def _places(self, context: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Give what tokens start from: (T, width), or with a context (n, T, width)."""
+        places = self.places.to(dtype)
+        if self.context_map is None or context is None:
+            return places
+        of_context: Tensor = self.context_map(context[:, None].to(dtype))
+        return places + of_context
+
+    def numbers(self, features: Tensor, x: Tensor) -> Tensor:
+        """Give the numbers (n, T, n_numbers * n_values) of tokens x (n, T, n_values) by their features."""
+        found: Tensor = self.last(features)
+        return found if self.in_order is None else found + self.in_order(features, x)
+
+    # ---- one token after the other
+
+    def start(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Cache]:
+        """Begin n sequences: what tokens start from, and the cache of keys and values, both for `step`."""
+        shape = n, self.n_heads, self.n_tokens, self.width // self.n_heads
+        cache = [(self.places.new_empty(shape), self.places.new_empty(shape)) for _ in self.blocks]
+        return self._places(context, self.places.dtype).expand(n, -1, -1), cache
+
+    def step(self, before: Tensor | None, place: int, started: tuple[Tensor, Cache]) -> Tensor:
+        """Give the features (n, 1, width) of the token at a place, of the token before it, (n, 1, n_values)."""
+        places, cache = started
+        h = places[:, place : place + 1]
+        if before is not None:
+            h = self.first(before) + h
+        for block, (keys, values) in zip(self.blocks, cache, strict=True):
+            h = block.step(h, place, keys, values)
+        return normalized(h)
