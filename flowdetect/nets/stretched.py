@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,12 +37,13 @@ def stretches(n_bins: int) -> tuple[Tensor, Tensor]:
         Steps up to the image's next value, 1 at the top; 0 where the image cannot have the value.
     """
     top = n_bins - 1
-    m = np.arange(-(-top // MOST_GAP), top + 1)[:, None]
-    value = np.arange(n_bins)[None]
-    level = ((value + 1) * m + top - 1) // top - 1  # the last k with k top / M < value + 1
-    floor = level * top // m
-    above = np.where(level < m, (level + 1) * top // m, top + 1)
-    return torch.tensor(floor), torch.tensor(np.where(floor == value, above - value, 0))
+    floors, gaps = [], []
+    for m in range(-(-top // MOST_GAP), top + 1):
+        held = [level * top // m for level in range(m + 1)]
+        reach = [above - value for value, above in zip(held, [*held[1:], top + 1], strict=True)]
+        floors.append([value for value, n in zip(held, reach, strict=True) for _ in range(n)])
+        gaps.append([left for n in reach for left in (n, *[0] * (n - 1))])
+    return torch.tensor(floors), torch.tensor(gaps)
 
 
 class StretchedMixtureHead(LogisticMixtureHead):
