@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 Cells = dict[str, dict[str, Any]]
@@ -29,6 +30,7 @@ FAMILIES = {
 }
 COLORS = {"flows": "#0072B2", "autoregressive models": "#D55E00", "latent-variable models": "#009E73"}
 OTHER_COLOR = "#666666"
+FAR = 3.0  # times the distance of the third quarter from the best
 SITS = ["1 pixel left", "2 pixels left", "noise", "level 1 zeroed"]
 
 
@@ -135,25 +137,55 @@ def transformed(cells: Cells, models: list[str], name: str = "fashion_mnist") ->
     return rows
 
 
+def color_of(model: str) -> str:
+    """Give the color of a model's family."""
+    return COLORS.get(family(model), OTHER_COLOR)
+
+
+def draw_likelihoods(ax: Axes, found: dict[int, list[float]], colors: list[str], lower_is_better: bool) -> None:
+    """Draw means with intervals at their heights; those far behind stand at the edge, with their number."""
+    means = np.array([value[0] for value in found.values()])
+    sign = 1 if lower_is_better else -1
+    best = (sign * means).min()
+    edge = sign * (best + FAR * (np.percentile(sign * means, 75) - best))
+    for y, (mean, low, high) in found.items():
+        if sign * (mean - edge) > 0:
+            ax.plot(edge, y, ">" if sign > 0 else "<", color=colors[y], markersize=5)
+            ax.annotate(
+                f"{mean:.1f}",
+                (edge, y),
+                (-7 * sign, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7,
+                ha="right" if sign > 0 else "left",
+            )
+        else:
+            ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt="o", color=colors[y], markersize=4)
+    ends = sorted((edge, float(sign * best)))
+    margin = 0.08 * (ends[1] - ends[0])
+    ax.set_xlim(ends[0] - margin, ends[1] + margin)
+    ax.set_xlabel("bits/dim, lower is better" if lower_is_better else "nats, higher is better")
+
+
 def draw(cells: Cells, models: list[str], sets: list[str]) -> Figure:
     """Draw the likelihood of each set, and the times to score and to sample an image."""
     shown = [model for model in models if any(key.partition(" ")[2] == model for key in cells)]
     figure = Figure(figsize=(3.0 * (len(sets) + 1), 0.28 * len(shown) + 1.2), layout="constrained")
     axes = figure.subplots(1, len(sets) + 1, sharey=True)
     for ax, name in zip(axes, sets, strict=False):
-        for y, model in enumerate(shown):
-            cell = cells.get(f"{name} {model}")
-            if cell is not None:
-                mean, low, high = cell["value"]
-                color = COLORS.get(family(model), OTHER_COLOR)
-                ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt="o", color=color, markersize=4)
-        ax.set_xlabel("bits/dim" if name in BITS else "nats")
+        draw_likelihoods(
+            ax,
+            {y: cells[f"{name} {model}"]["value"] for y, model in enumerate(shown) if f"{name} {model}" in cells},
+            [color_of(model) for model in shown],
+            name in BITS,
+        )
         ax.set_title(name, fontsize=9)
     last = axes[-1]
     for y, model in enumerate(shown):
         cell = cells.get(f"fashion_mnist {model}")
         if cell is not None:
-            color = COLORS.get(family(model), OTHER_COLOR)
+            color = color_of(model)
             last.plot(cell["score_ms"], y, "|", color=color, markersize=9)
             if "sample_ms" in cell:
                 last.plot(cell["sample_ms"], y, "o", color=color, markersize=4, fillstyle="none")

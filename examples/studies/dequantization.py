@@ -5,7 +5,7 @@
 
 Trains each density from each seed for the same time, and writes one file of numbers a cell, `uniform-0.json` and so on;
 a cell whose file stands in --results already is not trained again. --only trains one cell (a name and a seed), so that
-cells can be trained side by side. Whatever cells are there go into summary.json: test bits/dim of each density, and
+cells can be trained side by side. Whatever cells are there go into dequantization.json: test bits/dim of each density, and
 paired differences from Glow with uniform noise, with 95 % t intervals over seeds.
 
 Ho et al. 2019, "Flow++", https://arxiv.org/abs/1902.00275, section 4.2 (CIFAR-10, shorter trainings, bits/dim): with
@@ -139,7 +139,7 @@ def main() -> None:
             path.write_text(json.dumps(train_cell(args, name, seed, X, X_test), indent=1))
     stored = [json.loads(path.read_text()) for path in sorted(folder.glob("*-[0-9]*.json"))]
     table = summary({(cell["density"], cell["seed"]): cell for cell in stored})
-    (folder / "summary.json").write_text(json.dumps(table, indent=1))
+    (folder / "dequantization.json").write_text(json.dumps({"summary": table, "cells": stored}, indent=1) + "\n")
     print(json.dumps(table, indent=1))
 
 
