@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from density_table import DIGITS, glow, pixelcnn, tarflow
+from density_table import DIGITS, glow, pixelcnn, tarflow, vae
 
 
 def digits_flow():
@@ -51,9 +51,14 @@ def table_tarflow():
     return tarflow(hidden_channels=32, random_state=0).fit(rows[:200]), rows
 
 
+def digits_posterior():
+    density = vae(posterior="iaf", n_bins=17, random_state=0)
+    return density.fit(DIGITS[:200]), DIGITS[:1000]
+
+
 MAKERS = [
     *(digits_flow, table_flow, digits_pixelcnn, digits_gated, digits_rectified, table_pixelcnn),
-    *(digits_tarflow, table_tarflow),
+    *(digits_tarflow, table_tarflow, digits_posterior),
 ]
 
 
