@@ -71,8 +71,8 @@ def with_interval(values: list[float]) -> dict[str, Any]:
 
 
 def shown(found: dict[str, Any], style: str) -> str:
-    """Write an interval; of one seed there is none."""
-    return "" if found["low"] is None else f"{found['low']:{style}} to {found['high']:{style}}"
+    """Write an interval, which one seed has not."""
+    return "one seed" if found["low"] is None else f"{found['low']:{style}} to {found['high']:{style}}"
 
 
 def measured(density: BaseDensity, X: np.ndarray, X_test: np.ndarray) -> dict[str, Any]:
