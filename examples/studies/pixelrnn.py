@@ -64,8 +64,15 @@ def widest(kind: type[BaseDensity], settings: dict[str, Any], X: np.ndarray, tar
 def with_interval(values: list[float]) -> dict[str, Any]:
     """Mean over seeds with a 95 % interval by Student's t."""
     found = np.asarray(values)
-    half = student.ppf(0.975, len(found) - 1) * found.std(ddof=1) / len(found) ** 0.5 if len(found) > 1 else np.nan
+    if len(found) == 1:
+        return {"mean": float(found[0]), "low": None, "high": None}
+    half = student.ppf(0.975, len(found) - 1) * found.std(ddof=1) / len(found) ** 0.5
     return {"mean": float(found.mean()), "low": float(found.mean() - half), "high": float(found.mean() + half)}
+
+
+def shown(found: dict[str, Any], style: str) -> str:
+    """Write an interval, which one seed has not."""
+    return "one seed" if found["low"] is None else f"{found['low']:{style}} to {found['high']:{style}}"
 
 
 def measured(density: BaseDensity, X: np.ndarray, X_test: np.ndarray) -> dict[str, Any]:
@@ -140,7 +147,7 @@ def main() -> None:
             write(folder, runs, args)
     if len(samples) > 1:
         figure = Figure(figsize=(9, 0.62 * len(samples)), layout="constrained")
-        grid = np.concatenate(list(samples.values()))
+        grid = np.concatenate(list(samples.values())) * 15  # of 0..16, so that 16 is nearly white
         plot_image_grid(grid, n_columns=N_SHOWN, row_labels=list(samples), ax=figure.add_subplot())
         figure.savefig(folder / "pixelrnn_samples.png", dpi=100)
 
@@ -169,7 +176,7 @@ def write(folder: Path, runs: dict[str, Any], args: argparse.Namespace) -> None:
         mean = {key: float(np.mean([fit[key] for fit in fits])) for key in fits[0]}
         run["test bits/dim"] = bits = with_interval([fit["test bits/dim"] for fit in fits])
         lines.append(
-            f"{name:30}{len(fits):6}{bits['mean']:9.3f} {bits['low']:8.3f}-{bits['high']:.3f} "
+            f"{name:30}{len(fits):6}{bits['mean']:9.3f} {shown(bits, '.3f'):>17} "
             f"{mean['parameters']:13.0f} {mean['epochs']:7.1f} {mean['seconds of training']:8.1f} "
             f"{mean['ms to score an image']:9.2f} {mean['ms to sample an image']:10.2f} "
             f"{mean.get('KL, nats', float('nan')):8.2f}"
@@ -182,8 +189,7 @@ def write(folder: Path, runs: dict[str, Any], args: argparse.Namespace) -> None:
                 difference = with_interval([a["test bits/dim"] - b["test bits/dim"] for a, b in pairs])
                 found[f"{other} less {name}"] = difference
                 lines.append(
-                    f"{other} less {name}: {difference['mean']:+.3f} ({difference['low']:+.3f} to "
-                    f"{difference['high']:+.3f}) bits/dim"
+                    f"{other} less {name}: {difference['mean']:+.3f} bits/dim, from {shown(difference, '+.3f')}"
                 )
     results = {"settings": settings_of(args), "runs": runs, "differences, bits/dim": found}
     (folder / "pixelrnn.json").write_text(json.dumps(results, indent=1) + "\n")
