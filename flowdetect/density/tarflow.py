@@ -162,9 +162,9 @@ class TarFlowDensity(FlowDensity):
     patch_size : "auto" or int, default "auto"
         Height and width of a patch, which divide the image's. "auto": the largest of 4, 3 and 2 that leaves 16 patches
         or more, else 1. Smaller patches fit more and cost more. Of a table: "auto" or 1.
-    n_flows : int, default 4
+    n_flows : int, default 2
         Flows, one after the other, in alternating directions.
-    n_layers : int, default 2
+    n_layers : int, default 4
         Blocks of attention and perceptron of each flow's transformer.
     hidden_channels : int, default 128
         Width of the transformers; a multiple of n_heads.
@@ -183,7 +183,7 @@ class TarFlowDensity(FlowDensity):
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
-    learning_rate : float, default 1e-3
+    learning_rate : float, default 2e-3
 
     All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
     weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
@@ -227,14 +227,14 @@ class TarFlowDensity(FlowDensity):
     """
 
     patch_size: int | str = "auto"
-    n_flows: int = 4
-    n_layers: int = 2
+    n_flows: int = 2
+    n_layers: int = 4
     hidden_channels: int = 128
     n_heads: int = 2
     within_patch: str = "autoregressive"
     univariate: str = "spline"
     batch_size: int | str = "auto"
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **FlowDensity._parameter_constraints,
