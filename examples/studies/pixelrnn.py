@@ -1,11 +1,12 @@
 """PixelRNN beside PixelCNN at equal numbers of parameters, and PixelVAE beside VAE, on 8x8 digits.
 
-    python examples/studies/pixelrnn.py [--quick] [--results docs/studies]
+    python examples/studies/pixelrnn.py [--quick] [--results docs/studies] [--models NAME ...]
 
-Trains each density with early stopping on the same rows, three times from different seeds, and writes pixelrnn.json,
-pixelrnn.txt and a picture of samples, pixelrnn_samples.png. The widths are chosen so that the numbers of parameters,
-without those that a mask sets to zero, lie within 5 % of each other. Intervals are of the mean over seeds, by Student's
-t; those of differences are of the differences of models of the same seed.
+Trains each density with early stopping on the same rows, from different seeds, and writes pixelrnn.json, pixelrnn.txt
+and a picture of samples, pixelrnn_samples.png. Each width is the one whose number of parameters, without those that a
+mask sets to zero, is nearest to --parameters. Intervals are of the mean over seeds, by Student's t; those of
+differences are of the differences of models of the same seed. What stands in pixelrnn.json already, of the same
+settings, is not trained again, so that a study that was killed goes on.
 """
 
 from __future__ import annotations
@@ -93,12 +94,18 @@ def measured(density: BaseDensity, X: np.ndarray, X_test: np.ndarray) -> dict[st
 def densities(args: argparse.Namespace, X: np.ndarray) -> Iterator[tuple[str, type[BaseDensity], dict[str, Any]]]:
     """Name, class and settings of one density after the other."""
     for name, (kind, variant, n_blocks) in BY_PIXEL.items():
+        if args.models and name not in args.models:
+            continue
         settings = {"variant": variant, "n_blocks": n_blocks, "dropout": args.dropout, "batch_size": 16}
         yield name, kind, {**settings, "n_filters": widest(kind, settings, X, args.parameters)}
     latents = {"latent_dim": 16, "n_draws": N_DRAWS, "batch_size": 32}
-    yield "VAE", VAEDensity, latents
-    yield "PixelVAE", PixelVAEDensity, latents
-    yield "PixelVAE, 0.5 free bits", PixelVAEDensity, {**latents, "free_bits": 0.5}
+    for name, kind, more in (
+        ("VAE", VAEDensity, {}),
+        ("PixelVAE", PixelVAEDensity, {}),
+        ("PixelVAE, 0.5 free bits", PixelVAEDensity, {"free_bits": 0.5}),
+    ):
+        if not args.models or name in args.models:
+            yield name, kind, {**latents, **more}
 
 
 def main() -> None:
@@ -109,6 +116,7 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--models", nargs="*", help="names of the densities; all by default")
     parser.add_argument("--results", default="results")
     args = parser.parse_args()
     if args.quick:
@@ -117,53 +125,67 @@ def main() -> None:
     X = load_images("digits")[0]
     X = X[np.random.default_rng(0).permutation(len(X))]
     X, X_test = X[N_TEST:], X[:N_TEST]
-    folder, runs, samples = Path(args.results), {}, {"test images": X_test[:N_SHOWN]}
+    folder = Path(args.results)
     folder.mkdir(parents=True, exist_ok=True)
+    runs = earlier_runs(folder / "pixelrnn.json", args)
     shared = {"n_bins": 17, "max_epochs": args.epochs, "early_stopping": True, "n_iter_no_change": 6}
+    samples = {"test images": X_test[:N_SHOWN]}
     for name, kind, settings in densities(args, X):
-        fits: list[dict[str, Any]] = []
-        for seed in range(args.seeds):
+        fits = runs.setdefault(name, {"settings": settings, "seeds": []})["seeds"]
+        for seed in range(len(fits), args.seeds):
             density = kind(**settings, **shared, random_state=seed)
             fits.append(measured(density, X, X_test))
             print(name, seed, settings, fits[-1], flush=True)
-        runs[name] = {"settings": settings, "seeds": fits}
-        samples[name] = density.sample(N_SHOWN, random_state=0)
-        write(folder, runs, args)
-    figure = Figure(figsize=(9, 0.62 * len(samples)), layout="constrained")
-    grid = np.concatenate(list(samples.values()))
-    plot_image_grid(grid, n_columns=N_SHOWN, row_labels=list(samples), ax=figure.add_subplot())
-    figure.savefig(folder / "pixelrnn_samples.png", dpi=100)
+            samples[name] = density.sample(N_SHOWN, random_state=0)
+            write(folder, runs, args)
+    if len(samples) > 1:
+        figure = Figure(figsize=(9, 0.62 * len(samples)), layout="constrained")
+        grid = np.concatenate(list(samples.values()))
+        plot_image_grid(grid, n_columns=N_SHOWN, row_labels=list(samples), ax=figure.add_subplot())
+        figure.savefig(folder / "pixelrnn_samples.png", dpi=100)
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Give what a result depends on."""
+    return {"parameters": args.parameters, "dropout": args.dropout, "epochs": args.epochs}
+
+
+def earlier_runs(path: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Read the runs of these settings that stand in a file."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    runs: dict[str, Any] = found["runs"] if found.get("settings") == settings_of(args) else {}
+    return runs
 
 
 def write(folder: Path, runs: dict[str, Any], args: argparse.Namespace) -> None:
     """Write what there is so far."""
     lines = [
-        f"8x8 digits, {N_TEST} test images, {args.seeds} seeds, at most {args.epochs} epochs, early stopping",
-        f"{'':30}{'bits/dim':>9} {'95 % interval':>17} {'parameters':>11} {'epochs':>7} {'train s':>8} {'score ms':>9} "
-        f"{'sample ms':>10} {'KL nats':>8}",
+        f"8x8 digits, {N_TEST} test images, at most {args.epochs} epochs, early stopping",
+        f"{'':30}{'seeds':>6}{'bits/dim':>9} {'95 % interval':>17} {'parameters':>11} {'epochs':>7} {'train s':>8} "
+        f"{'score ms':>9} {'sample ms':>10} {'KL nats':>8}",
     ]
     for name, run in runs.items():
         fits = run["seeds"]
         mean = {key: float(np.mean([fit[key] for fit in fits])) for key in fits[0]}
         run["test bits/dim"] = bits = with_interval([fit["test bits/dim"] for fit in fits])
         lines.append(
-            f"{name:30}{bits['mean']:9.3f} {bits['low']:8.3f}-{bits['high']:.3f} {mean['parameters']:13.0f} "
-            f"{mean['epochs']:7.1f} {mean['seconds of training']:8.1f} {mean['ms to score an image']:9.2f} "
-            f"{mean['ms to sample an image']:10.2f} {mean.get('KL, nats', float('nan')):8.2f}"
+            f"{name:30}{len(fits):6}{bits['mean']:9.3f} {bits['low']:8.3f}-{bits['high']:.3f} "
+            f"{mean['parameters']:13.0f} {mean['epochs']:7.1f} {mean['seconds of training']:8.1f} "
+            f"{mean['ms to score an image']:9.2f} {mean['ms to sample an image']:10.2f} "
+            f"{mean.get('KL, nats', float('nan')):8.2f}"
         )
     found = {}
     for other in ("Row LSTM", "Diagonal BiLSTM"):
         for name in ("PixelCNN", "gated PixelCNN"):
-            if other in runs:
-                pairs = zip(runs[other]["seeds"], runs[name]["seeds"], strict=True)
+            if other in runs and name in runs:
+                pairs = zip(runs[other]["seeds"], runs[name]["seeds"], strict=False)
                 difference = with_interval([a["test bits/dim"] - b["test bits/dim"] for a, b in pairs])
                 found[f"{other} less {name}"] = difference
                 lines.append(
                     f"{other} less {name}: {difference['mean']:+.3f} ({difference['low']:+.3f} to "
                     f"{difference['high']:+.3f}) bits/dim"
                 )
-    settings = {key: value for key, value in vars(args).items() if key != "results"}
-    results = {"settings": settings, "runs": runs, "differences, bits/dim": found}
+    results = {"settings": settings_of(args), "runs": runs, "differences, bits/dim": found}
     (folder / "pixelrnn.json").write_text(json.dumps(results, indent=1) + "\n")
     (folder / "pixelrnn.txt").write_text("\n".join(lines) + "\n")
 

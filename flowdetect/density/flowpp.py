@@ -27,6 +27,7 @@ from flowdetect.density.spec import DataSpec
 from flowdetect.nets.gated import GatedAttentionNet
 
 LEAST_SLOPE = 0.02  # of a mixture's map
+SPREAD = 0.5  # of the components' locations at first, in quantiles of the logistic distribution
 PER_COMPONENT = 3  # numbers: weight, location, log-scale
 
 
@@ -37,9 +38,9 @@ class MixtureCoupling(Coupling):
 
     with t, s, pi, mu and s_k of each value by a network of x_b (Ho et al. 2019, section 3.2, where there is no term
     0.02 x: it keeps the slope of the map away from 0 between components that are far apart). A network that gives zeros
-    makes logit F about the identity. s lies in (0.05, 20.1), and the slope of logit F(x) + 0.02 x within (0.02, 36) for
-    K = 8: it is below 1 / min s_k. The inverse is by bracketing: logit F(x) lies between the least and the largest of
-    the (x - mu_k) / s_k.
+    makes logit F about the identity. s and s_k lie in (0.05, 20.1), and so the slope of logit F(x) + 0.02 x, which is
+    at most 0.02 + 1 / min s_k, in (0.02, 20.2). The inverse is by bracketing: logit F(x) lies between the least and the
+    largest of the (x - mu_k) / s_k.
 
     Parameters
     ----------
@@ -55,9 +56,9 @@ class MixtureCoupling(Coupling):
         super().__init__(net)
         self.n_mixtures = n_mixtures
         shares = [(k + 0.5) / n_mixtures for k in range(n_mixtures)]
-        centres = [math.log(share) - math.log1p(-share) for share in shares]  # quantiles of the logistic distribution
-        variance = sum(centre**2 for centre in centres) / n_mixtures
-        self.log_width = 0.5 * math.log1p(-variance * 3 / math.pi**2)  # so that the whole has that one's, pi^2 / 3
+        # apart, since equal components would learn the same, but as wide as the one logistic distribution whose map is
+        # the identity: of narrower ones far-out values would be multiplied in each coupling
+        centres = [SPREAD * (math.log(share) - math.log1p(-share)) for share in shares]
         at = torch.tensor(centres, dtype=torch.float32)[:, None, None, None]
         self.register_buffer("centres", at, persistent=False)
 
@@ -65,7 +66,7 @@ class MixtureCoupling(Coupling):
         """t and log s, (n, c, H, W) each; log pi, mu and log s_k, (n, K, c, H, W) each."""
         sizes = [1, 1, *[self.n_mixtures] * PER_COMPONENT]
         t, raw, log_pi, mu, log_s = torch.split_with_sizes(torch.unflatten(h, 1, (sum(sizes), -1)), sizes, 1)
-        mixture = log_pi.log_softmax(1), mu + self.centres, exp_log_scale(log_s) + self.log_width
+        mixture = log_pi.log_softmax(1), mu + self.centres, exp_log_scale(log_s)
         return t[:, 0], exp_log_scale(raw[:, 0]), mixture
 
     def _map(self, x_a: Tensor, h: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -129,7 +130,7 @@ class FlowPPDensity(FlowDensity):
         Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
         bound tighter. "auto": "variational" in bins.
     batch_size : "auto" or int, default "auto"
-    learning_rate : float, default 2e-3
+    learning_rate : float, default 1e-3
 
     All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
     weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
@@ -174,7 +175,7 @@ class FlowPPDensity(FlowDensity):
     dropout: float = 0.0
     dequantization: str = "auto"
     batch_size: int | str = "auto"
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     _may_change: ClassVar[frozenset[str]] = frozenset({"n_draws", "dropout"})
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

@@ -15,7 +15,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Generator, Tensor, nn
 
-from flowdetect.density._parameters import check_widths
+from flowdetect.density._parameters import DEEPEST, check_widths
 from flowdetect.density.autoregressive import AutoregressiveDensity
 from flowdetect.density.orders import OrderedModel, OrderedNet, gather_steps, ordered_head
 from flowdetect.density.sequential import Steps
@@ -196,7 +196,13 @@ class MADEDensity(AutoregressiveDensity):
     }
 
     def _build(self, spec: DataSpec) -> OrderedModel:
-        widths, name = check_widths(self.hidden_features, (128, 128), type(self).__name__), type(self).__name__
+        name = type(self).__name__
+        widths = check_widths(self.hidden_features, (128, 128), name)
+        if self.n_orders * self.n_masks > DEEPEST:
+            raise ValueError(
+                f"{name}: n_orders * n_masks must be at most {DEEPEST}, got {self.n_orders} * {self.n_masks}; the "
+                f"usual ones are 1 to 16 orders and 1 mask."
+            )
         head = ordered_head(spec, self.likelihood, self.n_mixtures, name)
         net = MADENet(spec.n_values, widths, head.n_numbers, self.n_orders, self.n_masks, spec.n_context)
         return OrderedModel(spec, net, head)

@@ -66,18 +66,18 @@ class NADENet(OrderedNet):
     def forward(self, y: Tensor, context: Tensor | None = None, member: int = 0) -> Tensor:
         """(n, 1, D, 1) -> (n, n_numbers, D, 1); the sums of all values at once, (n, D, n_hidden)."""
         order = self.orders[member]
-        weight, seen = self.seen_weight[:, order[:-1]]
-        terms = torch.addcmul(seen, y[:, 0, order[:-1]], weight)  # (n, D - 1, n_hidden)
+        weight, seen = self.seen_weight.index_select(1, order[:-1])
+        terms = torch.addcmul(seen, y[:, 0].index_select(1, order[:-1]), weight)  # (n, D - 1, n_hidden)
         sums = torch.cat([self._sum_of_none(len(y), context)[:, None], terms], 1).cumsum(1)
-        h = (sums * self.gain[:, None]).relu()[:, order.argsort()]  # where the values stand
-        n_values, n_numbers, n_hidden = self.out_weight.shape
+        h, weights = (sums * self.gain[:, None]).relu(), self.out_weight.index_select(0, order)
+        n_values, n_numbers, n_hidden = weights.shape
         if self.training:
-            out = torch.einsum("ndh,dkh->nkd", h, self.out_weight)
+            out = torch.einsum("ndh,dkh->nkd", h, weights)
         else:  # a convolution computes equal rows alike wherever they stand
-            weights = self.out_weight.reshape(-1, n_hidden, 1, 1)
-            out = F.conv2d(h.reshape(len(h), -1, 1, 1), weights, groups=n_values)
+            out = F.conv2d(h.reshape(len(h), -1, 1, 1), weights.reshape(-1, n_hidden, 1, 1), groups=n_values)
             out = out.reshape(-1, n_values, n_numbers).transpose(1, 2)
-        return (out + self.out_bias)[..., None].contiguous()
+        where_they_stand = out.index_select(2, order.argsort())
+        return (where_they_stand + self.out_bias)[..., None].contiguous()
 
     def in_order(self, y: Tensor, context: Tensor | None, members: Tensor) -> Steps:
         """As `OrderedNet.in_order`: one more term of the sum a step."""

@@ -37,12 +37,13 @@ def stretches(n_bins: int) -> tuple[Tensor, Tensor]:
         Steps up to the image's next value, 1 at the top; 0 where the image cannot have the value.
     """
     top = n_bins - 1
-    m = torch.arange(-(-top // MOST_GAP), top + 1)[:, None]
-    value = torch.arange(n_bins)[None]
-    level = ((value + 1) * m + top - 1) // top - 1  # the last k with k top / M < value + 1
-    floor = level * top // m
-    above = torch.where(level < m, (level + 1) * top // m, top + 1)
-    return floor, torch.where(floor == value, above - value, 0)
+    floors, gaps = [], []
+    for m in range(-(-top // MOST_GAP), top + 1):
+        held = [level * top // m for level in range(m + 1)]
+        reach = [above - value for value, above in zip(held, [*held[1:], top + 1], strict=True)]
+        floors.append([value for value, n in zip(held, reach, strict=True) for _ in range(n)])
+        gaps.append([left for n in reach for left in (n, *[0] * (n - 1))])
+    return torch.tensor(floors), torch.tensor(gaps)
 
 
 class StretchedMixtureHead(LogisticMixtureHead):
@@ -58,16 +59,13 @@ class StretchedMixtureHead(LogisticMixtureHead):
     n_bins: int
     floor: Tensor
     gap: Tensor
-    chosen: Tensor
 
     def __init__(self, features: int, n_mixtures: int, n_bins: int) -> None:
         super().__init__(features, 1, n_mixtures, n_bins)
         self.n_uniforms = 3  # the stretch, the component, and the value
-        floor, gap = stretches(n_bins)
-        chosen = (gap[..., None] == torch.arange(MOST_GAP + 1)).to(torch.float32).flatten(1)
-        for name, value in (("floor", floor), ("gap", gap), ("chosen", chosen)):
+        for name, value in zip(("floor", "gap"), stretches(n_bins), strict=True):
             self.register_buffer(name, value, persistent=False)
-        self.raw_prior = nn.Parameter(torch.zeros(len(gap), dtype=torch.float32))
+        self.raw_prior = nn.Parameter(torch.zeros(self.gap.shape[0], dtype=torch.float32))
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
@@ -88,10 +86,11 @@ class StretchedMixtureHead(LogisticMixtureHead):
 
     def log_prob_of_all(self, h: Tensor, y: Tensor) -> Tensor:
         log_p, value = self._by_gap(h, y), self._values(y).flatten(1)
-        n, n_gaps = len(y), MOST_GAP + 1
-        index = value[:, :, None] * n_gaps + torch.arange(n_gaps, device=y.device)
-        by_value = log_p.new_zeros(n, self.n_bins * n_gaps).scatter_add(1, index.flatten(1), log_p.flatten(1))
-        return (by_value @ self.chosen.t() + self.first_state(n)).logsumexp(1)
+        n, gaps = len(y), torch.arange(MOST_GAP + 1, device=y.device)
+        index = value[:, :, None] * len(gaps) + gaps
+        by_value = log_p.new_zeros(n, self.n_bins * len(gaps)).scatter_add(1, index.flatten(1), log_p.flatten(1))
+        chosen = (self.gap[..., None] == gaps).to(log_p.dtype).flatten(1)  # the gap of each value under each M
+        return (by_value @ chosen.t() + self.first_state(n)).logsumexp(1)
 
     def draw(self, h: Tensor, u: Tensor, temperature: float, state: Tensor | None = None) -> Tensor:
         """Values y (n, 1, H, W) at uniform draws u (n, 3, H, W), each pixel given the state alone."""

@@ -39,7 +39,7 @@ def test_coupling_obeys_the_laws(n_mixtures):
 def test_networks_that_give_zeros_make_it_about_the_identity():
     layer = MixtureCoupling(ConvNet(1, 4, 2 + 3 * 8), 8)
     x = torch.linspace(-2, 2, 9)[:, None, None, None].expand(-1, 2, -1, -1)
-    assert torch.allclose(layer(x)[0], (1 + LEAST_SLOPE) * x, atol=0.25)
+    assert torch.allclose(layer(x)[0], (1 + LEAST_SLOPE) * x, atol=0.3)
     one = MixtureCoupling(ConvNet(1, 4, 2 + 3), 1)
     assert torch.allclose(one(x)[0][:, 1], (1 + LEAST_SLOPE) * x[:, 1], atol=1e-5)
 

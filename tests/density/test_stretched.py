@@ -6,8 +6,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from pixelcnn_sizes import every_image, small
+from pixelcnn_sizes import DIGITS, every_image, small
 
+from flowdetect import load
 from flowdetect.nets.stretched import MOST_GAP, StretchedMixtureHead, stretches
 
 
@@ -112,3 +113,13 @@ def test_no_stretch_gives_the_logistic_mixture():
     state[:, -1] = 0
     plain = super(StretchedMixtureHead, head).log_prob(h, y.double())
     torch.testing.assert_close(head.log_prob(h, y.double(), state), plain)
+
+
+def test_a_small_model_of_256_values_is_restored(tmp_path):
+    density = small(likelihood="stretched_mixture", n_filters=2, n_mixtures=1, max_epochs=1, n_bins=256).fit(
+        DIGITS[:50]
+    )
+    density.save(tmp_path / "density")
+    np.testing.assert_array_equal(
+        load(tmp_path / "density").score_samples(DIGITS[:5]), density.score_samples(DIGITS[:5])
+    )

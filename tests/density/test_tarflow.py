@@ -181,6 +181,8 @@ def test_sampling_is_practical():
     [
         ({"hidden_channels": 10, "n_heads": 3}, "multiple of n_heads, got hidden_channels=10 and n_heads=3"),
         ({"patch_size": 3}, "divide height and width .* got patch_size=3 for images of 8x8"),
+        ({"hidden_channels": 2**16}, "parameters.*memory"),
+        ({"n_flows": 10**9}, "at most 10000"),
         ({"patch_size": 8}, "at least 2 patches, got patch_size=8"),
     ],
 )
