@@ -5,8 +5,8 @@
 
 Trains each density from each seed for the same time, and writes one file of numbers a cell, `uniform-0.json` and so on;
 a cell whose file stands in --results already is not trained again. --only trains one cell (a name and a seed), so that
-cells can be trained side by side. Whatever cells are there go into dequantization.json: test bits/dim of each density, and
-paired differences from Glow with uniform noise, with 95 % t intervals over seeds.
+cells can be trained side by side. Whatever cells are there go into dequantization.json: test bits/dim of each density,
+and paired differences from Glow with uniform noise, with 95 % t intervals over seeds.
 
 Ho et al. 2019, "Flow++", https://arxiv.org/abs/1902.00275, section 4.2 (CIFAR-10, shorter trainings, bits/dim): with
 uniform noise 3.29, with affine couplings 3.20, without self-attention 3.19, with all three 3.17.

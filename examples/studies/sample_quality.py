@@ -1,10 +1,10 @@
 """Do samples look like digits? A classifier's verdict on samples and test images, and each sample's nearest neighbour.
 
     FLOWDETECT_DATA=folder python examples/studies/sample_quality.py [--quick] [--data mnist] [--samples 200]
-        [--filters 32] [--blocks 1] [--batch-size 16] [--epochs 4] [--temperature 1] [--model FILE] [--results DIR]
-        [--models DIR]
+        [--variant pixelcnn++] [--filters 32] [--blocks 1] [--batch-size 16] [--epochs 4] [--time-limit SECONDS]
+        [--temperature 1] [--model FILE] [--results DIR] [--models DIR]
 
-Trains a class-conditional PixelCNN++, or loads the density of --model (a training that was killed goes on); draws
+Trains a class-conditional PixelCNN, or loads the density of --model (a training that was killed goes on); draws
 samples, labels with their training frequencies; trains a small convolutional classifier on the same data set, and
 writes quality.json (its test accuracy; the share of samples, and of test images, that it gives a probability above 0.9;
 how many of each class) and a picture of samples beside the training image nearest to each, in Euclidean distance of
@@ -35,16 +35,17 @@ def density_of(args: argparse.Namespace, X: np.ndarray, y: np.ndarray) -> BaseDe
     if args.model is not None:
         return load(args.model)
     density = PixelCNNDensity(
-        variant="pixelcnn++",
+        variant=args.variant,
         n_filters=args.filters,
         n_blocks=args.blocks,
         batch_size=args.batch_size,
         conditional=True,
         max_epochs=args.epochs,
+        time_limit=args.time_limit,
         random_state=SEED,
         verbose=1,
     )
-    size = "quick" if args.quick else f"{args.filters}-{args.blocks}-{args.batch_size}-{args.epochs}"
+    size = "quick" if args.quick else f"{args.variant}-{args.filters}-{args.blocks}-{args.batch_size}-{args.epochs}"
     return loaded_or_fitted(Path(args.models) / f"{args.data}-by-class-{size}.safetensors", density, X, y)
 
 
@@ -78,10 +79,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny models, 24 samples, a minute")
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--variant", default="pixelcnn++")
     parser.add_argument("--filters", type=int, default=32)
     parser.add_argument("--blocks", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--time-limit", type=float, help="seconds of training, at most")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the samples")
     parser.add_argument("--results", default="results")
     parser.add_argument("--models", default="models")
