@@ -89,7 +89,7 @@ plot_image_grid(images, n_columns=6, titles=titles, value_range=(0, 1), ax=ax)
 # Real values, forwards and backwards
 # -----------------------------------
 # The same idea makes flows of real values. MAF computes how a value is mapped to noise from the *values* before it: all
-# are there when a row is scored, so a score takes one pass, and a sample one pass for each column. IAF computes it
+# are there when a row is scored, so a score takes one pass, and a sample has to solve for the values. IAF computes it
 # from the *noise* before it: all of it is there when a row is drawn, so a sample takes one pass, and a score has to
 # solve for the noise. On two moons:
 
