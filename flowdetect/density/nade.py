@@ -21,6 +21,7 @@ from flowdetect.density.autoregressive import AutoregressiveDensity
 from flowdetect.density.orders import OrderedModel, OrderedNet, ordered_head
 from flowdetect.density.sequential import Steps
 from flowdetect.density.spec import DataSpec
+from flowdetect.nets.conv import map_rows
 
 
 class NADENet(OrderedNet):
@@ -61,7 +62,7 @@ class NADENet(OrderedNet):
         """Give what the sums start from: (n, n_hidden)."""
         if self.of_context is None or context is None:
             return self.bias.expand(n, -1)
-        return self.bias + context.to(self.bias.dtype) @ self.of_context
+        return self.bias + map_rows(context.to(self.bias.dtype), self.of_context, self.training)
 
     def forward(self, y: Tensor, context: Tensor | None = None, member: int = 0) -> Tensor:
         """(n, 1, D, 1) -> (n, n_numbers, D, 1); the sums of all values at once, (n, D, n_hidden)."""
