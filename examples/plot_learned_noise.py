@@ -25,8 +25,8 @@ for name, density in {"uniform": uniform, "learned": learned}.items():
 # %%
 # Where in a bin
 # --------------
-# Of each grey level, how often q puts the noise where. The line is uniform noise. At the ends of the range, empty paper
-# and full ink, there is something to gain: the flow may keep all of the values away from the edge, in a smooth slope.
+# Of each grey level, how often q puts the noise where. The line is uniform noise. Where q follows the slope of the
+# large flow's density within the bin, the bound is tight.
 
 
 @torch.no_grad()
