@@ -1,7 +1,7 @@
 """Moments, latent codes and bits/dim over the training of the second study, and PixelCNN and VAEs in it.
 
     FLOWDETECT_DATA=folder python examples/studies/know_codes.py [--quick] [--sets fashion_mnist cifar10 mnist svhn]
-        [--images 4000] [--tests 1000] [--times 1] [--results DIR] [--models DIR]
+        [--moments-alone cifar10] [--images 4000] [--tests 1000] [--times 1] [--hidden 32] [--depth 4] [--results DIR]
 
 The rest of "Do Deep Generative Models Know What They Don't Know?" (Nalisnick et al., 2019),
 https://arxiv.org/abs/1810.09136, beside know_what_they_dont_know.py, with models so small that one core has them in
@@ -14,16 +14,17 @@ minutes. Of each set and the other one of its pair:
 - histograms of the likelihoods of that Glow, a gated PixelCNN, a VAE whose posterior is a RealNVP, and a VAE with a
   categorical likelihood, as in Figures 5a and 3a to 3c; those of VAEs are lower bounds.
 
---times multiplies the epochs of all models. The PixelCNN and the VAEs are stored in --models, under names that hold
-their size, and loaded by a second start. Writes know_codes_<set>.json, .txt and .png.
+--times multiplies the epochs of all models, --hidden and --depth are the width of the Glow and its steps at each level,
+and the PixelCNN and the VAEs are half as wide. --moments-alone names sets of which no model is trained. Writes
+know_codes_<set>.json after each model, .txt and .png at the end.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +33,17 @@ import pandas as pd
 from know_what_they_dont_know import write
 from matplotlib.figure import Figure
 from scores import PAIRS, images_of
-from shared import SEED, interval, loaded_or_fitted
+from shared import SEED, interval
 
 from flowdetect import GlowDensity, PixelCNNDensity, VAEDensity, second_order_gap
 from flowdetect.density import BaseDensity
 from flowdetect.density.spec import DataSpec
 from flowdetect.evaluation import auroc, plot_score_histograms
 
+COLORS = ("#0072B2", "#D55E00", "#009E73")  # as of the histograms
 GLOW = "constant-volume Glow"
 MARKS = (0.0, 0.003, 0.01, 0.03, 0.06, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85)  # shares of the steps, at which weights are kept
-N_CURVE, N_GAP = 500, 200  # images of each set
-SIZES: dict[str, tuple[Callable[..., BaseDensity], dict[str, Any]]] = {
-    "PixelCNN": (PixelCNNDensity, {"n_filters": 16, "n_blocks": 3, "max_epochs": 4}),
-    "VAE, RealNVP posterior": (VAEDensity, {"posterior": "realnvp", "hidden_channels": 16, "max_epochs": 10}),
-    "VAE, categorical": (VAEDensity, {"likelihood": "categorical", "hidden_channels": 16, "max_epochs": 10}),
-}
+N_CURVE, N_GAP, N_MOMENTS, N_PAIRS = 200, 100, 1000, 20_000  # images of each set, and pairs of values
 Sets = dict[str, np.ndarray]
 
 
@@ -72,36 +69,30 @@ class KeepingGlow(GlowDensity):
 
 def sets_of(args: argparse.Namespace, name: str) -> tuple[np.ndarray, Sets]:
     """Images to train on; and training, test and other images."""
-    X, X_test = images_of(name, args.tests)
+    X, X_test = images_of(name, max(args.tests, N_MOMENTS))
     X = X[np.random.default_rng(SEED).permutation(len(X))[: args.images]]
     other = PAIRS[name]
-    tested = {f"{name}, test": X_test, f"{other}, test": images_of(other, args.tests)[1]}
-    return X, {f"{name}, train": X[: args.tests], **tested}
+    tested = {f"{name}, test": X_test, f"{other}, test": images_of(other, max(args.tests, N_MOMENTS))[1]}
+    return X, {f"{name}, train": X, **tested}
 
 
 # ---- models
 
 
-def trained(args: argparse.Namespace, name: str, X: np.ndarray) -> tuple[dict[str, Any], dict[str, float]]:
-    """Train all models, or load them; give the seconds of those trained now too."""
+def densities(args: argparse.Namespace) -> dict[str, BaseDensity]:
+    """Make all models, not fitted."""
     fixed = {"early_stopping": False, "random_state": SEED}
-    tiny = {"n_filters": 4, "n_blocks": 1} if args.quick else {}
-    epochs = max(1, round(20 * args.times))
-    size = {"n_steps": 1, "hidden_channels": 8} if args.quick else {"n_steps": 4, "hidden_channels": 32}
-    glow = KeepingGlow(coupling="additive", split_prior="standard", max_epochs=epochs, **size, **fixed)
-    started = time.perf_counter()
-    models: dict[str, Any] = {GLOW: glow.fit(X)}
-    seconds = {GLOW: time.perf_counter() - started}
-    for key, (make, parameters) in SIZES.items():
-        size = parameters | {"max_epochs": max(1, round(parameters["max_epochs"] * args.times))}
-        size |= tiny if key == "PixelCNN" else {"hidden_channels": 4} if args.quick else {}
-        slug = f"know codes {name} {key} {len(X)} {size['max_epochs']}{' quick' * args.quick}"
-        path = Path(args.models) / f"{slug.replace(',', '').replace(' ', '-')}.safetensors"
-        started, is_new = time.perf_counter(), not path.exists()
-        models[key] = loaded_or_fitted(path, make(**size, **fixed), X)
-        if is_new:
-            seconds[key] = time.perf_counter() - started
-    return models, seconds
+    half = max(4, args.hidden // 2)
+    made = {
+        GLOW: KeepingGlow(coupling="additive", split_prior="standard", max_epochs=20, n_steps=args.depth, **fixed),
+        "PixelCNN": PixelCNNDensity(n_filters=half, n_blocks=args.depth, max_epochs=4, **fixed),
+        "VAE, RealNVP posterior": VAEDensity(posterior="realnvp", hidden_channels=half, max_epochs=10, **fixed),
+        "VAE, categorical": VAEDensity(likelihood="categorical", hidden_channels=half, max_epochs=10, **fixed),
+    }
+    made[GLOW].set_params(hidden_channels=args.hidden)
+    for density in made.values():
+        density.set_params(max_epochs=max(1, round(density.max_epochs * args.times)))
+    return made
 
 
 def curve(glow: KeepingGlow, sets: Sets, n_steps: int) -> list[dict[str, float]]:
@@ -118,12 +109,15 @@ def curve(glow: KeepingGlow, sets: Sets, n_steps: int) -> list[dict[str, float]]
 
 
 def moments(rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean and variance of each column of (n, D), the covariances of all pairs, and norms by the root of D."""
-    covariance = np.cov(rows, rowvar=False)
+    """Mean and variance of each column of (n, D), covariances of pairs drawn, and norms by the root of D."""
+    first, second = np.random.default_rng(SEED).integers(rows.shape[1], size=(2, N_PAIRS))
+    first, second = first[first != second], second[first != second]
+    mean = rows.mean(axis=0)
+    centred = rows - mean
     return {
-        "mean": rows.mean(axis=0),
-        "variance": covariance.diagonal().copy(),
-        "covariance": covariance[np.triu_indices(len(covariance), 1)],
+        "mean": mean,
+        "variance": rows.var(axis=0, ddof=1),
+        "covariance": np.einsum("ni,ni->i", centred[:, first], centred[:, second]) / (len(rows) - 1),
         "norm": np.linalg.norm(rows, axis=1) / np.sqrt(rows.shape[1]),
     }
 
@@ -157,52 +151,70 @@ def by_channel(X: np.ndarray) -> list[float]:
 def study(args: argparse.Namespace, name: str) -> None:
     """Run all on one set, draw and write."""
     X, sets = sets_of(args, name)
-    models, seconds = trained(args, name, X)
-    glow = models[GLOW]
-    ins, outs = list(sets)[1:]
-    tests = {key: sets[key] for key in (ins, outs)}
-    images = {key: moments(tested.reshape(len(tested), -1) / 256) for key, tested in tests.items()}
-    codes = {key: moments(glow.transform(tested)) for key, tested in tests.items()}
-    scores = {key: {each: model.score_samples(of) for each, of in sets.items()} for key, model in models.items()}
-    gap = second_order_gap(glow, *(tested[:N_GAP] for tested in tests.values()))
-    n_dims = X[0].size
-    found = {
-        "settings": vars(args),
-        "seconds of training": seconds,
-        "variance by channel": {key: by_channel(tested) for key, tested in tests.items()},
-        "images": compared(*images.values()),
-        "codes": compared(*codes.values()),
+    path = Path(args.results) / f"know_codes_{name}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tests = dict(list(sets.items())[1:])
+    images = {key: moments(tested[:N_MOMENTS].reshape(-1, X[0].size) / 256) for key, tested in tests.items()}
+    sets = {key: tested[: args.tests] for key, tested in sets.items()}
+    found: dict[str, Any] = {"settings": vars(args), "images": compared(*images.values())}
+    found["variance by channel"] = {key: by_channel(tested[:N_MOMENTS]) for key, tested in tests.items()}
+    scores: dict[str, dict[str, np.ndarray]] = {}
+    codes: dict[str, dict[str, np.ndarray]] = {}
+    for key, density in {} if name in args.moments_alone else densities(args).items():
+        started = time.perf_counter()
+        density.fit(X)
+        found.setdefault("seconds of training", {})[key] = time.perf_counter() - started
+        scores[key] = {each: density.score_samples(of) for each, of in sets.items()}
+        found |= told(scores, X[0].size)
+        if key == GLOW:
+            codes |= {each: moments(density.transform(of)) for each, of in list(sets.items())[1:]}
+            found |= of_glow(density, X, sets) | {"codes": compared(*codes.values())}
+        path.with_suffix(".json").write_text(json.dumps(found) + "\n")
+    write(path, found, text(name, found), drawn(name, images, codes, scores, found.get("bits/dim by step", [])))
+
+
+def told(scores: dict[str, dict[str, np.ndarray]], n_dims: int) -> dict[str, Any]:
+    """Bits per dimension with intervals, and AUROCs, of each model."""
+    bits = {
+        key: {each: interval(-score / (n_dims * np.log(2))) for each, score in of.items()} for key, of in scores.items()
+    }
+    aurocs = {key: auroc(*list(of.values())[1:]) for key, of in scores.items()}
+    return {"bits/dim [low, high]": bits, "AUROC of the likelihood": aurocs}
+
+
+def of_glow(glow: KeepingGlow, X: np.ndarray, sets: Sets) -> dict[str, Any]:
+    """Give the curve, and the gap between the sets beside what it is predicted to be."""
+    gap = second_order_gap(glow, *(tested[:N_GAP] for tested in list(sets.values())[1:]))
+    return {
+        "bits/dim by step": curve(glow, sets, glow.n_iter_ * (len(X) // glow.batch_size)),
         "gap, nats: measured [low, high], of first, of second order": [
             *(gap.measured, gap.measured_low, gap.measured_high),
             *(gap.first_order, gap.second_order),
         ],
-        "bits/dim [low, high]": {
-            key: {each: interval(-score / (n_dims * np.log(2))) for each, score in of.items()}
-            for key, of in scores.items()
-        },
-        "AUROC of the likelihood": {key: auroc(of[ins], of[outs]) for key, of in scores.items()},
-        "bits/dim by step": curve(glow, sets, glow.n_iter_ * (len(X) // glow.batch_size)),
     }
-    figure = drawn(name, images, codes, scores, found["bits/dim by step"])
-    write(Path(args.results) / f"know_codes_{name}", found, text(name, found), figure)
 
 
 def text(name: str, found: dict[str, Any]) -> str:
     """Tables."""
     bits = {
         key: {each: f"{mean:.3f} [{low:.3f}, {high:.3f}]" for each, (mean, low, high) in of.items()}
-        for key, of in found["bits/dim [low, high]"].items()
+        for key, of in found.get("bits/dim [low, high]", {}).items()
     }
-    tables = pd.DataFrame(bits).T.to_string(), pd.DataFrame(found["bits/dim by step"]).round(3).to_string(index=False)
+    tables = []
+    if bits:
+        steps = pd.DataFrame(found["bits/dim by step"]).round(3)
+        tables = [pd.DataFrame(bits).T.to_string(), steps.to_string(index=False)]
     lines = [f"{key}: {value}" for key, value in found.items() if not key.startswith(("bits", "images", "codes"))]
-    lines += [f"{part}, {key}: {value}" for part in ("images", "codes") for key, value in found[part].items()]
+    for part in ("images", "codes"):
+        lines += [f"{part}, {key}: {value}" for key, value in found.get(part, {}).items()]
     return "\n\n".join([f"Trained on {name}", *tables, "\n".join(lines)]) + "\n"
 
 
 def drawn(name: str, images: Any, codes: Any, scores: Any, steps: list[dict[str, float]]) -> Figure:
     """Draw the paper's Figures 6a and 11 in the first row, 12 and 5b in the second, 5a and 3 in the third."""
-    figure = Figure(figsize=(16, 10), layout="constrained")
-    axes = figure.subplots(3, 4)
+    n_rows = 3 if scores else 1
+    figure = Figure(figsize=(16, 3.3 * n_rows), layout="constrained")
+    axes = figure.subplots(n_rows, 4, squeeze=False)
     titles = {
         "mean": "means",
         "variance": "variances",
@@ -212,22 +224,33 @@ def drawn(name: str, images: Any, codes: Any, scores: Any, steps: list[dict[str,
     for ax, (key, title) in zip(axes[0], titles.items(), strict=True):
         values = {each.split(",")[0]: of[key] for each, of in images.items()}
         plot_score_histograms(values, xlabel="values in [0, 1)", ax=ax).set_title(f"images: {title}", fontsize=10)
-    for ax, key in zip(axes[1], ("mean", "deviation", "norm"), strict=False):
+    if scores:
+        draw_codes(axes[1], codes, titles)
+        draw_steps(axes[1, 3], steps)
+        for ax, (key, values) in zip(axes[2], scores.items(), strict=False):
+            plot_score_histograms(values, xlabel="nats", ax=ax).set_title(f"{key}: log p(x)", fontsize=10)
+    figure.suptitle(name if not scores else f"Trained on {name}")
+    return figure
+
+
+def draw_codes(axes: Any, codes: Any, titles: dict[str, str]) -> None:
+    """Draw means, standard deviations and norms."""
+    for ax, key in zip(axes, ("mean", "deviation", "norm"), strict=False):
         values = {
             each.split(",")[0]: np.sqrt(of["variance"]) if key == "deviation" else of[key] for each, of in codes.items()
         }
         title = {**titles, "deviation": "standard deviations"}[key]
         plot_score_histograms(values, xlabel="", ax=ax).set_title(f"codes: {title}", fontsize=10)
+
+
+def draw_steps(ax: Any, steps: list[dict[str, float]]) -> None:
+    """Draw bits/dim by step, in the colours of the histograms."""
     frame = pd.DataFrame(steps).set_index("step")
-    for column in frame:
-        axes[1, 3].plot(frame.index + 1, frame[column], marker="o", markersize=3, label=column)
-    axes[1, 3].set(xscale="log", yscale="log", xlabel="steps + 1", ylabel="bits/dim")
-    axes[1, 3].set_title(f"{GLOW}, as it trains", fontsize=10)
-    axes[1, 3].legend(frameon=False, fontsize=8)
-    for ax, (key, values) in zip(axes[2], scores.items(), strict=True):
-        plot_score_histograms(values, xlabel="nats", ax=ax).set_title(f"{key}: log p(x)", fontsize=10)
-    figure.suptitle(f"Trained on {name}")
-    return figure
+    for column, color in zip(frame, COLORS, strict=False):
+        ax.plot(frame.index + 1, frame[column], color=color, marker="o", markersize=3, label=column)
+    ax.set(xscale="log", xlabel="steps + 1", ylabel="bits/dim")
+    ax.set_title(f"{GLOW}, as it trains", fontsize=10)
+    ax.legend(frameon=False, fontsize=8)
 
 
 def main() -> None:
@@ -235,14 +258,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny models, 640 images, 100 tests: about a minute")
     parser.add_argument("--sets", nargs="+", default=["fashion_mnist", "cifar10"], choices=list(PAIRS))
+    parser.add_argument("--moments-alone", nargs="+", default=[], choices=list(PAIRS), help="train no model of these")
     parser.add_argument("--images", type=int, default=4000, help="to train on")
     parser.add_argument("--tests", type=int, default=1000)
     parser.add_argument("--times", type=float, default=1.0, help="as many epochs")
     parser.add_argument("--results", default="results")
-    parser.add_argument("--models", default="models")
+    parser.add_argument("--hidden", type=int, default=32)
+    parser.add_argument("--depth", type=int, default=4)
     args = parser.parse_args()
     if args.quick:
-        args.images, args.tests, args.times = 640, 100, 0.1
+        args.images, args.tests, args.times, args.hidden, args.depth = 640, 100, 0.1, 8, 1
     for name in args.sets:
         study(args, name)
 
