@@ -61,7 +61,7 @@ def main() -> None:
         "history": density.history_,
         "bits/dim": interval(bits),
         "bits/dim out": interval(bits_out),
-        "AUROC of the likelihood": auroc(bits, bits_out),
+        "AUROC of the likelihood": auroc(-bits, -bits_out),
     }
     folder = Path(args.results)
     folder.mkdir(parents=True, exist_ok=True)
