@@ -100,8 +100,9 @@ class NADEDensity(AutoregressiveDensity):
     .. math:: \log p(x) = \log \frac{1}{K} \sum_{k=1}^K \prod_d p(x_{o_k(d)} \mid x_{o_k(1)}, \dots, x_{o_k(d-1)})
 
     over K orders o of the values. The hidden layer's sums grow by one term from value to value, so that a score takes
-    about as long as one network of all values. Scores are exact, in bins too. Images are taken as rows of their values;
-    for large ones take `PixelCNNDensity`.
+    about as long as one network of all values; a sample takes a step for each value. Scores are exact, in bins too. It
+    is made for tables, and for rows of two or a few values; images are taken as rows of their values, and for large
+    ones take `PixelCNNDensity`.
 
     Parameters
     ----------

@@ -155,7 +155,8 @@ class TarFlowDensity(FlowDensity):
     takes one pass of each transformer; a sample takes a step of each for every patch, with a cache of what was computed
     before. Scores are exact for real values; for data in bins they are lower bounds of the discrete data's
     log-probability, by dequantisation. Labels are added to every patch of every flow. Of a table each column is
-    a patch of one value; a single column is fitted by a Gaussian, after `preprocessing`.
+    a patch of one value; a single column is fitted by a Gaussian, after `preprocessing`. It is for images and long
+    trainings, where it had the fewest bits/dim of the flows here.
 
     Parameters
     ----------
