@@ -9,7 +9,7 @@ broken by the same noise for all (table_likelihood.py). Each density has its def
 (images) or nats (tables) of test rows with a 95 % bootstrap interval over rows; whether that is exact or a bound;
 seconds of training, milliseconds to score and to sample a row, the most memory beyond what the process held before;
 steps skipped for a loss that is not finite; the dimensions of the latents. On Fashion-MNIST every model is probed with
-semantic-invariant transformations too (models_sit.txt), with MNIST outside.
+semantic-invariant transformations too (models_sit.csv), with MNIST outside.
 
 Each cell is stored as one json in --results; a second start goes on. `--quick`: 6 seconds each, fewer rows, 20 minutes
 on two cores. Writes all_models.json, the tables all_models_*.csv, models_sit.csv and all_models.png.

@@ -1,7 +1,8 @@
 """Does learned dequantisation noise pay, and do Flow++ and TarFlow beat Glow? All at equal training time.
 
     FLOWDETECT_DATA=folder python examples/studies/dequantization.py [--quick] [--in-set fashion_mnist]
-        [--seeds 0 1 2] [--time-limit 1500] [--batch-size 64] [--device auto] [--only "variational 0"] [--results DIR]
+        [--seeds 0 1 2] [--time-limit 1500] [--batch-size 64] [--device auto] [--densities uniform ...]
+        [--only "variational 0"] [--results DIR]
 
 Trains each density from each seed for the same time, and writes one file of numbers a cell, `uniform-0.json` and so on;
 a cell whose file stands in --results already is not trained again. --only trains one cell (a name and a seed), so that
@@ -22,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
-from shared import interval, study_parser
+from shared import interval, t_interval
 
 from flowdetect import FlowPPDensity, GlowDensity, TarFlowDensity, load_images
 
@@ -89,15 +89,6 @@ def nats_per_bit(X: np.ndarray) -> float:
     return float(np.prod(X.shape[1:]) * np.log(2))
 
 
-def t_interval(values: np.ndarray) -> list[float]:
-    """Mean with a 95 % interval over seeds; of one seed there is none."""
-    mean, n = float(np.mean(values)), len(values)
-    if n < 2:
-        return [mean]
-    half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return [mean, mean - half, mean + half]
-
-
 def summary(cells: Cells) -> dict[str, Any]:
     """Bits/dim of each density, and by how much they differ from the baseline's at the same seed."""
     found: dict[str, Any] = {}
@@ -105,18 +96,21 @@ def summary(cells: Cells) -> dict[str, Any]:
         seeds = [seed for other, seed in cells if other == name]
         if not seeds:
             continue
-        bits = np.array([cells[name, seed]["bits/dim"][0] for seed in seeds])
+        bits = [cells[name, seed]["bits/dim"][0] for seed in seeds]
         found[name] = {"seeds": seeds, "bits/dim": t_interval(bits)}
         paired = [seed for seed in seeds if (BASELINE, seed) in cells]
         if name != BASELINE and paired:
             rest = [cells[name, seed]["bits/dim"][0] - cells[BASELINE, seed]["bits/dim"][0] for seed in paired]
-            found[name][f"less {BASELINE}"] = t_interval(np.array(rest))
+            found[name][f"less {BASELINE}"] = t_interval(rest)
     return found
 
 
 def main() -> None:
     """Run the study."""
-    parser = study_parser(__doc__, quick="tiny models on 2,000 images, a few seconds each")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="tiny models on 2,000 images, a few seconds each")
+    parser.add_argument("--in-set", default="fashion_mnist")
+    parser.add_argument("--results", default="results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--time-limit", type=float, default=1500.0, help="seconds of training of each cell")
     parser.add_argument("--batch-size", type=int, default=64)

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from shared import cell_arguments, over_seeds, run_cells
+from shared import cell_arguments, over_seeds, run_cells, training_arguments
 
 from flowdetect import GlowDensity, RealNVPDensity, load_images
 from flowdetect.density import BaseDensity
@@ -169,6 +169,7 @@ def main() -> None:
     """Run the study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cell_arguments(parser)
+    training_arguments(parser)
     parser.add_argument("--quick", action="store_true", help="half as deep, 640 images, 3 epochs, one seed, 2 minutes")
     parser.add_argument("--set", default="fashion_mnist")
     parser.add_argument("--images", type=int, default=20_000)

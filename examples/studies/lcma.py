@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from shared import cell_arguments, over_seeds, run_cells
+from shared import cell_arguments, over_seeds, run_cells, training_arguments
 
 from flowdetect import GlowDensity, RealNVPDensity, load_images
 from flowdetect.density import BaseDensity
@@ -148,6 +148,7 @@ def main() -> None:
     """Run the study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cell_arguments(parser)
+    training_arguments(parser)
     parser.add_argument("--quick", action="store_true", help="tiny models on 640 images, one seed, half a minute")
     parser.add_argument("--sets", nargs="+", default=["fashion_mnist", "cifar10"])
     parser.add_argument("--models", nargs="+", default=["realnvp"], choices=["realnvp", "glow"])

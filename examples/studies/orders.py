@@ -18,8 +18,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import t as student
-from shared import SEED
+from shared import SEED, t_interval
 from sklearn.model_selection import train_test_split
 
 from flowdetect import MADEDensity, NADEDensity, load_images
@@ -42,13 +41,6 @@ def binary_digits(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return fit, test
 
 
-def over_seeds(values: list[float]) -> list[float]:
-    """Mean with a 95 % interval by Student's t."""
-    mean, n = float(np.mean(values)), len(values)
-    half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5) if n > 1 else float("nan")
-    return [mean, mean - half, mean + half]
-
-
 def run(kind: str, n_orders: int, seed: int, epochs: tuple[int, ...]) -> dict[str, float]:
     """Fit one model for each number of epochs; test nats of the best on the rows held out, and seconds of all."""
     X, X_test = binary_digits(seed)
@@ -67,15 +59,15 @@ def summary(found: dict[str, dict[int, list[float]]]) -> list[str]:
     lines = ["model  orders  nats, test (95 % over seeds)     gain on one order (95 %)"]
     for kind, by_orders in found.items():
         for n_orders, nats in by_orders.items():
-            mean, low, high = over_seeds(nats)
-            gain = over_seeds([a - b for a, b in zip(nats, by_orders[min(by_orders)], strict=True)])
+            mean, low, high = t_interval(nats)
+            gain = t_interval([a - b for a, b in zip(nats, by_orders[min(by_orders)], strict=True)])
             lines.append(
                 f"{kind:5s}  {n_orders:6d}  {mean:8.3f} ({low:.3f} to {high:.3f})    "
                 f"{gain[0]:+.3f} ({gain[1]:+.3f} to {gain[2]:+.3f})"
             )
     for n_orders in found["NADE"]:
         both = zip(found["NADE"][n_orders], found["MADE"][n_orders], strict=True)
-        mean, low, high = over_seeds([a - b for a, b in both])
+        mean, low, high = t_interval([a - b for a, b in both])
         lines.append(f"NADE less MADE, {n_orders} order(s): {mean:+.3f} ({low:+.3f} to {high:+.3f}) nats")
     return lines
 

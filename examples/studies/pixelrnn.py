@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from scipy.stats import t as student
+from shared import t_interval
 
 from flowdetect import PixelCNNDensity, PixelRNNDensity, PixelVAEDensity, VAEDensity, load_images
 from flowdetect.density import BaseDensity
@@ -63,11 +63,9 @@ def widest(kind: type[BaseDensity], settings: dict[str, Any], X: np.ndarray, tar
 
 def with_interval(values: list[float]) -> dict[str, Any]:
     """Mean over seeds with a 95 % interval by Student's t."""
-    found = np.asarray(values)
-    if len(found) == 1:
-        return {"mean": float(found[0]), "low": None, "high": None}
-    half = student.ppf(0.975, len(found) - 1) * found.std(ddof=1) / len(found) ** 0.5
-    return {"mean": float(found.mean()), "low": float(found.mean() - half), "high": float(found.mean() + half)}
+    mean, *ends = t_interval(values)
+    low, high = ends or (None, None)
+    return {"mean": mean, "low": low, "high": high}
 
 
 def shown(found: dict[str, Any], style: str) -> str:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import t
+from shared import t_interval
 
 from flowdetect import VAEDensity, load_images
 
@@ -71,21 +71,14 @@ def measure(posterior: str, seed: int, X: np.ndarray, X_test: np.ndarray, size: 
     }
 
 
-def interval(values: list[float]) -> list[float]:
-    """Mean with Student's 95 % interval over seeds."""
-    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    half = float(t.ppf(0.975, len(values) - 1)) * error
-    return [mean, mean - half, mean + half]
-
-
 def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, list[float]]]:
     """Intervals of each posterior's bounds and times, and of its gains on the Gaussian one."""
     found: dict[str, dict[str, list[float]]] = {}
     for posterior, of_seeds in runs.items():
-        found[posterior] = {key: interval([run[key] for run in of_seeds]) for key in of_seeds[0]}
+        found[posterior] = {key: t_interval([run[key] for run in of_seeds]) for key in of_seeds[0]}
         for key in ("elbo", "bound"):
             pairs = zip(of_seeds, runs["gaussian"], strict=True)
-            found[posterior][f"{key}_gain"] = interval([run[key] - plain[key] for run, plain in pairs])
+            found[posterior][f"{key}_gain"] = t_interval([run[key] - plain[key] for run, plain in pairs])
     return found
 
 

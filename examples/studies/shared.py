@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -77,12 +77,16 @@ def cell_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", metavar="CELL", help="run this cell alone; its name is one of --list")
     parser.add_argument("--list", action="store_true", help="print the names of all cells, a line each")
     parser.add_argument("--collect", action="store_true", help="run nothing: make table and pictures of what is there")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--time-limit", type=float, help="seconds of each training, at most")
     parser.add_argument("--results", default="results", help="folder of the cells, one json each")
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time, each in a process of one thread")
     parser.add_argument("--out", help="folder of table and pictures; by default that of the cells")
+
+
+def training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of studies whose cells are trainings of several seeds."""
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--time-limit", type=float, help="seconds of each training, at most")
 
 
 def run_cells(
@@ -130,10 +134,16 @@ def _run_alone(name: str) -> None:
     subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
 
 
-def over_seeds(values: list[float], form: str = ".3f") -> str:
-    """Write the mean with a 95 % interval over seeds, by Student's t; of one seed there is no interval."""
-    mean, n = np.mean(values), len(values)
+def t_interval(values: Sequence[float]) -> list[float]:
+    """Mean with a 95 % interval over seeds, by Student's t; of one seed the mean alone."""
+    mean, n = float(np.mean(values)), len(values)
     if n < 2:
-        return f"{mean:{form}}"
-    half = t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
-    return f"{mean:{form}} [{mean - half:{form}}, {mean + half:{form}}]"
+        return [mean]
+    half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    return [mean, mean - half, mean + half]
+
+
+def over_seeds(values: Sequence[float], form: str = ".3f") -> str:
+    """Write the mean with its interval over seeds, if there is one."""
+    mean, *ends = (f"{number:{form}}" for number in t_interval(values))
+    return f"{mean} [{', '.join(ends)}]" if ends else mean

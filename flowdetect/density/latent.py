@@ -141,8 +141,11 @@ class LatentModel(DensityModel):
             return log_px + beta * minus_kl
         mean, log_s = q
         z = self._draw(mean, log_s, noise)[0]
-        kl = 0.5 * (mean.square() + (2 * log_s).exp() - 1) - log_s
-        return self._log_px(x, z, context) - beta * kl.sum(1)
+        return self._log_px(x, z, context) - beta * self._divergence(mean, log_s).sum(1)
+
+    def _divergence(self, mean: Tensor, log_s: Tensor) -> Tensor:
+        """KL(q || p) of each latent dimension, q normal with this mean and log-scale: (n, latent_dim)."""
+        return 0.5 * (mean.square() + (2 * log_s).exp() - 1) - log_s
 
     def _through_flow(self, start: Tensor, code: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Map draws of the normal distribution to z (n, latent_dim); if there is a flow, the log-determinant (n,)."""

@@ -135,13 +135,11 @@ class PixelLatentModel(LatentModel):
 
     free_nats: float = 0.0
 
-    def log_prob(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+    def _divergence(self, mean: Tensor, log_s: Tensor) -> Tensor:
+        kl = super()._divergence(mean, log_s)
         if not self.training or not self.free_nats:
-            return super().log_prob(x, context, noise)
-        mean, log_s = self.posterior(x, context)
-        kl = 0.5 * (mean.square() + (2 * log_s).exp() - 1) - log_s  # (n, latent_dim)
-        counted = kl.where(kl.detach().mean(0) > self.free_nats, self.free_nats)
-        return self._log_px(x, self._draw(mean, log_s, noise)[0], context) - self.beta * counted.sum(1)
+            return kl
+        return kl.where(kl.detach().mean(0) > self.free_nats, self.free_nats)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
