@@ -176,6 +176,8 @@ def whitening(rows: NDArray[Any], preprocess: Layer) -> NDArray[np.float64]:
     estimates: list[Callable[[NDArray[np.float64]], NDArray[np.float64]]] = [lambda values: oas(values)[0]]
     if len(z) > ROWS_A_COLUMN * z.shape[1]:
         estimates.append(empirical_covariance)
+    if len(estimates) == 1:  # nothing to compare; half of two rows has no covariance
+        return inverse_factor(estimates[0](z))
     weights = [inverse_factor(estimate(z[::2])) for estimate in estimates]
     scores = [np.log(weight.diagonal()).sum() - 0.5 * ((z[1::2] @ weight.T) ** 2).sum(1).mean() for weight in weights]
     return inverse_factor(estimates[int(np.argmax(scores))](z))
