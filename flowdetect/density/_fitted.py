@@ -20,7 +20,6 @@ from flowdetect import _persistence
 from flowdetect._images import draw_seed
 from flowdetect._limits import check_count
 from flowdetect._protocols import PathName, RandomState
-from flowdetect._reach import OutOfReachError
 from flowdetect.density import _derivatives, _inputs
 from flowdetect.density._devices import in_torch_state, resolve_device
 from flowdetect.density._parameters import DensityParameters
@@ -102,14 +101,7 @@ class FittedDensity(DensityParameters):
         return source, read_labels(self.spec_, y, len(source), type(self).__name__)
 
     def _finite(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        if not np.isfinite(scores).all():
-            rows = np.flatnonzero(~np.isfinite(scores))
-            raise OutOfReachError(
-                f"{type(self).__name__}: the log-probability of row {rows[0]} is not finite, so it is no score; the "
-                f"row lies too far from the training data, or the weights are broken (see history_).",
-                rows,
-            )
-        return scores
+        return _inputs.checked_answers(scores, "the log-probability", type(self).__name__)
 
     def score(self, X: ArrayLike, y: ArrayLike | None = None) -> float:
         """Mean log-probability of the rows, nats (a mean as GaussianMixture's; KernelDensity's is a sum)."""
@@ -126,7 +118,10 @@ class FittedDensity(DensityParameters):
 
     def _terms(self, X: Any, y: Any) -> Bunch:
         source, labels = self._read(X, y)
-        return Bunch(**self._scoring().terms(source, labels))
+        terms = self._scoring().terms(source, labels)
+        for name, values in terms.items():
+            _inputs.checked_answers(values, name, type(self).__name__)
+        return Bunch(**terms)
 
     # ---- latents, of models that encode and decode
 
@@ -136,7 +131,8 @@ class FittedDensity(DensityParameters):
         return self.spec_.n_values
 
     def _encode(self, X: Any, y: Any) -> NDArray[np.float64]:
-        return self._scoring().encode(*self._read(X, y), self._double().encode)
+        latents = self._scoring().encode(*self._read(X, y), self._double().encode)
+        return _inputs.checked_answers(latents, "a latent", type(self).__name__)
 
     def _double(self) -> HasLatents:
         """Copy the model in float64, in which latents are computed."""
@@ -192,7 +188,8 @@ class FittedDensity(DensityParameters):
             part = slice(start, min(start + DRAWN_AT_ONCE, n))
             context = self.spec_.to_context(None if labels is None else labels[part], self.device_)
             parts.append(self.spec_.to_rows(self.model_.sample(part.stop - start, context, factor, generator)))
-        return cast(NDArray[Any], self.spec_.restore(np.concatenate(parts)))
+        drawn = _inputs.checked_samples(np.concatenate(parts), temperature, type(self).__name__)
+        return cast(NDArray[Any], self.spec_.restore(drawn))
 
     def _noise_factor(self, temperature: Any) -> Any:
         """Check a temperature, and give it as the model takes it."""
@@ -203,8 +200,8 @@ class FittedDensity(DensityParameters):
         """Class indices to draw from: those of y, else drawn with their training frequencies."""
         if self.spec_.class_log_prior is None and y is not None:
             raise ValueError(
-                f"{type(self).__name__} was fitted with conditional=False and knows no classes, so sample takes no y; "
-                f"fit it with conditional=True and labels to draw from one class."
+                f"{type(self).__name__} was fitted with conditional=False and knows no classes, so there is no y to "
+                f"draw from; fit it with conditional=True and labels to draw from one class."
             )
         if self.spec_.class_log_prior is None or y is not None:
             return read_labels(self.spec_, y, n_rows, type(self).__name__)
@@ -221,7 +218,7 @@ class FittedDensity(DensityParameters):
         for start, rows in chunks(source):
             own = None if labels is None else labels[start : start + len(rows)]
             parts.append(_derivatives.layer_gradient_norms(self._scoring(), rows.astype(np.float64), own))
-        return np.concatenate(parts)
+        return _inputs.checked_answers(np.concatenate(parts), "a layer's gradient norm", type(self).__name__)
 
     @property
     def layer_names_(self) -> list[str]:

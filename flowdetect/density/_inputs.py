@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import column_or_1d
 
 from flowdetect._images import is_whole
-from flowdetect._limits import is_number
-from flowdetect._reach import differs
+from flowdetect._limits import is_number, short
+from flowdetect._reach import OutOfReachError, differs
 from flowdetect._rows import is_torch_tensor, plain, tensor_values
 from flowdetect.density.source import RowSource, chunks
 
@@ -254,4 +254,30 @@ def check_time_limit(time_limit: Any) -> None:
 def check_temperature(temperature: Any) -> None:
     """Refuse a temperature that is no factor of a standard deviation."""
     if not is_number(temperature) or temperature < 0:
-        raise ValueError(f"temperature must be a finite number >= 0, got {temperature!r}.")
+        raise ValueError(
+            f"temperature must be a finite number >= 0 (to sample from a flow, also a sequence with one a level), got "
+            f"{short(temperature)}; the usual value is 1.0."
+        )
+
+
+def checked_answers(values: NDArray[np.float64], what: str, name: str) -> NDArray[np.float64]:
+    """Give back answers about rows, (n, ...), or refuse those that are not finite: `what` they are of which density."""
+    is_finite = np.isfinite(values)
+    if not is_finite.all():
+        rows = np.flatnonzero(~is_finite.reshape(len(values), -1).all(1))
+        raise OutOfReachError(
+            f"{name}: {what} of row {rows[0]} is not finite; the row lies too far from the training data, or the "
+            f"weights are broken (see history_).",
+            rows,
+        )
+    return values
+
+
+def checked_samples(rows: NDArray[Any], temperature: Any, name: str) -> NDArray[Any]:
+    """Give back samples, (n, D), or refuse them if they are not finite."""
+    if not np.isfinite(rows).all():
+        raise ValueError(
+            f"{name}: samples must be finite, and at temperature={short(temperature)} some are not; take a temperature "
+            f"nearer to 1, or look at how it was trained (history_)."
+        )
+    return rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
 from flowdetect._images import check_on_grid, draw_seed
+from flowdetect._limits import is_count, short
 from flowdetect._protocols import RandomState
 from flowdetect.density._devices import in_torch_state
 from flowdetect.density._fitted import DRAWN_AT_ONCE
@@ -23,6 +23,7 @@ from flowdetect.density.sequential import AutoregressiveModel
 from flowdetect.density.spec import DataSpec
 from flowdetect.distributions import systematic_draws
 
+MOST_CANDIDATES = 100_000  # of an image; they are held in memory together
 MOST_PARTICLES = 256  # drawn at once, of all images together
 
 
@@ -111,8 +112,11 @@ class AutoregressiveDensity(BaseDensity):
         """
         check_is_fitted(self)
         check_temperature(temperature)
-        if not isinstance(n_candidates, Integral) or n_candidates < 1:
-            raise ValueError(f"n_candidates must be a whole number >= 1, got {n_candidates!r}; the usual value is 32.")
+        if not is_count(n_candidates, most=MOST_CANDIDATES):
+            raise ValueError(
+                f"n_candidates must be a whole number >= 1 and at most {MOST_CANDIDATES}, got {short(n_candidates)}; "
+                f"the usual value is 32."
+            )
         if (known is None) == (mask is None):
             raise ValueError(
                 f"complete needs either known, the number of rows known, or mask, True where a pixel is known, got "
@@ -226,10 +230,10 @@ class AutoregressiveDensity(BaseDensity):
         if self.spec_.is_table:
             height = channels
         row, column = known if isinstance(known, tuple) and len(known) == 2 else (known, 0)
-        whole = isinstance(row, Integral) and isinstance(column, Integral)
-        if not whole or not (0 <= row <= height and 0 <= column < width) or (row == height and column):
+        fits = is_count(row, 0, height) and is_count(column, 0, width - 1)
+        if not fits or (row == height and column):
             raise ValueError(
                 f"known must be a number of rows, 0 .. {height}, or (row, column) of the first unknown pixel of "
-                f"{height}x{width}, got {known!r}."
+                f"{height}x{width}, got {short(known)}."
             )
         return int(row) * width + int(column)

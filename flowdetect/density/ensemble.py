@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from flowdetect._limits import check_count
 from flowdetect._members import Members
 from flowdetect._protocols import PathName, RandomState
 from flowdetect._rows import is_torch_tensor
-from flowdetect.density._inputs import check_temperature
 from flowdetect.density.base import BaseDensity
 
 
@@ -73,14 +73,20 @@ class EnsembleDensity(Members):
         n_dims = member.spec_.n_values if isinstance(member, BaseDensity) else math.prod(np.shape(X)[1:])
         return -self.score_samples(X) / (n_dims * math.log(2))
 
-    def sample(self, n_samples: int = 1, *, temperature: float = 1.0, random_state: RandomState = None) -> NDArray[Any]:
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        temperature: float | Sequence[float] = 1.0,
+        random_state: RandomState = None,
+    ) -> NDArray[Any]:
         """Draw rows from the mixture.
 
         Parameters
         ----------
         n_samples : int, default=1
         temperature : float, default=1.0
-            As of the members.
+            As of the members; of flows, also a sequence of one factor a level.
         random_state : int, RandomState instance or None, default=None
 
         Returns
@@ -94,7 +100,7 @@ class EnsembleDensity(Members):
                 f"draw from its members_ one by one."
             )
         check_count("n_samples", n_samples)
-        check_temperature(temperature)
+        self.members_[0]._noise_factor(temperature)
         generator = np.random.default_rng(draw_seed(random_state))
         chosen = generator.integers(0, len(self.members_), n_samples)
         parts, places = [], []

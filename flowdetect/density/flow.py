@@ -219,9 +219,9 @@ class FlowDensity(LatentSpaceDensity):
         training rows are less likely under the counts of the other half than under a normal distribution, and for a
         constant-volume flow, whose log-determinant must not depend on x.
     logit_range : (low, high), default (0.05, 0.95)
-        Of preprocessing="logit": 0 <= low < high <= 1. The default is that of RealNVP's authors' code. Their paper's
-        text, and LCMA's, have (0.05, 1), that of MAF on MNIST (1e-6, 1 - 1e-6). Lines go on where the argument is
-        within 1e-6 of 0 or 1.
+        Of preprocessing="logit": 0 <= low < high <= 1, at least 0.01 apart. The default is that of RealNVP's
+        authors' code. Their paper's text, and LCMA's, have (0.05, 1), that of MAF on MNIST (1e-6, 1 - 1e-6). Lines go
+        on where the argument is within 1e-6 of 0 or 1.
     dequantization : "uniform" or "variational", default "uniform"
         How data in bins become real values: x + u, with u in [0, 1) uniform, or drawn from a distribution q(u | x) that
         a small flow learns together with the density (Ho et al. 2019, section 3.1). The bound
@@ -285,7 +285,11 @@ class FlowDensity(LatentSpaceDensity):
 
     def _noise_factor(self, temperature: Any) -> Any:
         """As of the base; of one temperature a level, a tensor with that of each latent, (D,)."""
-        if not isinstance(temperature, Sequence | np.ndarray) or isinstance(temperature, str):
+        if (
+            not isinstance(temperature, Sequence | np.ndarray)
+            or isinstance(temperature, str)
+            or np.shape(temperature) == ()
+        ):
             return super()._noise_factor(temperature)
         levels, given = self.latent_slices_, list(temperature)
         if len(given) != len(levels):

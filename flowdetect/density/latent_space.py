@@ -143,7 +143,8 @@ class LatentSpaceDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         if len(values) != 2:
             raise ValueError(
                 f"{name} must hold two values, for rows that have the attribute and for rows that have it not, got "
-                f"{len(values)}: {values[:5].tolist()}; pass e.g. labels == {values[0]!s}, or the rows of two classes."
+                f"{len(values)}: {values[:5].tolist()}; pass e.g. labels == {values.tolist()[0]!r}, or the rows "
+                f"of two classes."
             )
         encode, sums = self._double().encode, np.zeros((2, self._n_features_out))
         for start, rows in chunks(source):
@@ -196,7 +197,9 @@ class LatentSpaceDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         along = _finite_numbers("direction", direction, (self._n_features_out,), by)
         steps = _finite_numbers("amounts", amounts, (max(1, len(np.atleast_1d(amounts))),), "such as [-1, 0, 1]")
         z = self._scoring().encode(source, labels, self._double().encode)
-        return self._decoded(z[:, None] + steps[:, None] * along, labels)
+        with np.errstate(over="ignore"):  # what overflows is refused with the rows
+            moved = z[:, None] + steps[:, None] * along
+        return self._decoded(moved, labels)
 
     def _check_has_labels(self, labels: NDArray[np.int64] | None, method: str) -> None:
         if self.spec_.is_conditional and labels is None:

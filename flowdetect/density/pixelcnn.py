@@ -165,9 +165,10 @@ class PixelCNNDensity(AutoregressiveDensity):
         channels = 1 if spec.is_table else spec.event_shape[0]
         if self.likelihood == "stretched_mixture":
             if spec.n_bins is None or spec.n_bins > MOST_BINS or channels > 1:
+                found = "real values" if spec.n_bins is None else f"{channels} channel(s) in {spec.n_bins} bins"
                 raise ValueError(
-                    f'PixelCNNDensity: likelihood="stretched_mixture" is for one channel in at most {MOST_BINS} bins, '
-                    f'got {channels} in {spec.n_bins or "none"}; pass "logistic_mixture".'
+                    f'PixelCNNDensity: likelihood="stretched_mixture" is for one channel in at most '
+                    f'{MOST_BINS} bins, and X has {found}; pass "logistic_mixture".'
                 )
             return StretchedMixtureHead(self.n_filters, self.n_mixtures, spec.n_bins)
         return pixel_head(

@@ -8,7 +8,6 @@ on them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.covariance import empirical_covariance, oas
 
 from flowdetect._images import count_values
-from flowdetect._limits import short
+from flowdetect._limits import is_number, short
 from flowdetect.bijections import Chain, Gaussianize, Layer, Logit, PiecewiseLinear, Rescale, Whiten
 from flowdetect.bijections.elementwise import TAIL as COUNTS_TAIL
 from flowdetect.bijections.elementwise import UNIFORM_SHARE as COUNTS_UNIFORM_SHARE
@@ -32,15 +31,18 @@ LEAST_GAIN = 0.25  # nats a row; what is less, training finds by itself, and wit
 MOST_ROWS = 20_000  # about, of which quantiles and covariances are taken
 ROWS_A_COLUMN = 4  # with fewer, a covariance is shrunk in any case
 LEAST_VARIANCE = 1e-8  # of columns of variance 1
+LEAST_LOGIT_RANGE = 0.01  # of the probabilities whose logit is taken
 
 
 def check_logit_range(logit_range: Any, name: str) -> tuple[float, float]:
     """Give the two ends that values are mapped to before a logit is taken."""
     ends = logit_range if isinstance(logit_range, tuple | list) else ()
-    if len(ends) != 2 or not all(isinstance(end, Real) for end in ends) or not 0 <= ends[0] < ends[1] <= 1:
+    is_range = len(ends) == 2 and all(is_number(end) for end in ends) and 0 <= ends[0] <= ends[1] - LEAST_LOGIT_RANGE
+    if not is_range or ends[1] > 1:
         raise ValueError(
-            f"{name}: logit_range must be two numbers (low, high) with 0 <= low < high <= 1, got {short(logit_range)}; "
-            f"pass e.g. (0.05, 0.95)."
+            f"{name}: logit_range must be two numbers (low, high) with 0 <= low < high <= 1, at least "
+            f"{LEAST_LOGIT_RANGE} apart so that float32 tells the bins apart, got {short(logit_range)}; pass e.g. "
+            f"(0.05, 0.95)."
         )
     return float(ends[0]), float(ends[1])
 
@@ -174,6 +176,8 @@ def whitening(rows: NDArray[Any], preprocess: Layer) -> NDArray[np.float64]:
     estimates: list[Callable[[NDArray[np.float64]], NDArray[np.float64]]] = [lambda values: oas(values)[0]]
     if len(z) > ROWS_A_COLUMN * z.shape[1]:
         estimates.append(empirical_covariance)
+    if len(estimates) == 1:  # nothing to compare; half of two rows has no covariance
+        return inverse_factor(estimates[0](z))
     weights = [inverse_factor(estimate(z[::2])) for estimate in estimates]
     scores = [np.log(weight.diagonal()).sum() - 0.5 * ((z[1::2] @ weight.T) ** 2).sum(1).mean() for weight in weights]
     return inverse_factor(estimates[int(np.argmax(scores))](z))

@@ -125,7 +125,9 @@ class DataSpec:
     def to_tensor(self, rows: NDArray[Any], device: str, dtype: torch.dtype = torch.float32) -> Tensor:
         """(n, n_features) rows -> (n, C, H, W) on the device."""
         # numpy casts what torch does not take: other byte orders, long doubles
-        values = np.require(self.standardized(rows), np.float64 if dtype == torch.float64 else np.float32, ["C", "W"])
+        kind = np.float64 if dtype == torch.float64 else np.float32
+        with np.errstate(over="ignore"):  # what is beyond float32 is infinite, and refused with its answers
+            values = np.require(self.standardized(rows), kind, ["C", "W"])
         return self._as_images(torch.from_numpy(values).to(device, dtype))
 
     def standardized_tensor(self, x: Tensor) -> Tensor:

@@ -173,5 +173,8 @@ class TestCompletingAroundAMask:
         for mask in (np.ones((8, 8)), np.ones((3, 8, 8), bool), np.ones(64, bool)):
             with pytest.raises(ValueError, match=r"mask must be boolean.*\(8, 8\) or \(2, 8, 8\), got"):
                 density.complete(DIGITS[:2], mask=mask)
-        with pytest.raises(ValueError, match="n_candidates must be"):
-            density.complete(DIGITS[:2], mask=np.ones((8, 8), bool), n_candidates=0)
+        for n_candidates in (0, True, 10**9):
+            with pytest.raises(ValueError, match="n_candidates must be"):
+                density.complete(DIGITS[:2], mask=np.ones((8, 8), bool), n_candidates=n_candidates)
+        with pytest.raises(ValueError, match="known must be .*got True"):
+            density.complete(DIGITS[:2], known=True)

@@ -90,7 +90,9 @@ def test_logit_is_that_of_the_papers(ends):
     torch.testing.assert_close(log_det, ((high - low) / 256 / (p * (1 - p))).log().flatten(1).sum(1))
 
 
-@pytest.mark.parametrize("ends", [(0.5, 0.5), (-0.1, 1), (0.1,), (0.9, 0.1), (0, "1"), (float("nan"), 1.0)])
+@pytest.mark.parametrize(
+    "ends", [(0.5, 0.5), (-0.1, 1), (0.1,), (0.9, 0.1), (0, "1"), (float("nan"), 1.0), (False, True), (0, 1e-7)]
+)
 def test_a_range_that_is_none_is_refused(ends):
     with pytest.raises(ValueError, match="0 <= low < high <= 1"):
         RealNVPDensity(**SMALL, preprocessing="logit", logit_range=ends).fit(DIGITS)
