@@ -4,6 +4,7 @@ import ast
 import re
 import tomllib
 from pathlib import Path
+from runpy import run_path
 
 from packaging.version import Version
 
@@ -72,3 +73,9 @@ def test_what_is_promised_is_held_by_tests_that_are_there():
     named = set(re.findall(r"``([\w/]+\.py)``", text)) - {"examples/studies/interrupted.py"}
     assert len(named) >= 10
     assert not [name for name in named if not (ROOT.parent / "tests" / name).is_file()]
+
+
+def test_the_picture_of_the_rooms_shows_the_contract():
+    drawing = run_path(str(ROOT.parent / "docs" / "draw_architecture.py"))
+    assert drawing["PICTURE"].read_text() == drawing["draw"](), "run python docs/draw_architecture.py"
+    assert "tarflow" in drawing["draw"]()

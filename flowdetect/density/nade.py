@@ -21,6 +21,7 @@ from flowdetect.density.autoregressive import AutoregressiveDensity
 from flowdetect.density.orders import OrderedModel, OrderedNet, ordered_head
 from flowdetect.density.sequential import Steps
 from flowdetect.density.spec import DataSpec
+from flowdetect.nets.conv import map_rows
 
 
 class NADENet(OrderedNet):
@@ -61,7 +62,7 @@ class NADENet(OrderedNet):
         """Give what the sums start from: (n, n_hidden)."""
         if self.of_context is None or context is None:
             return self.bias.expand(n, -1)
-        return self.bias + context.to(self.bias.dtype) @ self.of_context
+        return self.bias + map_rows(context.to(self.bias.dtype), self.of_context, self.training)
 
     def forward(self, y: Tensor, context: Tensor | None = None, member: int = 0) -> Tensor:
         """(n, 1, D, 1) -> (n, n_numbers, D, 1); the sums of all values at once, (n, D, n_hidden)."""
@@ -99,8 +100,9 @@ class NADEDensity(AutoregressiveDensity):
     .. math:: \log p(x) = \log \frac{1}{K} \sum_{k=1}^K \prod_d p(x_{o_k(d)} \mid x_{o_k(1)}, \dots, x_{o_k(d-1)})
 
     over K orders o of the values. The hidden layer's sums grow by one term from value to value, so that a score takes
-    about as long as one network of all values. Scores are exact, in bins too. Images are taken as rows of their values;
-    for large ones take `PixelCNNDensity`.
+    about as long as one network of all values; a sample takes a step for each value. Scores are exact, in bins too. It
+    is made for tables, and for rows of two or a few values; images are taken as rows of their values, and for large
+    ones take `PixelCNNDensity`.
 
     Parameters
     ----------

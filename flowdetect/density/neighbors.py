@@ -47,6 +47,8 @@ class NeighborsDensity(BaseEstimator):
     with r_k(x) the mean distance from x to its k nearest training rows and V_D the volume of the unit ball. Few
     neighbours follow fine structure, many smooth it away; the mean of the logarithms joins them.
 
+    It is for tables: nothing is trained, but the training rows are kept, and each score searches among them.
+
     One training row that equals x is taken for x itself and left out, so that training rows are scored by the others.
 
     Rows that may contain outliers are smoothed more: with ``contamination`` c, r(x) is the distance to the

@@ -34,7 +34,8 @@ class PixelCNNDensity(AutoregressiveDensity):
     .. math:: \log p(x) = \sum_i \log p(x_i \mid x_1, \dots, x_{i-1})
 
     in raster order, and within a pixel in the order of the channels. Scores are exact, in bins too. A table's row is
-    taken column by column, by a masked network.
+    taken column by column, by a masked network. Take it for the best likelihood of images, and to complete them. A
+    score takes one pass; a sample takes one pixel's computation after the other.
 
     Parameters
     ----------

@@ -25,7 +25,9 @@ class PixelRNNDensity(AutoregressiveDensity):
     .. math:: \log p(x) = \sum_i \log p(x_i \mid x_1, \dots, x_{i-1})
 
     in raster order, and within a pixel in the order of the channels. Scores are exact, in bins too. A table's row is
-    taken column by column, by a plain LSTM with a learned vector for each column.
+    taken column by column, by a plain LSTM with a learned vector for each column. It is for images where pixels far
+    back must count. A training step takes longer than a PixelCNN's, and on 8x8 digits, at equal size and number of
+    epochs, its bits/dim were no fewer.
 
     Parameters
     ----------

@@ -153,6 +153,8 @@ class PixelVAEDensity(LatentSpaceDensity):
     The latents say what an image shows as a whole, and the PixelCNN draws what pixels share with their neighbours. The
     prior p(z) is standard normal, the encoder q(z | x) normal with independent dimensions, and a score is the lower
     bound of log p(x) that `VAEDensity` has. z is decoded to a map of features, which enters the PixelCNN at each pixel.
+    Take it for a short code with sharp samples. After equal training time it had fewer bits/dim than `VAEDensity`; a
+    sample takes one pixel's computation after the other.
 
     Parameters
     ----------

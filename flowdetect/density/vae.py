@@ -51,7 +51,8 @@ class VAEDensity(LatentSpaceDensity):
     in expectation, where K is `n_draws`; with K = 1 it is the evidence lower bound
     :math:`E_q \log p(x \mid z) - KL(q(z \mid x) \,\|\, p(z))`, which training maximises. The prior p(z) is standard
     normal and q(z | x) normal with independent dimensions, or what a flow makes of such a distribution. Given z, pixels
-    are independent of each other. Networks are convolutional for images and perceptrons for tables.
+    are independent of each other. Networks are convolutional for images and perceptrons for tables. Take it for a short
+    code of a row; a score takes one pass for each of the K draws, and a sample one pass.
 
     Parameters
     ----------

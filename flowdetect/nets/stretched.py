@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowdetect.distributions import categorical_quantile
-from flowdetect.nets.conv import SPEED
+from flowdetect.nets.conv import SPEED, map_rows
 from flowdetect.nets.heads import LogisticMixtureHead
 
 MOST_GAP = 4  # steps from a value to the next; coarser stretches are not told apart
@@ -90,7 +90,7 @@ class StretchedMixtureHead(LogisticMixtureHead):
         index = value[:, :, None] * len(gaps) + gaps
         by_value = log_p.new_zeros(n, self.n_bins * len(gaps)).scatter_add(1, index.flatten(1), log_p.flatten(1))
         chosen = (self.gap[..., None] == gaps).to(log_p.dtype).flatten(1)  # the gap of each value under each M
-        return (by_value @ chosen.t() + self.first_state(n)).logsumexp(1)
+        return (map_rows(by_value, chosen.t(), self.training) + self.first_state(n)).logsumexp(1)
 
     def draw(self, h: Tensor, u: Tensor, temperature: float, state: Tensor | None = None) -> Tensor:
         """Values y (n, 1, H, W) at uniform draws u (n, 3, H, W), each pixel given the state alone."""

@@ -115,6 +115,24 @@ def test_no_stretch_gives_the_logistic_mixture():
     torch.testing.assert_close(head.log_prob(h, y.double(), state), plain)
 
 
+@torch.no_grad()
+def test_scores_of_256_values_have_the_same_bits_with_any_number_of_threads_and_in_any_place():
+    head, generator = StretchedMixtureHead(4, 2, 256).eval(), torch.Generator().manual_seed(0)
+    for module in (head, head.out):
+        module.reset_parameters(generator)
+    h = torch.randn(64, 4, 3, 3, generator=generator)
+    y = torch.randint(0, 256, (64, 1, 3, 3), generator=generator) / 127.5 - 1
+    shuffled, n_threads, found = torch.randperm(64, generator=generator), torch.get_num_threads(), []
+    try:
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            found.append(head.log_prob_of_all(h, y))
+            assert torch.equal(head.log_prob_of_all(h[shuffled], y[shuffled]), found[-1][shuffled])
+    finally:
+        torch.set_num_threads(n_threads)
+    assert all(torch.equal(found[0], other) for other in found)
+
+
 def test_a_small_model_of_256_values_is_restored(tmp_path):
     density = small(likelihood="stretched_mixture", n_filters=2, n_mixtures=1, max_epochs=1, n_bins=256).fit(
         DIGITS[:50]
