@@ -1,6 +1,7 @@
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,8 @@ def test_public_name_is_documented(name):
     if inspect.isclass(value):
         methods = [method for method in dir(value) if not method.startswith("_") and callable(getattr(value, method))]
         assert not [method for method in methods if not inspect.getdoc(getattr(value, method))]
+        words = re.findall(r"\w+", value.__doc__)
+        assert not [parameter for parameter in inspect.signature(value).parameters if parameter not in words]
 
 
 def test_public_list_is_sorted_and_complete():

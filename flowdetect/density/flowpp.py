@@ -128,6 +128,8 @@ class FlowPPDensity(FlowDensity):
         Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
+    logit_range : (low, high), default (0.05, 0.95)
+        Of preprocessing="logit"; see `FlowDensity`.
     dequantization : "auto", "uniform" or "variational", default "auto"
         Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
         bound tighter. "auto": "variational" in bins.

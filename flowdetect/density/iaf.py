@@ -21,7 +21,7 @@ class IAFDensity(AutoregressiveFlowDensity):
     with f a sequence of transforms, x_i = f_k(z_i; z_1 .. z_{i-1}) each. A sample takes one pass. A score takes a few
     passes, which solve for z, and a training step several times as long as one of `MAFDensity`: take this where samples
     must be fast. Scores are exact for real values, up to the solution's tolerance of 1e-6 (1 + |z|) in a transform; for
-    data in bins they are lower bounds of the discrete data's log-probability, by uniform dequantisation. Made for
+    data in bins they are lower bounds of the discrete data's log-probability, by dequantisation. Made for
     tables; small images are taken as rows of their values.
 
     Parameters
@@ -38,6 +38,11 @@ class IAFDensity(AutoregressiveFlowDensity):
         Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
+    logit_range : (low, high), default (0.05, 0.95)
+        Of preprocessing="logit"; see `FlowDensity`.
+    dequantization : "uniform" or "variational", default "uniform"
+        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
+        bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 3e-3
 

@@ -46,7 +46,7 @@ class PlanarDensity(_StepsDensity):
     A step has few parameters, 2 D + 1 for D features, and one hidden unit: many are needed, and most other flows fit
     more at the same time. It is made for tables of few columns, and to see what a flow does; small images are taken as
     rows of their pixels. A score takes one pass and is exact for real values; for data in bins it is a lower bound of
-    the discrete data's log-probability, by uniform dequantisation. A sample inverts each step by a search for one
+    the discrete data's log-probability, by dequantisation. A sample inverts each step by a search for one
     number, whose error is about 1e-6, relative to 1 plus what is searched for.
 
     Parameters
@@ -56,6 +56,11 @@ class PlanarDensity(_StepsDensity):
         Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
+    logit_range : (low, high), default (0.05, 0.95)
+        Of preprocessing="logit"; see `FlowDensity`.
+    dequantization : "uniform" or "variational", default "uniform"
+        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
+        bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 1e-2
 
@@ -112,7 +117,7 @@ class RadialDensity(_StepsDensity):
     A step has D + 2 parameters for D features, and its inverse is a formula. As with `PlanarDensity`, many steps are
     needed, and most other flows fit more at the same time. It is made for tables of few columns; small images are taken
     as rows of their pixels. A score takes one pass and is exact for real values; for data in bins it is a lower bound
-    of the discrete data's log-probability, by uniform dequantisation.
+    of the discrete data's log-probability, by dequantisation.
 
     Parameters
     ----------
@@ -121,6 +126,11 @@ class RadialDensity(_StepsDensity):
         Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
+    logit_range : (low, high), default (0.05, 0.95)
+        Of preprocessing="logit"; see `FlowDensity`.
+    dequantization : "uniform" or "variational", default "uniform"
+        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
+        bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 1e-2
 

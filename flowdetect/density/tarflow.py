@@ -154,7 +154,7 @@ class TarFlowDensity(FlowDensity):
     i-th patch, exp(-alpha) in (0.050, 20.1); every other flow runs through the patches from last to first. A score
     takes one pass of each transformer; a sample takes a step of each for every patch, with a cache of what was computed
     before. Scores are exact for real values; for data in bins they are lower bounds of the discrete data's
-    log-probability, by uniform dequantisation. Labels are added to every patch of every flow. Of a table each column is
+    log-probability, by dequantisation. Labels are added to every patch of every flow. Of a table each column is
     a patch of one value; a single column is fitted by a Gaussian, after `preprocessing`. It is for images and long
     trainings, where it had the fewest bits/dim of the flows here.
 
@@ -183,6 +183,11 @@ class TarFlowDensity(FlowDensity):
         Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
         The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
+    logit_range : (low, high), default (0.05, 0.95)
+        Of preprocessing="logit"; see `FlowDensity`.
+    dequantization : "uniform" or "variational", default "uniform"
+        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
+        bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 2e-3
 

@@ -114,6 +114,10 @@ OPTIONS = {
     "scale": ("tanh", "'sigmoid'", "'tanh'"),
     "split_prior": ("none", "'learned'", "'none'"),
     "n_draws": (0, "range [1, inf)", "0"),
+    "factorization": ("first", "'likelihood'", "'first'"),
+    "pretraining": (1.0, "range (0.0, 1.0)", "1.0"),
+    "dequantization": ("normal", "'variational'", "'normal'"),
+    "logit_range": ((0.9, 0.1), "0.9", "0.1"),
     "preprocessing": ("logarithm", "'gaussianize'", "'logarithm'"),
     "image_shape": (64, "(height, width)", "64"),
     "n_bins": (1, "whole number >= 2", "1"),
@@ -143,6 +147,8 @@ PIXELCNN_OPTIONS = {
     "n_blocks": (1.5, "range [1, inf)", "1.5"),
     "n_mixtures": (0, "range [1, inf)", "0"),
     "dropout": (1, "range [0.0, 1.0)", "1"),
+    "label_streams": ("vertical", "'both'", "'vertical'"),
+    "shortcuts": ("none", "'blocks'", "'none'"),
 }
 
 CHECKPOINTS = {
