@@ -58,9 +58,8 @@ chosen = np.stack([X_test[y_test == digit][2] for digit in (0, 2, 3, 6)])
 blocks = [np.concatenate([chosen[:, None], redraw(densities[name], chosen, 4)], 1) for name in ("VAE", "PixelVAE")]
 fig, axes = plt.subplots(1, 2, figsize=(8.5, 3.6), layout="constrained")
 for ax, block, name in zip(axes, blocks, ("VAE", "PixelVAE"), strict=True):
-    titles = ["digit", *["drawn"] * 4, *[""] * 15]
+    titles = ["digit", *[name] * 4, *[""] * 15]
     plot_image_grid(block.reshape(-1, 8, 8), titles, n_columns=5, value_range=(0, 16), ax=ax)
-    ax.set_xlabel(name)
 
 # %%
 # How the bits are split
@@ -82,7 +81,7 @@ for place, density in enumerate(split.values()):
 exact = -densities["PixelCNN"].score_samples(X_test).mean() / np.log(2)
 ax.barh(-len(split), exact, color="C0")
 ax.annotate(f"{exact:.0f}", (exact, -len(split)), (4, -4), textcoords="offset points")
-ax.set(yticks=-np.arange(len(split) + 1), yticklabels=[*split, "PixelCNN"], xlabel="bits a digit", xlim=(0, 165))
+ax.set(yticks=-np.arange(len(split) + 1), yticklabels=[*split, "PixelCNN"], xlabel="bits a digit", xlim=(0, 190))
 ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 # %%

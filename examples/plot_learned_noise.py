@@ -17,8 +17,8 @@ from flowdetect.evaluation import plot_image_grid
 X, _ = load_images("digits")  # values 0 .. 16
 X_test, _ = load_images("digits", "test")
 small = {"n_bins": 17, "random_state": 0}
-uniform = GlowDensity(n_steps=4, hidden_channels=64, max_epochs=20, **small).fit(X)
-learned = GlowDensity(n_steps=4, hidden_channels=64, max_epochs=20, dequantization="variational", **small).fit(X)
+uniform = GlowDensity(n_steps=4, hidden_channels=64, max_epochs=12, **small).fit(X)
+learned = GlowDensity(n_steps=4, hidden_channels=64, max_epochs=12, dequantization="variational", **small).fit(X)
 for name, density in {"uniform": uniform, "learned": learned}.items():
     print(f"{name} noise: {density.bits_per_dim(X_test).mean():.3f} bits/dim")
 
@@ -67,8 +67,8 @@ plot_image_grid(rows, n_columns=9, row_labels=["digit", "mean of u", "spread of 
 # Flow++ bends each value by a mixture of logistic distributions instead of a scale and a shift. TarFlow cuts the image
 # into patches, reads them with a transformer, and maps each patch given those before it.
 
-flowpp = FlowPPDensity(n_couplings=(2, 1, 2), hidden_channels=24, max_epochs=12, **small).fit(X)
-tarflow = TarFlowDensity(hidden_channels=64, n_layers=2, max_epochs=20, dequantization="variational", **small).fit(X)
+flowpp = FlowPPDensity(n_couplings=(2, 1, 2), hidden_channels=24, max_epochs=8, **small).fit(X)
+tarflow = TarFlowDensity(hidden_channels=64, n_layers=2, max_epochs=12, dequantization="variational", **small).fit(X)
 
 # %%
 # Test bits/dim (fewer are better) and the seconds of each training:
