@@ -51,7 +51,9 @@ def main() -> None:
         **given,
     )
     started = time.perf_counter()
-    density = loaded_or_fitted(Path(args.models) / f"{args.density}-{args.dequantization}.safetensors", density, X)
+    size = "quick" if args.quick else "-".join([f"{args.time_limit:g}s", *args.set])
+    name = f"{args.in_set}-{args.density}-{args.dequantization}-{size}.safetensors"
+    density = loaded_or_fitted(Path(args.models) / name, density, X)
     trained = time.perf_counter() - started
     bits, bits_out = density.bits_per_dim(X_test), density.bits_per_dim(X_out)
     found = {

@@ -156,7 +156,7 @@ def study(args: argparse.Namespace, name: str) -> None:
     tests = dict(list(sets.items())[1:])
     images = {key: moments(tested[:N_MOMENTS].reshape(-1, X[0].size) / 256) for key, tested in tests.items()}
     sets = {key: tested[: args.tests] for key, tested in sets.items()}
-    found: dict[str, Any] = {"settings": vars(args), "images": compared(*images.values())}
+    found: dict[str, Any] = {"settings": {**vars(args), "results": None}, "images": compared(*images.values())}
     found["variance by channel"] = {key: by_channel(tested[:N_MOMENTS]) for key, tested in tests.items()}
     scores: dict[str, dict[str, np.ndarray]] = {}
     codes: dict[str, dict[str, np.ndarray]] = {}

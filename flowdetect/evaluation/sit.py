@@ -15,7 +15,7 @@ import sklearn
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from flowdetect._limits import MOST_RESAMPLES, check_count, check_seed
 from flowdetect._protocols import Scorer, Transformer
@@ -199,7 +199,12 @@ def _fitted_sits(sits: Any, X: Any, y: Any) -> dict[str, Any]:
     if CLEAN in named:
         raise ValueError(f"A SIT is called {CLEAN!r}, the name of the images as they are; give it another.")
     with sklearn.config_context(transform_output="default"):  # a frame has no room for images
-        return {name: sit if _is_fitted(sit) else clone(sit).fit(X, y) for name, sit in named.items()}
+        return {name: sit if _is_fitted(sit) else _fitted_clone(sit, X, y) for name, sit in named.items()}
+
+
+def _fitted_clone(sit: Any, X: Any, y: Any) -> Any:
+    takes_labels = y is not None and has_fit_parameter(sit, "y")
+    return clone(sit).fit(X, y) if takes_labels else clone(sit).fit(X)
 
 
 def _short_name(sit: Any) -> str:

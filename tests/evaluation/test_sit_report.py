@@ -109,6 +109,19 @@ def test_fitted_sits_are_used_and_others_cloned(X):
     assert not hasattr(fresh, "n_fitted_")
 
 
+class WithoutLabels(Add):
+    """A transformer of somebody else, whose fit spells no y."""
+
+    def fit(self, X):
+        return super().fit(X)
+
+
+@pytest.mark.parametrize("with_labels", [False, True])
+def test_a_sit_whose_fit_takes_no_labels_is_fitted_without_them(X, y, with_labels):
+    report = sit_report([Bits()], X, {"add": WithoutLabels()}, y=y if with_labels else None)
+    assert "add" in set(report.to_frame()["sit"])
+
+
 def test_scorers_share_resamples_and_do_not_depend_on_one_another(X, y):
     alone = sit_report({"a": Bits()}, X, {"add": Add(0.1)}, y, X_out=X + 1).to_frame()
     among = sit_report({"b": Bits(), "a": Bits()}, X, {"add": Add(0.1), "more": Add()}, y, X_out=X + 1).to_frame()
