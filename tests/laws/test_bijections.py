@@ -22,6 +22,7 @@ from flowdetect.bijections import (
     NormalizedConv1x1,
     Standardize,
     UniformDequantize,
+    VariationalDequantize,
 )
 from flowdetect.bijections.elementwise import LOG_SCALES
 from flowdetect.nets import ConvNet
@@ -34,7 +35,10 @@ for_all_bijections = pytest.mark.parametrize("case", BIJECTIONS.values(), ids=BI
 def test_every_public_bijection_is_in_the_table():
     tabled = {type(random_case(case, (2, 1, 1), 1, 0)[0]) for case in BIJECTIONS.values()}
     public = {getattr(bijections, name) for name in bijections.__all__}
-    assert public - {Bijection, Coupling, Layer} == tabled | {UniformDequantize}  # what others are; a layer of bins
+    assert public - {Bijection, Coupling, Layer} == tabled | {
+        UniformDequantize,
+        VariationalDequantize,
+    }  # layers of bins
 
 
 @for_all_bijections
