@@ -20,9 +20,9 @@ class IAFDensity(AutoregressiveFlowDensity):
 
     with f a sequence of transforms, x_i = f_k(z_i; z_1 .. z_{i-1}) each. A sample takes one pass. A score takes a few
     passes, which solve for z, and a training step several times as long as one of `MAFDensity`: take this where samples
-    must be fast. Scores are exact for real values, up to the solution's tolerance of 1e-6 (1 + abs(z)) in a transform; for
-    data in bins they are lower bounds of the discrete data's log-probability, by dequantisation. Made for
-    tables; small images are taken as rows of their values.
+    must be fast. Scores are exact for real values, up to the solution's tolerance of 1e-6 (1 + abs(z)) in a transform;
+    for data in bins they are lower bounds of the discrete data's log-probability, by dequantisation. Made for tables;
+    small images are taken as rows of their values.
 
     Parameters
     ----------
