@@ -133,7 +133,7 @@ def test_each_level_has_its_temperature():
     np.testing.assert_array_equal(drawn[0], drawn[2])
     with pytest.raises(ValueError, match=r"one for each of the flow's 3 level\(s\), .* got 2"):
         density.sample(temperature=[1, 1])
-    with pytest.raises(ValueError, match="number >= 0, got -1"):
+    with pytest.raises(ValueError, match=r"finite number >= 0 .*, got -1"):
         density.sample(temperature=[1, -1, 1])
 
 
