@@ -26,7 +26,7 @@ from flowdetect.bijections import (
     Squeeze,
     Standardize,
 )
-from flowdetect.density.factoring import FactoringDensity
+from flowdetect.density.factored_flow import FactoringDensity
 from flowdetect.density.flow import count_levels
 from flowdetect.density.spec import DataSpec
 from flowdetect.nets import ConvNet

@@ -6,19 +6,30 @@ Both bound log p(x), which no formula gives, from below by importance sampling w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import Any, ClassVar, Protocol
 
 import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import Bunch
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Generator, Tensor, nn
 
 from flowdetect.bijections.base import Layer, soft_bound, sum_except_batch
+from flowdetect.density._devices import in_torch_state
+from flowdetect.density.latent_space import LatentSpaceDensity
 from flowdetect.density.model import DensityModel
+from flowdetect.density.spec import DataSpec
 from flowdetect.distributions import standard_normal_quantile
+from flowdetect.nets.autoencoder import ImageDecoder, ImageEncoder, VectorNet
 
 # log-scales of q(z | x) lie within 4 of -3, and start there: narrow, so that z tells of x from the first step on (from
 # 0, decoders of little data often learned to ignore it), and never much wider than the prior, whatever a network makes
 # of an outlier
 LOG_SCALE_CENTRE, LOG_SCALE_REACH = -3.0, 4.0
+MOST_TABLE_LATENTS = 16
+TABLE_WIDTH = 4  # of perceptrons, times hidden_channels
 CODE_REACH = 10.0  # the encoder's numbers for a posterior's flow lie within it
 
 
@@ -237,3 +248,86 @@ class LatentModel(DensityModel):
     def _from_net(self, y: Tensor) -> Tensor:
         x = y if self.n_bins is None else (y + 1) * ((self.n_bins - 1) / 2)
         return x.transpose(1, 2) if self.is_table else x
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LatentDensity(LatentSpaceDensity):
+    """A density by an encoder and a decoder of standard normal latents."""
+
+    latent_dim: int | str = "auto"
+    hidden_channels: int = 32
+    n_blocks: int = 1
+    n_mixtures: int = 5
+    kl_warm_up: float = 0.1
+    n_draws: int = 1
+    model_: LatentModel = field(init=False)
+    _image_latents: ClassVar[int] = 64
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **LatentSpaceDensity._parameter_constraints,
+        "latent_dim": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "hidden_channels": [Interval(Integral, 1, None, closed="left")],
+        "n_blocks": [Interval(Integral, 0, None, closed="left")],
+        "n_mixtures": [Interval(Integral, 1, None, closed="left")],
+        "kl_warm_up": [Interval(Real, 0, 1, closed="both")],
+        "n_draws": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def _latent_dim(self, spec: DataSpec) -> int:
+        if not isinstance(self.latent_dim, str):
+            return int(self.latent_dim)
+        return min(spec.n_values, MOST_TABLE_LATENTS) if spec.is_table else self._image_latents
+
+    def _autoencoder(self, spec: DataSpec, n_encoded: int, column_features: int) -> tuple[nn.Module, nn.Module]:
+        """Build an encoder to n_encoded numbers, and a decoder: convolutions for images, perceptrons for tables."""
+        latent_dim, width, n_context = self._latent_dim(spec), self.hidden_channels, spec.n_context
+        if spec.is_table:
+            width, n_columns = TABLE_WIDTH * width, spec.n_values
+            encoder = VectorNet(n_columns, width, self.n_blocks, (n_encoded,), n_context)
+            return encoder, VectorNet(latent_dim, width, self.n_blocks, (column_features, n_columns, 1), n_context)
+        return (
+            ImageEncoder(spec.event_shape, width, self.n_blocks, n_encoded, n_context),
+            ImageDecoder(latent_dim, spec.event_shape, width, self.n_blocks, n_context),
+        )
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.model_.latent_dim
+
+    @in_torch_state()
+    def transform(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[Any]:
+        """Mean of q(z | x), under a flow what that makes of the mean before it: (n, latent_dim) float64.
+
+        A conditional density needs y, else takes each row's likeliest class.
+        """
+        return self._encode(X, y)
+
+    @in_torch_state()
+    def inverse_transform(self, Z: ArrayLike, y: ArrayLike | None = None) -> NDArray[Any]:
+        """Mean of p(x | z), as rows; nothing is rounded. Of a PixelVAE, earlier pixels are at their means.
+
+        Parameters
+        ----------
+        Z : (n, latent_dim) latents
+        y : (n,) class labels; needed by a conditional density
+
+        Returns
+        -------
+        X : (n, D) float64 rows
+        """
+        return self._decode(Z, y)
+
+    @in_torch_state()
+    def likelihood_terms(self, X: ArrayLike, y: ArrayLike | None = None) -> Bunch:
+        """Split each row's score into its terms, nats.
+
+        Returns
+        -------
+        terms : Bunch
+            log_px_given_z : (n,), how well z explains x, of a PixelVAE with the pixels before; minus_kl : (n,), log
+            p(z) - log q(z | x), whose mean over z is minus the KL divergence of q(z | x) from the prior: near 0, z is
+            ignored. They sum to the score. Of several draws they are means, weighted as the draws are in the score, and
+            what is missing from it is added to log_px_given_z. A conditional density without y gives the terms of the
+            likeliest class, and log_class : (n,), so that the three still sum.
+        """
+        return self._terms(X, y)

@@ -12,24 +12,18 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
-from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from flowdetect.density._devices import in_torch_state
-from flowdetect.density.latent import LatentModel
-from flowdetect.density.latent_space import LatentSpaceDensity
+from flowdetect.density.latent import TABLE_WIDTH, LatentDensity, LatentModel
 from flowdetect.density.spec import DataSpec
-from flowdetect.nets.autoencoder import DecodedCategorical, DecodedMixture, ImageDecoder, ImageEncoder, VectorNet
+from flowdetect.nets.autoencoder import DecodedCategorical, DecodedMixture
 from flowdetect.nets.cache import Whole, whole
 from flowdetect.nets.causal import Block, CausalNet, GatedBlock, Messages, Stage, pointwise
 from flowdetect.nets.heads import pixel_head
 from flowdetect.nets.masked import CausalConv, MaskedMLP
 
-IMAGE_LATENTS, MOST_TABLE_LATENTS = 32, 16
 MOST_FREE_BITS = 64
-TABLE_WIDTH = 4  # of perceptrons, times hidden_channels
 
 
 class MappedNet(CausalNet):
@@ -143,7 +137,7 @@ class PixelLatentModel(LatentModel):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class PixelVAEDensity(LatentSpaceDensity):
+class PixelVAEDensity(LatentDensity):
     r"""Density by a PixelVAE: a variational autoencoder whose decoder is a small PixelCNN.
 
     .. math:: p(x) = \int p(z) \prod_i p(x_i \mid x_1, \dots, x_{i-1}, z) \, dz
@@ -230,34 +224,23 @@ class PixelVAEDensity(LatentSpaceDensity):
     (2, 8, 8)
     """
 
-    latent_dim: int | str = "auto"
-    hidden_channels: int = 32
-    n_blocks: int = 1
     n_filters: int = 32
     n_causal_blocks: int = 1
     causal_kernel: int = 3
     free_bits: float = 0.0
     likelihood: str = "logistic_mixture"
-    n_mixtures: int = 5
-    kl_warm_up: float = 0.1
-    n_draws: int = 1
     learning_rate: float = 3e-3
     chunk_values: ClassVar[int] = 2**14
     model_: PixelLatentModel = field(init=False)
+    _image_latents: ClassVar[int] = 32
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **LatentSpaceDensity._parameter_constraints,
-        "latent_dim": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "hidden_channels": [Interval(Integral, 1, None, closed="left")],
-        "n_blocks": [Interval(Integral, 0, None, closed="left")],
+        **LatentDensity._parameter_constraints,
         "n_filters": [Interval(Integral, 1, None, closed="left")],
         "n_causal_blocks": [Interval(Integral, 1, None, closed="left")],
         "causal_kernel": [Interval(Integral, 3, None, closed="left")],
         "free_bits": [Interval(Real, 0, MOST_FREE_BITS, closed="both")],
         "likelihood": [StrOptions({"logistic_mixture", "categorical"})],
-        "n_mixtures": [Interval(Integral, 1, None, closed="left")],
-        "kl_warm_up": [Interval(Real, 0, 1, closed="both")],
-        "n_draws": [Interval(Integral, 1, None, closed="left")],
     }
 
     def _check_before_fit(self) -> None:
@@ -266,18 +249,13 @@ class PixelVAEDensity(LatentSpaceDensity):
             raise ValueError(f"causal_kernel must be odd, got {self.causal_kernel}; pass {self.causal_kernel + 1}.")
 
     def _build(self, spec: DataSpec) -> PixelLatentModel:
-        latent_dim, n_context, (channels, height, width) = self._latent_dim(spec), spec.n_context, spec.event_shape
-        encoder: VectorNet | ImageEncoder
-        decoder: VectorNet | ImageDecoder
+        latent_dim, (channels, height, width) = self._latent_dim(spec), spec.event_shape
+        encoder, decoder = self._autoencoder(spec, 2 * latent_dim, self.n_filters)
         net: MappedNet | MappedMLP
         if spec.is_table:
-            wide, columns, features, channels = TABLE_WIDTH * self.hidden_channels, channels, self.n_filters, 1
-            encoder = VectorNet(columns, wide, self.n_blocks, (2 * latent_dim,), n_context)
-            decoder = VectorNet(latent_dim, wide, self.n_blocks, (features, columns, 1), n_context)
-            net = MappedMLP(columns, wide, features, self.n_causal_blocks)
+            wide, columns, channels = TABLE_WIDTH * self.hidden_channels, channels, 1
+            net = MappedMLP(columns, wide, self.n_filters, self.n_causal_blocks)
         else:
-            encoder = ImageEncoder(spec.event_shape, self.hidden_channels, self.n_blocks, 2 * latent_dim, n_context)
-            decoder = ImageDecoder(latent_dim, spec.event_shape, self.hidden_channels, self.n_blocks, n_context)
             kernel = min(self.causal_kernel, 2 * max(height, width) + 1)  # a wider one sees no more
             net = MappedNet(channels, self.n_filters, self.hidden_channels, kernel, self.n_causal_blocks)
         head = pixel_head(
@@ -301,48 +279,3 @@ class PixelVAEDensity(LatentSpaceDensity):
         )
         model.free_nats = float(self.free_bits) * math.log(2)
         return model
-
-    def _latent_dim(self, spec: DataSpec) -> int:
-        if not isinstance(self.latent_dim, str):
-            return int(self.latent_dim)
-        return min(spec.n_values, MOST_TABLE_LATENTS) if spec.is_table else IMAGE_LATENTS
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.model_.latent_dim
-
-    @in_torch_state()
-    def transform(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[Any]:
-        """Mean of q(z | x): (n, latent_dim) float64.
-
-        A conditional density needs y, else takes each row's likeliest class.
-        """
-        return self._encode(X, y)
-
-    @in_torch_state()
-    def inverse_transform(self, Z: ArrayLike, y: ArrayLike | None = None) -> NDArray[Any]:
-        """Rows that z stands for: each pixel's mean given z and the pixels before it, these at their means.
-
-        Parameters
-        ----------
-        Z : (n, latent_dim) latents
-        y : (n,) class labels; needed by a conditional density
-
-        Returns
-        -------
-        X : (n, D) float64 rows; nothing is rounded
-        """
-        return self._decode(Z, y)
-
-    @in_torch_state()
-    def likelihood_terms(self, X: ArrayLike, y: ArrayLike | None = None) -> Bunch:
-        """Split each row's score into its terms, nats.
-
-        Returns
-        -------
-        terms : Bunch
-            log_px_given_z : (n,), how well z and earlier pixels explain x; minus_kl : (n,), log p(z) - log q(z | x),
-            whose mean over z is minus the KL divergence of q(z | x) from the prior: near 0, z is ignored. They sum to
-            the score. Several draws and classes are treated as `VAEDensity.likelihood_terms` has it.
-        """
-        return self._terms(X, y)

@@ -36,7 +36,7 @@ from flowdetect.bijections import (
 )
 from flowdetect.bijections.dequantize import BIN_CENTRE
 from flowdetect.density import factorization
-from flowdetect.density.factoring import FactoringDensity
+from flowdetect.density.factored_flow import FactoringDensity
 from flowdetect.density.flow import FlowModel
 from flowdetect.density.preprocessing import MOST_ROWS, whitening
 from flowdetect.density.source import RowSource, sample_rows

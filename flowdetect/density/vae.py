@@ -7,9 +7,9 @@ Rezende & Mohamed, "Variational Inference with Normalizing Flows" (2015), https:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -20,29 +20,22 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from flowdetect._limits import MOST_STEPS, is_count, is_number
 from flowdetect.density._derivatives import double
 from flowdetect.density._devices import in_torch_state
-from flowdetect.density.base import BaseDensity
-from flowdetect.density.latent import LatentModel, Likelihood
-from flowdetect.density.latent_space import LatentSpaceDensity
+from flowdetect.density.latent import LatentDensity, LatentModel, Likelihood
 from flowdetect.density.posteriors import CODE_LENGTH, POSTERIORS, build_posterior_flow
 from flowdetect.density.spec import DataSpec
 from flowdetect.nets.autoencoder import (
     DecodedCategorical,
     DecodedMixture,
     GaussianHead,
-    ImageDecoder,
-    ImageEncoder,
-    VectorNet,
 )
 
-IMAGE_LATENTS, MOST_TABLE_LATENTS = 64, 16
-TABLE_WIDTH = 4  # of perceptrons, times hidden_channels
 FEATURES_OF_A_COLUMN = 16
 DRAWS_COMPARED = 8  # of z, on which the bounds of two q(z | x) are compared
 PATH_NAMES = "reconstruction_error", "latent_norm", "latent_scale"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class VAEDensity(LatentSpaceDensity):
+class VAEDensity(LatentDensity):
     r"""Density by a variational autoencoder: a decoder of standard normal latents, and an encoder that finds them.
 
     .. math:: \log p(x) \ge \log \frac{1}{K} \sum_{k=1}^K \frac{p(x \mid z_k) \, p(z_k)}{q(z_k \mid x)},
@@ -133,46 +126,24 @@ class VAEDensity(LatentSpaceDensity):
     (3, 64)
     """
 
-    latent_dim: int | str = "auto"
-    hidden_channels: int = 32
-    n_blocks: int = 1
     likelihood: str = "auto"
-    n_mixtures: int = 5
-    kl_warm_up: float = 0.1
     posterior: str = "gaussian"
     n_posterior_steps: int = 4
-    n_draws: int = 1
     learning_rate: float = 4e-3
-    model_: LatentModel = field(init=False)
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseDensity._parameter_constraints,
-        "latent_dim": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "hidden_channels": [Interval(Integral, 1, None, closed="left")],
-        "n_blocks": [Interval(Integral, 0, None, closed="left")],
+        **LatentDensity._parameter_constraints,
         "likelihood": [StrOptions({"auto", "logistic_mixture", "categorical", "gaussian"})],
-        "n_mixtures": [Interval(Integral, 1, None, closed="left")],
-        "kl_warm_up": [Interval(Real, 0, 1, closed="both")],
         "posterior": [StrOptions(POSTERIORS)],
         "n_posterior_steps": [Interval(Integral, 1, None, closed="left")],
-        "n_draws": [Interval(Integral, 1, None, closed="left")],
     }
 
     def _build(self, spec: DataSpec) -> LatentModel:
-        latent_dim, n_context = self._latent_dim(spec), spec.n_context
+        latent_dim = self._latent_dim(spec)
         flow = build_posterior_flow(self.posterior, latent_dim, self.n_posterior_steps, type(self).__name__)
         n_encoded = 2 * latent_dim + (0 if flow is None else CODE_LENGTH)
-        encoder: VectorNet | ImageEncoder
-        decoder: VectorNet | ImageDecoder
-        if spec.is_table:
-            width, n_columns, features = TABLE_WIDTH * self.hidden_channels, spec.n_values, FEATURES_OF_A_COLUMN
-            encoder = VectorNet(n_columns, width, self.n_blocks, (n_encoded,), n_context)
-            decoder = VectorNet(latent_dim, width, self.n_blocks, (features, n_columns, 1), n_context)
-        else:
-            width = features = self.hidden_channels
-            encoder = ImageEncoder(spec.event_shape, width, self.n_blocks, n_encoded, n_context)
-            decoder = ImageDecoder(latent_dim, spec.event_shape, width, self.n_blocks, n_context)
-        likelihood = self._likelihood(spec, features)
+        encoder, decoder = self._autoencoder(spec, n_encoded, FEATURES_OF_A_COLUMN)
+        likelihood = self._likelihood(spec, FEATURES_OF_A_COLUMN if spec.is_table else self.hidden_channels)
         return LatentModel(
             spec.event_shape,
             encoder,
@@ -184,11 +155,6 @@ class VAEDensity(LatentSpaceDensity):
             spec.is_table,
             flow,
         )
-
-    def _latent_dim(self, spec: DataSpec) -> int:
-        if not isinstance(self.latent_dim, str):
-            return int(self.latent_dim)
-        return min(spec.n_values, MOST_TABLE_LATENTS) if spec.is_table else IMAGE_LATENTS
 
     def _likelihood(self, spec: DataSpec, features: int) -> Likelihood:
         channels, n_bins, kind = (1 if spec.is_table else spec.event_shape[0]), spec.n_bins, self.likelihood
@@ -205,48 +171,6 @@ class VAEDensity(LatentSpaceDensity):
             f'{type(self).__name__}: likelihood="{kind}" is for {needs}, and X is {has}; pass "auto" or '
             f'"logistic_mixture", or another n_bins.'
         )
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.model_.latent_dim
-
-    @in_torch_state()
-    def transform(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[Any]:
-        """Mean of q(z | x), under a flow what that makes of the mean before it: (n, latent_dim) float64.
-
-        A conditional density needs y, else takes each row's likeliest class.
-        """
-        return self._encode(X, y)
-
-    @in_torch_state()
-    def inverse_transform(self, Z: ArrayLike, y: ArrayLike | None = None) -> NDArray[Any]:
-        """Mean of p(x | z), as rows; nothing is rounded.
-
-        Parameters
-        ----------
-        Z : (n, latent_dim) latents
-        y : (n,) class labels; needed by a conditional density
-
-        Returns
-        -------
-        X : (n, D) float64 rows
-        """
-        return self._decode(Z, y)
-
-    @in_torch_state()
-    def likelihood_terms(self, X: ArrayLike, y: ArrayLike | None = None) -> Bunch:
-        """Split each row's score into its terms, nats.
-
-        Returns
-        -------
-        terms : Bunch
-            log_px_given_z : (n,), how well z explains x; minus_kl : (n,), log p(z) - log q(z | x), whose mean over z is
-            minus the KL divergence of q(z | x) from the prior. They sum to the score. Of several draws they are means,
-            weighted as the draws are in the score, and what is missing from it is added to log_px_given_z. A
-            conditional density without y gives the terms of the likeliest class, and log_class : (n,), so that the
-            three still sum.
-        """
-        return self._terms(X, y)
 
     @in_torch_state()
     def likelihood_regret(

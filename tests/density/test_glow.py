@@ -7,7 +7,7 @@ import torch
 from flowdetect import GlowDensity, load
 from flowdetect.bijections import ActNorm, AdditiveCoupling, Permute
 from flowdetect.density import factorization
-from flowdetect.density.factoring import FactoringDensity
+from flowdetect.density.factored_flow import FactoringDensity
 from flowdetect.density.glow import InPlace
 from flowdetect.nets import ConvNet
 from flowdetect.testing import check_bijection
