@@ -160,6 +160,7 @@ class Inverse(Bijection):
         v = layer._to_order(x)
         with torch.no_grad():
             u = layer._solve(v, context)
+            u = torch.where(u.abs() < LARGEST, u, u * torch.inf)  # no solution was found: no score may come of it
         if torch.is_grad_enabled():
             if self.training:
                 u = self._with_gradient(u, v, context)

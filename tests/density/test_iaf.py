@@ -9,6 +9,7 @@ from bijection_table import randomize
 from sklearn.datasets import make_moons
 
 from flowdetect import IAFDensity, MAFDensity
+from flowdetect._reach import OutOfReachError
 from flowdetect.bijections import Autoregressive, Inverse
 
 MOONS, _ = make_moons(300, noise=0.1, random_state=0)
@@ -94,3 +95,9 @@ def test_samples_are_distributed_as_the_density_says(density):
     latents = density.transform(density.sample(2000, random_state=0))
     assert latents.mean(0) == pytest.approx([0, 0], abs=0.08)
     assert np.cov(latents.T) == pytest.approx(np.eye(2), abs=0.1)
+
+
+@pytest.mark.parametrize("far", [1e20, 1e300])
+def test_a_row_without_a_solution_gets_no_score(density, far):
+    with pytest.raises(OutOfReachError, match="of row 1 is not finite; the row lies too far"):
+        density.score_samples([[0, 0], [far, 0]])
