@@ -42,6 +42,7 @@ HOMES = {
     "combine": "evaluation",
     "constant_images": "datasets",
     "load": "density",
+    "load_folder": "datasets",
     "load_images": "datasets",
     "ood_report": "evaluation",
     "random_images": "datasets",

@@ -1,12 +1,14 @@
-"""Named image sets, as arrays, and made ones to probe a score with.
+"""Where data come from: named image sets, made ones, folders of pictures and Parquet files.
 
 The package ships no data: :func:`load_images` is a thin door to what scikit-learn embeds or fetches, and to a folder
-of compressed NumPy archives named by the environment variable ``FLOWDETECT_DATA``.
+of compressed NumPy archives named by the environment variable ``FLOWDETECT_DATA``. :func:`load_folder` and
+:func:`load_parquet` give sources, whose rows are read when they are asked for.
 """
 
 from flowdetect._ctrl_c import whole_imports
 
 with whole_imports():
+    from flowdetect.datasets.folder import ImageFolder, load_folder
     from flowdetect.datasets.named import constant_images, load_images, random_images
 
-__all__ = ["constant_images", "load_images", "random_images"]
+__all__ = ["ImageFolder", "constant_images", "load_folder", "load_images", "random_images"]
