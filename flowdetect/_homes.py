@@ -44,6 +44,7 @@ HOMES = {
     "load": "density",
     "load_folder": "datasets",
     "load_images": "datasets",
+    "load_parquet": "datasets",
     "ood_report": "evaluation",
     "random_images": "datasets",
     "second_order_gap": "evaluation",

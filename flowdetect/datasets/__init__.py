@@ -10,5 +10,15 @@ from flowdetect._ctrl_c import whole_imports
 with whole_imports():
     from flowdetect.datasets.folder import ImageFolder, load_folder
     from flowdetect.datasets.named import constant_images, load_images, random_images
+    from flowdetect.datasets.parquet import ArrowTable, ParquetTable, load_parquet
 
-__all__ = ["ImageFolder", "constant_images", "load_folder", "load_images", "random_images"]
+__all__ = [
+    "ArrowTable",
+    "ImageFolder",
+    "ParquetTable",
+    "constant_images",
+    "load_folder",
+    "load_images",
+    "load_parquet",
+    "random_images",
+]
