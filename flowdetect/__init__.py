@@ -13,7 +13,7 @@ from flowdetect._ctrl_c import whole_imports
 from flowdetect._homes import HOMES
 
 if TYPE_CHECKING:
-    from flowdetect.datasets import constant_images, load_images, random_images
+    from flowdetect.datasets import constant_images, load_folder, load_images, load_parquet, random_images
     from flowdetect.density import (
         EnsembleDensity,
         FlowPPDensity,
@@ -97,7 +97,9 @@ __all__ = [
     "combine",
     "constant_images",
     "load",
+    "load_folder",
     "load_images",
+    "load_parquet",
     "ood_report",
     "random_images",
     "second_order_gap",
