@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     )
     from flowdetect.detectors.pyod import FlowOD, PyODDetector, to_pyod
     from flowdetect.evaluation import combine, ood_report, second_order_gap, sit_report
+    from flowdetect.scorer import Scorer
     from flowdetect.sit import AddNoise, Contrast, Flip, Gray, Rotate90, Translate, ZeroLatents
 
 __version__ = "0.1.0"
@@ -86,6 +87,7 @@ __all__ = [
     "RealNVPDensity",
     "Rotate90",
     "ScaleDetector",
+    "Scorer",
     "TarFlowDensity",
     "TransformDetector",
     "Translate",
