@@ -41,6 +41,7 @@ HOMES = {
     "ZeroLatents": "sit",
     "combine": "evaluation",
     "constant_images": "datasets",
+    "explain": "detectors",
     "load": "density",
     "load_images": "datasets",
     "ood_report": "evaluation",
