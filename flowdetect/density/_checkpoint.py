@@ -16,8 +16,8 @@ from torch import Tensor
 
 from flowdetect._files import Lock, as_path
 from flowdetect._resuming import digest_of_array
+from flowdetect._sources import RowSource, chunks
 from flowdetect._tensor_file import FORMAT, VERSION, Declared, TensorFile, write
-from flowdetect.density.source import RowSource, chunks
 
 KIND = "checkpoint"
 OPTIONAL = {"time_plan"}  # older files have none

@@ -12,9 +12,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from flowdetect._images import Layout, check_in_reach, find_layout, to_rows, warn_of_channels_first
+from flowdetect._opening import check_columns, open_source
+from flowdetect._sources import ArraySource, RowSource, Subset
 from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint
-from flowdetect.density.source import ArraySource, RowSource, Subset, open_source
 from flowdetect.density.spec import DataSpec
 from flowdetect.density.streams import SPLIT, stream
 
@@ -59,6 +60,7 @@ def read_rows(estimator: BaseEstimator, X: Any, image_shape: Any, *, reset: bool
     rows = validate_data(
         estimator, head, dtype="numeric", reset=reset, ensure_min_samples=2 if reset else 1, ensure_all_finite=False
     )
+    check_columns(estimator, source, reset=reset)
     if source is None:
         if layout.image_shape is not None:
             find_layout(rows, layout.image_shape)  # a list or frame shows its width only now

@@ -21,6 +21,7 @@ from torch import Generator
 from flowdetect._fitting import all_or_nothing
 from flowdetect._images import check_image_shape, check_n_bins, draw_seed
 from flowdetect._resuming import check_can_write, is_folder, path_of_training
+from flowdetect._sources import RowSource
 from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint, fingerprint
 from flowdetect.density._devices import import_for_training, in_torch_state, resolve_device
@@ -31,7 +32,6 @@ from flowdetect.density._reading import TrainingRows, read_rows, split_rows
 from flowdetect.density._scoring import chunk_length
 from flowdetect.density._training import train
 from flowdetect.density.settings import TrainingResult, TrainingSettings
-from flowdetect.density.source import RowSource
 from flowdetect.density.spec import DataSpec, TensorSource, learn_spec
 from flowdetect.density.streams import INITIAL, SCORING, stream
 
