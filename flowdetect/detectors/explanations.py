@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from flowdetect._frames import like
 from flowdetect._images import to_rows
 from flowdetect.detectors.occlusion import occlusion_maps
 from flowdetect.detectors.rows import is_frame, take
@@ -175,8 +176,7 @@ def explain(
 def _rows_of(X: Any, image_shape: Any) -> tuple[NDArray[Any], Callable[[NDArray[Any]], Any]]:
     """Give X as rows (n, D), and how to bring such rows into the form of X."""
     if is_frame(X):
-        kind, names = type(X), list(X.columns)
-        return _numbers(X), lambda rows: kind({name: rows[:, i] for i, name in enumerate(names)})
+        return _numbers(X), lambda rows: like(X, rows)
     rows, layout = to_rows(X, image_shape)
     return _numbers(rows), layout.as_numpy().restore
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
+from flowdetect._frames import like
 from flowdetect._images import draw_seed, row_generators, to_rows
 from flowdetect._limits import is_number
 from flowdetect._protocols import PathName, RandomState, Scorer
@@ -204,5 +205,5 @@ def mutated(X: Any, rate: float) -> NDArray[Any]:
         chosen = np.flatnonzero(generator.random(rows.shape[1]) < rate)
         changed[i, chosen] = rows[generator.integers(0, len(rows), len(chosen)), chosen]
     if hasattr(X, "columns"):
-        return type(X)(changed, columns=X.columns, index=X.index)
+        return like(X, changed)
     return layout.as_numpy().restore(changed)
