@@ -53,6 +53,15 @@ def like(X: Any, rows: NDArray[Any]) -> Any:
     return type(X)({name: rows[:, i] for i, name in enumerate(X.columns)})
 
 
+def without_integers(X: Any) -> Any:
+    """Give a frame that has whole numbers alone as one of float64; any other as it is, which numpy reads as floats."""
+    if is_polars(X):
+        is_whole = all(dtype.is_integer() or str(dtype) == "Boolean" for dtype in X.dtypes)
+        return X.cast(dict.fromkeys(X.columns, float)) if is_whole else X
+    is_whole = all(getattr(dtype, "kind", "O") in "biu" for dtype in X.dtypes)
+    return X.astype(np.float64) if is_whole and hasattr(X, "astype") else X
+
+
 def plain_frame(X: Any) -> Any:
     """Give a frame whose columns all have plain dtypes of numbers, X itself where they do.
 

@@ -16,6 +16,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import validate_data
 
 from flowdetect._fitting import KeepsParameters, all_or_nothing
+from flowdetect._frames import without_integers
 from flowdetect._images import to_rows
 from flowdetect._limits import check_seed
 from flowdetect._nested import check_within
@@ -370,8 +371,7 @@ class BaseDetector(
             return X if knows_images else checked
         if not is_frame(X):
             return checked
-        whole = not knows_images and all(getattr(dtype, "kind", "O") in "biu" for dtype in X.dtypes)
-        return X.astype(checked.dtype) if whole and hasattr(X, "astype") else X
+        return X if knows_images else without_integers(X)
 
     def _check_data(self, X: Any) -> None:
         """Refuse checked rows that do not suit the parameters, before anything is trained."""
