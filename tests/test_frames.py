@@ -115,7 +115,8 @@ def test_reports_of_polars_are_those_of_pandas():
     ]
     pd.testing.assert_frame_equal(*(ood.drop(columns="ms_per_image") for ood, _, _ in found))
     pd.testing.assert_frame_equal(*(sit for _, sit, _ in found))
-    assert found[0][2].predicted == found[1][2].predicted
+    for name in ("measured", "first_order", "second_order"):
+        assert getattr(found[1][2], name) == pytest.approx(getattr(found[0][2], name))
 
 
 # ---- frames as output
@@ -158,14 +159,18 @@ def test_the_output_set_for_the_process_changes_no_density(name, container):
             density.interpolate(PANDAS[:2], PANDAS[2:4], 3)
 
 
+# detectors: laws/test_detector_fits.py
+
+
 @pytest.mark.parametrize("container", ["pandas", "polars"])
-@pytest.mark.parametrize("name", TABLES)
-def test_the_output_set_for_the_process_changes_no_detector(name, container):
-    before = detector(name).fit(X)
+def test_the_output_set_for_the_process_changes_no_explanation(container):
+    detector = OODDetector(random_state=0).fit(X)
+    pipeline = make_pipeline(StandardScaler(), OODDetector(random_state=0)).fit(POLARS)
+    before = detector.explain(X[:2]), explain(pipeline, POLARS[:2], POLARS)
     with sklearn.config_context(transform_output=container):
-        after = detector(name).fit(X)
-        np.testing.assert_array_equal(after.score_samples(POLARS.to_numpy()), before.score_samples(X))
-        np.testing.assert_array_equal(after.explain(X[:2]).gains, before.explain(X[:2]).gains)
+        after = detector.explain(X[:2]), explain(pipeline, POLARS[:2], POLARS)
+    for found, expected in zip(after, before, strict=True):
+        np.testing.assert_array_equal(found.gains, expected.gains)
 
 
 @pytest.mark.parametrize("container", ["pandas", "polars"])
