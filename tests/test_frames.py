@@ -165,7 +165,8 @@ def test_the_output_set_for_the_process_changes_no_density(name, container):
 @pytest.mark.parametrize("container", ["pandas", "polars"])
 def test_the_output_set_for_the_process_changes_no_explanation(container):
     detector = OODDetector(random_state=0).fit(X)
-    pipeline = make_pipeline(StandardScaler(), OODDetector(random_state=0)).fit(POLARS)
+    scaler = StandardScaler().set_output(transform="default")
+    pipeline = make_pipeline(scaler, OODDetector(random_state=0)).fit(POLARS)
     before = detector.explain(X[:2]), explain(pipeline, POLARS[:2], POLARS)
     with sklearn.config_context(transform_output=container):
         after = detector.explain(X[:2]), explain(pipeline, POLARS[:2], POLARS)
