@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         TransformDetector,
         TypicalityDetector,
         WAICDetector,
+        explain,
     )
     from flowdetect.detectors.pyod import FlowOD, PyODDetector, to_pyod
     from flowdetect.evaluation import combine, ood_report, second_order_gap, sit_report
@@ -98,6 +99,7 @@ __all__ = [
     "__version__",
     "combine",
     "constant_images",
+    "explain",
     "load",
     "load_folder",
     "load_images",

@@ -42,6 +42,7 @@ HOMES = {
     "ZeroLatents": "sit",
     "combine": "evaluation",
     "constant_images": "datasets",
+    "explain": "detectors",
     "load": "density",
     "load_folder": "datasets",
     "load_images": "datasets",
