@@ -58,7 +58,7 @@ def plain(X: Any) -> Any:
     if isinstance(X, np.ndarray):
         return _plain_array(X)
     if _is_table_of_arrow(X):
-        raise ValueError(f"{WHAT_X_IS}; got a {_kind(X)}, which is none of them; pass X.to_pandas().")
+        X = X.to_pandas()
     if hasattr(X, "columns") and hasattr(X, "dtypes"):
         return _plain_frame(X)
     if hasattr(X, "toarray") and hasattr(X, "nnz"):

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from flowdetect._images import Layout, check_in_reach, find_layout, to_rows, warn_of_channels_first
-from flowdetect._opening import check_columns, open_source
+from flowdetect._opening import check_columns, names_compared, open_source
 from flowdetect._sources import ArraySource, RowSource, Subset, Without
 from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint
@@ -59,9 +59,9 @@ def read_rows(estimator: BaseEstimator, X: Any, image_shape: Any, *, reset: bool
     head, source, layout = open_source(X, image_shape)
     if reset:
         warn_of_channels_first(layout.image_shape)
-    rows = validate_data(
-        estimator, head, dtype="numeric", reset=reset, ensure_min_samples=2 if reset else 1, ensure_all_finite=False
-    )
+    options = {"reset": reset, "dtype": "numeric", "ensure_min_samples": 2 if reset else 1, "ensure_all_finite": False}
+    with names_compared(source):
+        rows = validate_data(estimator, head, **options)
     check_columns(estimator, source, reset=reset)
     if source is None:
         if layout.image_shape is not None:
