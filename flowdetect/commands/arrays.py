@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from flowdetect._files import open_within
+from flowdetect.commands.console import WrongCall
 from flowdetect.commands.readers import NUMBERS, Reader, Settings, check_cells, some
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ class Pictures(Reader):
             )
         given = {name: getattr(settings, name) for name in ("size", "mode", "fit", "limit", "on_error")}
         self.source = load_folder(folders[0] if folders else list(paths), **given)
-        base = folders[0] if folders else None
-        self.files = [str(path if base is None else path.relative_to(base)) for path in self.source.paths]
+        found = [path for path in self.source.paths if path is not None]
+        self.files = [str(path.relative_to(folders[0]) if folders else path) for path in found]
         self.n_rows, self.row_shape, self.labels = len(self.source), self.source.row_shape, self.source.y
 
     def parts(self) -> Iterator[NDArray[Any]]:
@@ -75,27 +76,34 @@ class Pictures(Reader):
 
 def open_array(path: Path, name: str, settings: Settings) -> ArrayFile:
     """Open an .npy file, mapped into memory, or an array of an .npz file; never a pickle."""
+    with open_within(path, None) as file:  # a regular file, and not a pipe
+        try:
+            array, labels = (_mapped(path), None) if path.suffix.lower() == ".npy" else _archived(file, name, settings)
+        except WrongCall:
+            raise
+        except Exception as error:  # numpy and zipfile raise whatever they stumble over
+            told = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            raise ValueError(
+                f"{name!r} must be a whole file of arrays without pickles ({told}); save it with numpy.save or savez"
+            ) from error
+    return ArrayFile(array, name, labels)
+
+
+def _mapped(path: Path) -> NDArray[Any]:
     import numpy as np
 
-    with open_within(path, None):  # a regular file, and not a pipe
-        pass
-    try:
-        if path.suffix.lower() == ".npy":
-            return ArrayFile(np.load(path, mmap_mode="r", allow_pickle=False), name)
-        with np.load(path, allow_pickle=False) as archive:
-            key = _array_of(list(archive.files), name, settings.array)
-            if settings.label is not None and settings.label not in archive.files:
-                raise ValueError(
-                    f"{name!r} has no array {settings.label!r} of labels, but {some(archive.files)}; correct --label"
-                )
-            return ArrayFile(archive[key], name, None if settings.label is None else archive[settings.label])
-    except Exception as error:  # numpy and zipfile raise whatever they stumble over
-        if isinstance(error, ValueError) and str(error).startswith(f"{name!r} "):
-            raise
-        told = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise ValueError(
-            f"{name!r} must be a whole file of arrays without pickles ({told}); save it with numpy"
-        ) from error
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _archived(file: BinaryIO, name: str, settings: Settings) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Read the rows from an archive, and the labels if they are asked for."""
+    from flowdetect.datasets._archive import members_of
+
+    members, label = members_of(file), settings.label
+    key = _array_of([each for each in members if each != label], name, settings.array)
+    if label is not None and label not in members:
+        raise WrongCall(f"{name!r} has no array {label!r} of labels, but {some(members)}; correct --label")
+    return members[key](), None if label is None else members[label]()
 
 
 def open_named(name: str) -> ArrayFile:
@@ -114,4 +122,4 @@ def _array_of(there: list[str], name: str, asked: str | None) -> str:
     if asked is None and len(there) == 1:
         return there[0]
     got = f"no {asked!r}" if asked is not None else f"{len(there)} arrays"
-    raise ValueError(f"{name!r} holds the arrays {some(there)}, got {got}; name one of them with --array")
+    raise WrongCall(f"{name!r} holds the arrays {some(there)}, got {got}; name one of them with --array")

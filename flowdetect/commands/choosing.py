@@ -41,6 +41,7 @@ def build(options: argparse.Namespace) -> Any:
             _set(model, key, value, _option(key))
     for key, value in asked:
         _set(model, key, value, f"--set {key}")
+    model._check_parameters()  # before inputs are read
     return model
 
 

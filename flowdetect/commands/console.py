@@ -39,6 +39,16 @@ class Console:
         if not self.quiet and not self.as_json:
             print(text, file=sys.stderr if self.stdout_is_taken else sys.stdout, flush=True)
 
+    def note(self, text: str) -> None:
+        """Tell what is being done, on standard error, where progress is shown."""
+        if self.shows_progress:
+            print(text, file=sys.stderr, flush=True)
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether there is a terminal, or --verbose."""
+        return not self.quiet and (self.verbose or sys.stderr.isatty())
+
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result, if it is asked for as JSON."""
         if self.as_json:
@@ -76,7 +86,7 @@ class Console:
     @contextmanager
     def progress(self, n_rows: int | None, what: str) -> Iterator[Any]:
         """Give a function that is told of every so many rows done; a bar for terminals, or with --verbose."""
-        if self.quiet or not (self.verbose or sys.stderr.isatty()):
+        if not self.shows_progress:
             yield lambda n: None
             return
         from tqdm import tqdm

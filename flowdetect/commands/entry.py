@@ -63,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str], console: Console) -> int:
-    options = parser(arguments).parse_args(arguments)
+    options, unknown = parser(arguments).parse_known_args(arguments)
+    if unknown:
+        raise WrongCall(f"unknown arguments: {' '.join(unknown)}; see '{called_as()} {options.command} --help'")
     console.quiet, console.verbose = options.quiet, options.verbose
     with console.warning_lines():
         result: dict[str, Any] = _module(options.command).run(options, console)
@@ -97,7 +99,8 @@ def parser(arguments: Sequence[str]) -> Parser:
 
 def called_as() -> str:
     """Say how the command was called: "flowdetect", or "python -m flowdetect"."""
-    return "python -m flowdetect" if os.path.basename(sys.argv[0]) == "__main__.py" else "flowdetect"
+    is_module = sys.argv[0].endswith(os.path.join("flowdetect", "__main__.py"))
+    return "python -m flowdetect" if is_module else "flowdetect"
 
 
 def _module(name: str) -> Any:

@@ -58,7 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Check, choose rows, explain and write."""
-    from flowdetect.commands.inputs import open_inputs
     from flowdetect.commands.models import Model
     from flowdetect.commands.writing import need_pyarrow, output_path
 
@@ -71,8 +70,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         )
     model = Model(options.model)
     model.demand_detector("explain")
-    reader = open_inputs([options.input], model.read_with(options))
-    model.check(reader)
+    reader = model.open([options.input], options)
     if options.rows is not None and reader.n_rows is not None:
         _check_numbers(options.rows, reader.n_rows, reader)
     started = time.perf_counter()

@@ -69,13 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Check, read, fit and save."""
-    from flowdetect.commands.inputs import is_same_file, open_inputs
+    from flowdetect.commands.inputs import check_fitting, is_same_file, open_inputs
     from flowdetect.commands.models import model_path, notes
 
     path = model_path(options.output)
     same = next((name for name in options.inputs if is_same_file(path, name)), None)
     if same is not None:
         raise ValueError(f"-o must be another file than the inputs, got {same!r} as both; choose another name")
+    check_fitting(options, options.inputs)
     settings = _settings(options)
     reader = open_inputs(options.inputs, settings)
     from flowdetect.commands.choosing import build
@@ -83,7 +84,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     model = build(options)
     X, started = reader.whole(), time.perf_counter()
     _check_rows(reader)
-    console.say(f"Fitting {type(model).__name__} to {reader.n_rows:,} rows of {reader.name}.")
+    console.note(f"Fitting {type(model).__name__} to {reader.n_rows:,} rows of {reader.name}.")
     try:
         model.fit(X, _labels(options, model, reader))
     except KeyboardInterrupt:
@@ -114,7 +115,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         mode=options.mode or "RGB",
         fit=options.fit or "crop",
         limit=options.limit,
-        on_error=options.on_error,
+        on_error=options.on_error or "raise",
     )
 
 

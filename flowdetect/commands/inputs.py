@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,22 @@ from flowdetect.commands.readers import Reader, Settings, some, what_it_is
 
 TABLES, PARQUET, ARRAYS = (".csv", ".tsv"), (".parquet",), (".npy", ".npz")
 PICTURES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+WORDS = {
+    "text": "text tables",
+    "parquet": "Parquet",
+    "array": "array files",
+    "pictures": "pictures",
+    "named": "named sets",
+}
+USED_BY = {
+    "columns": ("text", "parquet"),
+    "drop": ("text", "parquet"),
+    "label": ("text", "parquet", "array"),
+    "separator": ("text",),
+    "array": ("array",),
+    "image_shape": ("text", "parquet", "array"),
+    **dict.fromkeys(("size", "mode", "fit", "limit", "on_error"), ("pictures",)),
+}
 NAMED = ("cifar10", "digits", "fashion_mnist", "kmnist", "mnist", "svhn")
 
 
@@ -39,6 +56,10 @@ class Joined(Reader):
         import numpy as np
         import pandas as pd
 
+        from flowdetect.commands.tables import ParquetTable
+
+        if all(isinstance(reader, ParquetTable) for reader in self.readers):
+            return self._one_source()
         parts = [np.asarray(reader.whole()) for reader in self.readers]
         if all(reader.labels is not None for reader in self.readers):
             self.labels = np.concatenate([reader.labels for reader in self.readers])
@@ -46,13 +67,22 @@ class Joined(Reader):
         self.n_rows = len(rows)
         return rows if self.columns is None else pd.DataFrame(rows, columns=self.columns)
 
+    def _one_source(self) -> Any:
+        """Give several Parquet files as one source."""
+        from flowdetect import load_parquet
+
+        readers: list[Any] = self.readers
+        source = load_parquet([reader.path for reader in readers], columns=self.columns, y=readers[0].label)
+        self.labels = source.y
+        return source
+
 
 def open_inputs(names: Sequence[str], settings: Settings) -> Reader:
     """Open the inputs of a call, as one reader; headers are read and checked, rows are not."""
     if len(set(names)) < len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
         raise ValueError(f"each input must be given once, got {twice!r} twice; leave one out")
-    kinds = {name: _kind_of(name) for name in names}
+    kinds = kinds_of(names)
     if "pictures" in kinds.values():
         from flowdetect.commands.arrays import Pictures
 
@@ -62,6 +92,27 @@ def open_inputs(names: Sequence[str], settings: Settings) -> Reader:
         return Pictures([Path(name) for name in names], some(names, 1).strip("'"), settings)
     readers = [_open(name, kind, settings) for name, kind in kinds.items()]
     return readers[0] if len(readers) == 1 else Joined(readers)
+
+
+def kinds_of(names: Sequence[str]) -> dict[str, str]:
+    """Say of each input what it is: "text", "parquet", "array", "pictures" or "named"."""
+    return {name: _kind_of(name) for name in names}
+
+
+def check_fitting(options: argparse.Namespace, names: Sequence[str]) -> None:
+    """Refuse options that none of the inputs has a use for."""
+    kinds = set(kinds_of(names).values())
+    for option, goes_with in USED_BY.items():
+        value = getattr(options, option, None)
+        if value is not None and not kinds & set(goes_with):
+            there = ", ".join(WORDS[kind] for kind in goes_with)
+            raise ValueError(
+                f"--{option.replace('_', '-')} goes with {there}, got {_written(value)} for {some(names)}; leave it out"
+            )
+
+
+def _written(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else repr(value)
 
 
 def is_same_file(output: Path, name: str) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowdetect.commands.inputs import check_fitting, kinds_of, open_inputs
 from flowdetect.commands.readers import Reader, Settings, shape_in_words, some, what_it_is
 
 if TYPE_CHECKING:
@@ -73,7 +75,18 @@ class Model:
                 f"with 'flowdetect fit'"
             )
 
-    def read_with(self, options: argparse.Namespace) -> Settings:
+    def open(self, names: Sequence[str], options: argparse.Namespace) -> Reader:
+        """Open new data, which must be like those of the model; headers are read, and no rows."""
+        check_fitting(options, names)
+        kinds = kinds_of(names)
+        pictures = next((name for name, kind in kinds.items() if kind == "pictures"), None)
+        if pictures is not None and self.image_shape is None:
+            raise ValueError(f"{self._told(pictures)}, got pictures; give such a table")
+        reader = open_inputs(names, self._read_with(options))
+        self._check(reader)
+        return reader
+
+    def _read_with(self, options: argparse.Namespace) -> Settings:
         """Give the settings for new data: what the call says, else what the model was fitted with."""
         settings = self.settings
         if settings.size is None and self.image_shape is not None:
@@ -83,11 +96,16 @@ class Model:
             name: getattr(options, name, None) for name in ("columns", "drop", "separator", "array", "limit")
         }
         told = {name: value for name, value in told.items() if value is not None}
-        return replace(settings, label=None, on_error=options.on_error, **told)
+        left_out = [*settings.drop, *([settings.label] if settings.label else [])]
+        told = {"drop": left_out, "if_there": "drop" not in told, **told}
+        return replace(settings, label=None, on_error=options.on_error or "raise", **told)
 
-    def check(self, reader: Reader) -> None:
+    def _told(self, name: str) -> str:
+        return f"{name!r} must be like what the model {self.name!r} was fitted to, {self.what_it_takes}"
+
+    def _check(self, reader: Reader) -> None:
         """Refuse an input of another form than the model's data, before it is read."""
-        told = f"{reader.name!r} must be like what the model {self.name!r} was fitted to, {self.what_it_takes}"
+        told = self._told(reader.name)
         if reader.is_images:
             if self.image_shape is None:
                 raise ValueError(f"{told}, got {what_it_is(reader)}; give such a table")

@@ -20,6 +20,7 @@ class Settings:
 
     columns: list[str] | None = None
     drop: list[str] = field(default_factory=list)
+    if_there: bool = False  # whether columns to leave out may be missing
     label: str | None = None
     separator: str | None = None
     array: str | None = None

@@ -50,17 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Check, read, score and write."""
-    from flowdetect.commands.inputs import open_inputs
     from flowdetect.commands.models import Model
     from flowdetect.commands.writing import output_path
 
     named = _named([options.normal, *options.others])
     path = output_path(options.output, ENDINGS, [options.model, *named.values()])
     model = Model(options.model)
-    settings = model.read_with(options)
-    readers = {name: open_inputs([each], settings) for name, each in named.items()}
-    for reader in readers.values():
-        model.check(reader)
+    readers = {name: model.open([each], options) for name, each in named.items()}
     import numpy as np
 
     from flowdetect._files import write_atomically
@@ -69,7 +65,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     started = time.perf_counter()
     in_set, *out_sets = named
     sets = {name: model.rows(_in_memory(reader.whole())) for name, reader in readers.items()}
-    console.say(f"Scoring {sum(map(len, sets.values())):,} rows of {len(sets)} sets.")
+    console.note(f"Scoring {sum(map(len, sets.values())):,} rows of {len(sets)} sets.")
     found = ood_report(
         {_scorer_name(model): model.estimator},
         sets[in_set],

@@ -53,7 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Check, then read, score and write part by part."""
-    from flowdetect.commands.inputs import open_inputs
     from flowdetect.commands.models import Model
     from flowdetect.commands.writing import STDOUT, need_pyarrow, output_path, table_writer
 
@@ -65,8 +64,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     need_pyarrow(path)
     model = Model(options.model)
     _check_options(options, model)
-    reader = open_inputs(options.inputs, model.read_with(options))
-    model.check(reader)
+    reader = model.open(options.inputs, options)
     started, n_rows, n_outliers = time.perf_counter(), 0, 0
     with console.progress(reader.n_rows, "score") as done, table_writer(path) as writer:
         for frame in _answers(model, reader, options, done):

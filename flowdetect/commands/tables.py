@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 LONGEST_HEADER = 2**24  # bytes
+MOST_CHECKED = 2**24  # cells that are read once more, before training
 REMEDY = "leave the column out with --drop, or turn it into numbers (skrub's TableVectorizer does, in Python)"
 
 
@@ -24,7 +25,7 @@ class TextTable(Reader):
     """A table of text whose first line names the columns."""
 
     def __init__(self, path: Path, name: str, settings: Settings) -> None:
-        self.path, self.name, self._label = path, name, settings.label
+        self.path, self.name, self.label = path, name, settings.label
         self._separator = settings.separator or SEPARATORS[path.suffix.lower()]
         self._all = _header(path, name, self._separator)
         self.columns = chosen_columns(self._all, name, settings)
@@ -40,7 +41,7 @@ class TextTable(Reader):
     def whole(self) -> pd.DataFrame:
         import pandas as pd
 
-        label = [] if self._label is None else [self._label]
+        label = [] if self.label is None else [self.label]
         rows: list[pd.DataFrame] = []
         labels: list[pd.DataFrame] = []
         start = 0
@@ -65,7 +66,6 @@ class TextTable(Reader):
                     sep=self._separator,
                     header=0,
                     names=self._all,
-                    usecols=columns,
                     index_col=False,
                     chunksize=n_rows,
                     float_precision="round_trip",
@@ -74,7 +74,8 @@ class TextTable(Reader):
                 )
                 with frames:
                     for frame in frames:
-                        yield frame[columns]
+                        if len(frame):
+                            yield frame[columns]
             except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
                 told = str(error).replace("Error tokenizing data. C error: ", "")
                 raise ValueError(
@@ -88,10 +89,11 @@ class ParquetTable(Reader):
 
     def __init__(self, path: Path, name: str, settings: Settings) -> None:
         from flowdetect import load_parquet
+        from flowdetect.datasets._pieces import pieces_of
 
-        self.name, self._label = name, settings.label
-        self.columns = chosen_columns(_parquet_columns(path), name, settings)
-        self._source = load_parquet(path, columns=self.columns, y=self._label)
+        self.path, self.name, self.label = path, name, settings.label
+        self.columns = chosen_columns(list(pieces_of(path)[0].schema.names), name, settings)
+        self._source = load_parquet(path, columns=self.columns, y=self.label)
         self.row_shape, self.n_rows = (len(self.columns),), len(self._source)
         _check_rows(self.n_rows, name)
 
@@ -101,17 +103,19 @@ class ParquetTable(Reader):
             yield rows
 
     def whole(self) -> Any:
-        for _ in self.parts():  # what is wrong with a cell is said before any training
-            pass
-        if self._label is not None:
-            self.labels = checked_labels(self._source.y, self.name, self._label)
+        if len(self._source) * len(self._source.columns or []) <= MOST_CHECKED:
+            for _ in self.parts():  # so that a message names the column of a bad cell; else fit names its number
+                pass
+        if self.label is not None:
+            self.labels = checked_labels(self._source.y, self.name, self.label)
         return self._source
 
 
 def chosen_columns(there: list[str], name: str, settings: Settings) -> list[str]:
     """Say which columns of a table are its features, in order."""
     asked = [*(settings.columns or []), *([settings.label] if settings.label else [])]
-    lacking = [column for column in [*asked, *settings.drop] if column not in there]
+    asked += [] if settings.if_there else settings.drop
+    lacking = [column for column in asked if column not in there]
     if lacking:
         raise ValueError(
             f"{name!r} has no column {some(lacking)} that is asked for; it has {some(there)}: correct --columns, "
@@ -163,12 +167,6 @@ def _header(path: Path, name: str, separator: str) -> list[str]:
     if twice is not None:
         raise ValueError(f"{name!r} must have a name of its own for each column, got {twice!r} twice; rename one")
     return found
-
-
-def _parquet_columns(path: Path) -> list[str]:
-    from flowdetect import load_parquet
-
-    return list(load_parquet(path).columns or [])
 
 
 def _is_number(text: str) -> bool:

@@ -29,11 +29,6 @@ def _mean(scores: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     return scores[0] if len(scores) == 1 else np.mean(scores, axis=0)
 
 
-def _mean(scores: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Give the mean over members, of one its own scores: (n,)."""
-    return scores[0] if len(scores) == 1 else np.mean(scores, axis=0)
-
-
 class Verdicts:
     """What every detector answers, by its scores and those of rows that it was not trained on."""
 
