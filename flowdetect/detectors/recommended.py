@@ -345,6 +345,12 @@ class OODDetector(ComplexityDetector):
         values, highest = super()._to_bytes(rows), (self.n_bins_ or N_BINS_8_BIT) - 1
         return np.rint(values * ((self._n_levels() - 1) / highest)).astype(np.uint8)
 
+    def _from_levels(self, levels: NDArray[Any]) -> NDArray[Any]:
+        """Give grey levels, as the density draws them, in the range of values of the training images."""
+        low, high = self.value_range_ or (0, (self.n_bins_ or N_BINS_8_BIT) - 1)
+        values = low + levels * ((high - low) / (self._n_levels() - 1))
+        return values if self.value_range_ else np.rint(values).astype(np.uint8)
+
     def _to_bytes(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
         return self._levels(rows) if self._chooses else super()._to_bytes(rows)
 
