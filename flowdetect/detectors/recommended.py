@@ -374,7 +374,7 @@ class OODDetector(ComplexityDetector):
 
     def _terms(self, X: Any) -> Bunch:
         if self.image_shape_ is None:
-            return Bunch(likelihood=self._log_likelihood(X))
+            return Bunch(likelihood=self._combined(self._log_likelihood(X)))
         found, terms = self._statistics(X), Bunch()
         for name, values, known in zip(NAMES, found.T, np.sort(self.calibration_statistics_, axis=0).T, strict=True):
             log_p = log_p_value(-values, -known[::-1])
@@ -382,6 +382,13 @@ class OODDetector(ComplexityDetector):
                 log_p = np.minimum(0.0, np.minimum(log_p, log_p_value(values, known)) + np.log(2))
             terms[name] = WEIGHTS.get(name, 1.0) * log_p
         return terms
+
+    def _asked(self) -> list[tuple[Any, str]]:
+        return [(self.density_, "score_samples")] if self.image_shape_ is None else []
+
+    @staticmethod
+    def _combined(log_px: Any) -> Any:
+        return log_px
 
     def _score(self, X: Any) -> NDArray[np.float64]:
         return np.asarray(sum(self._terms(X).values()), dtype=np.float64)

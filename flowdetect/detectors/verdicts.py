@@ -19,12 +19,13 @@ from flowdetect._limits import is_number
 from flowdetect._protocols import PathName, RandomState
 from flowdetect.detectors.calibration import outlier_probability, two_sample_p_value
 from flowdetect.detectors.checks import check_batch_options
+from flowdetect.detectors.exporting import Exports
 from flowdetect.detectors.rows import take
 
 OUTLIER, NORMAL = -1, 1
 
 
-class Verdicts:
+class Verdicts(Exports):
     """What every detector answers, by its scores and those of rows that it was not trained on."""
 
     @property
