@@ -22,7 +22,7 @@ ORANGE, BLUE, DEEP_BLUE, GREEN, GREY = (
     ("#e8f4ea", "#4f9d62"),
     ("#f2f2f4", "#9aa2ab"),
 )
-DEEP = {"base", "_fitted", "spec", "source", "model"}
+DEEP = {"base", "_fitted", "spec", "_sources", "model"}
 CAPTIONS = {
     "evaluation": "reports and pictures, from arrays and scorers",
     "detectors": "a density as an object, turned into a verdict",
@@ -40,10 +40,13 @@ CAPTIONS = {
     "_checkpoint": "one training in one file",
     "spec": "DataSpec: what fit learned about the data; rows to tensors and back",
     "_inputs": "checks of X and y",
-    "source": "RowSource: rows by index, from arrays, memory maps and datasets",
+    "_sources": "RowSource: rows by index",
+    "_opening": "from X to a source",
+    "_datasets": "of torch and others",
     "_leaps": "of the loss",
     "_averages": "of weights",
     "_ranks": "we start them",
+    "_order": "of rows",
     "settings": "how a model is trained, and the result",
     "_processes": "of a training",
     "sequential": "a model of one value after the other",

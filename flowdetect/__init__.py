@@ -13,7 +13,7 @@ from flowdetect._ctrl_c import whole_imports
 from flowdetect._homes import HOMES
 
 if TYPE_CHECKING:
-    from flowdetect.datasets import constant_images, load_images, random_images
+    from flowdetect.datasets import constant_images, load_folder, load_images, load_parquet, random_images
     from flowdetect.density import (
         EnsembleDensity,
         FlowPPDensity,
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     )
     from flowdetect.detectors.pyod import FlowOD, PyODDetector, to_pyod
     from flowdetect.evaluation import combine, ood_report, second_order_gap, sit_report
+    from flowdetect.scorer import Scorer
     from flowdetect.sit import AddNoise, Contrast, Flip, Gray, Rotate90, Translate, ZeroLatents
 
 __version__ = "0.1.0"
@@ -86,6 +87,7 @@ __all__ = [
     "RealNVPDensity",
     "Rotate90",
     "ScaleDetector",
+    "Scorer",
     "TarFlowDensity",
     "TransformDetector",
     "Translate",
@@ -97,7 +99,9 @@ __all__ = [
     "combine",
     "constant_images",
     "load",
+    "load_folder",
     "load_images",
+    "load_parquet",
     "ood_report",
     "random_images",
     "second_order_gap",

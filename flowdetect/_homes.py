@@ -32,6 +32,7 @@ HOMES = {
     "RealNVPDensity": "density",
     "Rotate90": "sit",
     "ScaleDetector": "detectors",
+    "Scorer": "scorer",
     "TarFlowDensity": "density",
     "TransformDetector": "detectors",
     "Translate": "sit",
@@ -42,7 +43,9 @@ HOMES = {
     "combine": "evaluation",
     "constant_images": "datasets",
     "load": "density",
+    "load_folder": "datasets",
     "load_images": "datasets",
+    "load_parquet": "datasets",
     "ood_report": "evaluation",
     "random_images": "datasets",
     "second_order_gap": "evaluation",
@@ -50,8 +53,8 @@ HOMES = {
     "to_pyod": "detectors.pyod",
 }
 
-# classes that files do not keep: what they wrap runs code of its own
-NOT_IN_FILES = {"FlowOD", "PyODDetector"}
+# classes that files do not keep: what they wrap runs code of its own, or is a file
+NOT_IN_FILES = {"FlowOD", "PyODDetector", "Scorer"}
 
 # class -> module: whatever may stand in a file by name
 IN_FILES = {

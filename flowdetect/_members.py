@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +19,7 @@ from flowdetect._limits import MOST_MEMBERS, check_count, check_jobs, is_count
 from flowdetect._nested import check_within
 from flowdetect._protocols import RandomState, Scorer
 from flowdetect._resuming import checkpoint_within, further, resuming_seed
+from flowdetect._threads import torch_threads
 
 
 class Members(BaseEstimator):
@@ -158,20 +156,5 @@ def _fit_in_turn(members: list[Any], X: Any, y: Any) -> tuple[list[Any], Keyboar
 
 
 def _fit_one(member: Any, X: Any, y: Any) -> Any:
-    with _one_thread():
+    with threadpool_limits(1), torch_threads(1):  # float32 gradients differ between numbers of threads
         return member.fit(X, y)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one thread: float32 gradients differ between numbers of threads."""
-    torch = sys.modules.get("torch")  # loaded if the member uses it; it keeps a number of its own
-    before = torch.get_num_threads() if torch else 1
-    with threadpool_limits(1):
-        if torch:
-            torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            if torch:
-                torch.set_num_threads(before)

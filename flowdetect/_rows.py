@@ -24,6 +24,7 @@ ENCODE = (
     "TableVectorizer in a pipeline"
 )
 DATES = "turn dates and durations into numbers of a unit, such as (X - X.min()) / np.timedelta64(1, 'D')"
+STACK = "pass one array: np.stack(list(X)), or np.stack([item[0] for item in X]) of items with labels"
 NULLABLE = "drop or impute the missing cells, then X.astype(float)"
 WHAT_X_IS = (
     "X must be rows (n, D), as an array or frame, or images: numpy (n, height, width) or (n, height, width, channels), "
@@ -57,7 +58,7 @@ def plain(X: Any) -> Any:
     if isinstance(X, np.ndarray):
         return _plain_array(X)
     if _is_table_of_arrow(X):
-        raise ValueError(f"{WHAT_X_IS}; got a {_kind(X)}, which is none of them; pass X.to_pandas().")
+        X = X.to_pandas()
     if hasattr(X, "columns") and hasattr(X, "dtypes"):
         return _plain_frame(X)
     if hasattr(X, "toarray") and hasattr(X, "nnz"):
@@ -96,7 +97,19 @@ def is_dataset(X: Any) -> bool:
     """Whether X is a map-style dataset: it has a length and items, and is no array, frame, list, text or mapping."""
     if isinstance(X, list | tuple | str | bytes | dict | np.ndarray) or not hasattr(type(X), "__getitem__"):
         return False
+    if is_hugging_face(X):
+        return True
     return hasattr(type(X), "__len__") and not any(hasattr(X, name) for name in ("shape", "columns", "__array__"))
+
+
+def is_hugging_face(X: Any) -> bool:
+    """Whether X is a dataset of Hugging Face's library."""
+    return all(hasattr(X, name) for name in ("features", "column_names", "with_format"))
+
+
+def is_loader(X: Any) -> bool:
+    """Whether X is torch's DataLoader over a map-style dataset."""
+    return hasattr(X, "batch_sampler") and hasattr(X, "collate_fn") and is_dataset(getattr(X, "dataset", None))
 
 
 # ---- one kind each
@@ -283,19 +296,18 @@ def _what_else(X: Any) -> str:
         return f"{WHAT_X_IS}; got one picture, a {_kind(X)}; pass np.asarray(X)[None], or np.stack of several."
     if isinstance(X, Mapping):
         return f"{WHAT_X_IS}; got a {_kind(X)}, which maps names; pass pandas.DataFrame(X), or one of its values."
+    if is_loader(X):
+        return f"{WHAT_X_IS}; got a {_kind(X)}, which densities, detectors and reports read; {STACK}."
     if hasattr(X, "dataset") and isinstance(X, Iterable):
-        return f"{WHAT_X_IS}, or for densities a map-style dataset; got a {_kind(X)}; pass loader.dataset."
+        return f"{WHAT_X_IS}, or a map-style dataset, or a DataLoader of one; got a {_kind(X)} of another; {STACK}."
     if isinstance(X, str | bytes):
         return f"{WHAT_X_IS}; got text, {short(X)}; read the file first, e.g. with np.load or pandas.read_csv."
     if is_dataset(X):
-        return (
-            f"{WHAT_X_IS}; got a {_kind(X)}, a dataset, which densities read and nothing else does; pass one array, "
-            f"np.stack([item[0] for item in X]) where items are pairs of image and label, else np.stack(list(X))."
-        )
+        return f"{WHAT_X_IS}; got a {_kind(X)}, a dataset, which densities, detectors and reports read; {STACK}."
     if isinstance(X, Iterable) or hasattr(X, "__iter__") or hasattr(X, "__next__"):
         return (
-            f"{WHAT_X_IS}; got a {_kind(X)}, whose items come in one order once; pass np.stack(list(X)), or for a "
-            f"density a map-style dataset, one with __len__ and __getitem__."
+            f"{WHAT_X_IS}; got a {_kind(X)}, whose items come in one order once; pass np.stack(list(X)), or to a "
+            f"density, detector or report a map-style dataset, one with __len__ and __getitem__."
         )
     return f"{WHAT_X_IS}; got {short(X)} of type {_kind(X)}; pass an array."
 

@@ -20,6 +20,7 @@ from flowdetect import _persistence
 from flowdetect._images import draw_seed
 from flowdetect._limits import check_count
 from flowdetect._protocols import PathName, RandomState
+from flowdetect._sources import RowSource, chunks
 from flowdetect.density import _derivatives, _inputs
 from flowdetect.density._devices import in_torch_state, resolve_device
 from flowdetect.density._parameters import DensityParameters
@@ -28,7 +29,6 @@ from flowdetect.density._restoring import restored_model
 from flowdetect.density._scoring import Scoring, chunk_length
 from flowdetect.density.export import Exports
 from flowdetect.density.model import DensityModel, HasLatents
-from flowdetect.density.source import RowSource, chunks
 from flowdetect.density.spec import DataSpec
 
 DRAWN_AT_ONCE = 64  # samples

@@ -14,7 +14,7 @@ from flowdetect._images import is_whole
 from flowdetect._limits import is_number, short
 from flowdetect._reach import OutOfReachError, differs
 from flowdetect._rows import is_torch_tensor, plain, tensor_values
-from flowdetect.density.source import RowSource, chunks
+from flowdetect._sources import RowSource, chunks
 
 OF_THE_CALLER = 6  # frames between a warning and the line that called fit
 

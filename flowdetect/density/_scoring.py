@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowdetect._images import check_in_reach, keyed_uniform
+from flowdetect._sources import ArraySource, RowSource
 from flowdetect.density import _inputs
 from flowdetect.density._memory import freed_memory_kept
 from flowdetect.density.model import DensityModel
-from flowdetect.density.source import ArraySource, RowSource
 from flowdetect.density.spec import DataSpec
 
 # rows scored at once: a multiple of the first number, and at most the second; of large images fewer

@@ -21,6 +21,7 @@ from torch import Generator
 from flowdetect._fitting import all_or_nothing
 from flowdetect._images import check_image_shape, check_n_bins, draw_seed
 from flowdetect._resuming import check_can_write, is_folder, path_of_training
+from flowdetect._sources import RowSource
 from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint, fingerprint
 from flowdetect.density._devices import import_for_training, in_torch_state, resolve_device
@@ -31,7 +32,6 @@ from flowdetect.density._reading import TrainingRows, read_rows, split_rows
 from flowdetect.density._scoring import chunk_length
 from flowdetect.density._training import train
 from flowdetect.density.settings import TrainingResult, TrainingSettings
-from flowdetect.density.source import RowSource
 from flowdetect.density.spec import DataSpec, TensorSource, learn_spec
 from flowdetect.density.streams import INITIAL, SCORING, stream
 
@@ -76,9 +76,11 @@ class BaseDensity(FittedDensity):
 
         Parameters
         ----------
-        X : (n, D) array or frame; numpy (n, H, W) or (n, H, W, C); torch (n, C, H, W); or a map-style dataset
-            A memory map or a dataset is read a few rows at a time.
+        X : (n, D) array or frame; numpy (n, H, W) or (n, H, W, C); torch (n, C, H, W); or a source of rows
+            What `load_folder` and `load_parquet` give, memory maps, arrays in HDF5 and Zarr files, map-style datasets
+            and DataLoaders of them are sources: they are read a few rows at a time.
         y : (n,) class labels if conditional, else ignored
+            None: the labels of the source, where it has them.
 
         Returns
         -------
@@ -118,6 +120,8 @@ class BaseDensity(FittedDensity):
     def _fit(self, X: ArrayLike, y: ArrayLike | None, opened: ExitStack) -> BaseException | None:
         name, started = type(self).__name__, time.monotonic()
         source, layout = read_rows(self, X, self.image_shape, reset=True)
+        if y is None and self.conditional:
+            y = getattr(source, "y", None)
         classes, labels = _inputs.encode_labels(y, len(source), name) if self.conditional else (None, None)
         goes_on = self.warm_start and self.__sklearn_is_fitted__()
         device = resolve_device(self.device)

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
 from flowdetect._limits import short
+from flowdetect._sources import RowSource
 from flowdetect.bijections import Layer, MultiScale, Standardize, Top, VariationalDequantize
 from flowdetect.bijections.dequantize import BIN_CENTRE, Dequantize
 from flowdetect.density._devices import in_torch_state
@@ -30,7 +31,6 @@ from flowdetect.density.preprocessing import (
     check_preprocessing,
     learn_preprocessing,
 )
-from flowdetect.density.source import RowSource
 from flowdetect.density.spec import DataSpec
 from flowdetect.distributions import standard_normal_log_prob
 from flowdetect.nets import Constant, ContextMap

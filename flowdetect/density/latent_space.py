@@ -16,10 +16,10 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from flowdetect._limits import check_count, short
 from flowdetect._reach import OutOfReachError
+from flowdetect._sources import ArraySource, chunks
 from flowdetect.density._devices import in_torch_state
 from flowdetect.density._inputs import encode_labels
 from flowdetect.density.base import BaseDensity
-from flowdetect.density.source import ArraySource, chunks
 
 Floats = NDArray[np.float64]
 LEAST_SINE = 1e-6  # of the angle between two latents; below it there is no one circle through both

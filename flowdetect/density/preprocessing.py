@@ -17,10 +17,10 @@ from sklearn.covariance import empirical_covariance, oas
 
 from flowdetect._images import count_values
 from flowdetect._limits import is_number, short
+from flowdetect._sources import RowSource, Subset, chunks, sample_rows
 from flowdetect.bijections import Chain, Gaussianize, Layer, Logit, PiecewiseLinear, Rescale, Whiten
 from flowdetect.bijections.elementwise import TAIL as COUNTS_TAIL
 from flowdetect.bijections.elementwise import UNIFORM_SHARE as COUNTS_UNIFORM_SHARE
-from flowdetect.density.source import RowSource, Subset, chunks, sample_rows
 from flowdetect.density.spec import DataSpec
 from flowdetect.distributions import standard_normal_log_prob
 

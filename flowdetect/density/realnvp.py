@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
+from flowdetect._sources import RowSource, sample_rows
 from flowdetect.bijections import (
     ActNorm,
     AdditiveCoupling,
@@ -39,7 +40,6 @@ from flowdetect.density import factorization
 from flowdetect.density.factored_flow import FactoringDensity
 from flowdetect.density.flow import FlowModel
 from flowdetect.density.preprocessing import MOST_ROWS, whitening
-from flowdetect.density.source import RowSource, sample_rows
 from flowdetect.density.spec import DataSpec
 from flowdetect.nets import Constant, ResidualNet
 

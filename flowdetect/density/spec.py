@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowdetect._images import AXES, Layout, check_image_shape, check_n_bins, check_on_grid, resolve_n_bins_of
+from flowdetect._sources import RowSource, sample_rows
 from flowdetect.density import _inputs
-from flowdetect.density.source import RowSource, sample_rows
 
 ROWS_FOR_QUANTILES = 20_000
 

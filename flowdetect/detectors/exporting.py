@@ -23,6 +23,7 @@ class Exports:
     """A detector that may be written as a graph."""
 
     no_graph = "its score is not arithmetic of what the density answers"  # why, of a detector without `_combined`
+    _combined: Any = None  # the density's answers -> the score, of numpy arrays and of torch tensors
 
     def export(self: Any, path: PathName, *, format: str = "torch") -> None:
         """Write score, p-value and label as a graph that needs no flowdetect to run.
@@ -71,7 +72,7 @@ class Exports:
 
     def _single(self: Any) -> Single:
         """Say what the score is made of."""
-        if not hasattr(self, "_combined") or not self._asked():
+        if self._combined is None or not self._asked():
             raise TypeError(f"{type(self).__name__} has no graph: {self.no_graph}.")
         usual = self._usual or {"constant": NONE, "constants": np.zeros(0)}
         return Single(
@@ -81,3 +82,8 @@ class Exports:
     def _asked(self: Any) -> list[tuple[Any, str]]:
         """Give the densities whose answers `_combined` takes, each with the name of its method."""
         return [(self.density_, "score_samples")]
+
+
+def unchanged(log_px: Any) -> Any:
+    """Give the likelihood as the score."""
+    return log_px

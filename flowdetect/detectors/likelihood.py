@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowdetect.detectors.base import BaseDetector
+from flowdetect.detectors.exporting import unchanged
 
 
 class LikelihoodDetector(BaseDetector):
@@ -71,8 +72,6 @@ class LikelihoodDetector(BaseDetector):
     """
 
     def _score(self, X: Any) -> NDArray[np.float64]:
-        return self._combined(self._log_likelihood(X))
+        return self._log_likelihood(X)
 
-    @staticmethod
-    def _combined(log_px: Any) -> Any:
-        return log_px
+    _combined = staticmethod(unchanged)

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import false_discovery_control
 from sklearn.metrics import roc_auc_score
 from sklearn.utils import Bunch, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from flowdetect import _persistence
 from flowdetect._images import draw_seed
-from flowdetect._limits import is_number
 from flowdetect._protocols import PathName, RandomState
-from flowdetect.detectors.calibration import outlier_probability, two_sample_p_value
-from flowdetect.detectors.checks import check_batch_options
+from flowdetect.detectors.calibration import (
+    NORMAL,
+    OUTLIER,
+    outlier_probability,
+    select_by_p_values,
+    two_sample_p_value,
+)
+from flowdetect.detectors.checks import check_batch_options, check_fdr
 from flowdetect.detectors.exporting import Exports
 from flowdetect.detectors.rows import take
 
-OUTLIER, NORMAL = -1, 1
+
+def _mean(scores: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Give the mean over members, of one its own scores: (n,)."""
+    return scores[0] if len(scores) == 1 else np.mean(scores, axis=0)
 
 
 class Verdicts(Exports):
     """What every detector answers, by its scores and those of rows that it was not trained on."""
+
+    offset_: float
 
     @property
     def classes_(self) -> NDArray[np.int_]:
@@ -57,10 +64,13 @@ class Verdicts(Exports):
             If more than half of the rows, of 10 and more, lie too far out. If the range of X is another than the
             training data's, such as 0..1 after 0..255; of tables, 10 rows or more are needed to tell.
         """
+        return _mean(self._all_scores(X))
+
+    def _all_scores(self: Any, X: ArrayLike) -> list[NDArray[np.float64]]:
+        """Score rows: (n,), with `cv` as often as there are members."""
         check_is_fitted(self, "offset_")
         checked = self._check_X(X, reset=False)
-        scores = [single._scores(checked) for single in self._singles()]
-        return scores[0] if len(scores) == 1 else np.mean(scores, axis=0)
+        return [single._scores(checked) for single in self._singles()]
 
     def save(self: Any, path: PathName) -> None:
         """Write the detector, with its density, to a file that `flowdetect.load` reads.
@@ -113,7 +123,10 @@ class Verdicts(Exports):
         -------
         labels : (n,) array of int; +1 normal, -1 outlier
         """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
+        return self._labels(self.score_samples(X))
+
+    def _labels(self, scores: NDArray[np.float64]) -> NDArray[np.int_]:
+        return np.where(scores - self.offset_ >= 0, NORMAL, OUTLIER)
 
     def p_values(self: Any, X: ArrayLike) -> NDArray[np.float64]:
         """Say how rare a score as low as each row's is among the calibration rows.
@@ -131,12 +144,29 @@ class Verdicts(Exports):
         -------
         p_values : (n,) array in (0, 1]; small for outliers, at least 1 / (1 + n_calibration)
         """
-        check_is_fitted(self, "offset_")
-        checked = self._check_X(X, reset=False)
-        at_most = np.zeros(len(checked), dtype=np.int64)
-        for single in self._singles():
-            at_most += np.searchsorted(single.calibration_scores_, single._scores(checked), side="right")
+        return self._p_values(self._all_scores(X))
+
+    def _p_values(self: Any, scores: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+        at_most = np.zeros(len(scores[0]), dtype=np.int64)
+        for single, found in zip(self._singles(), scores, strict=True):
+            at_most += np.searchsorted(single.calibration_scores_, found, side="right")
         return (1 + at_most) / (1 + len(self.calibration_scores_))
+
+    def verdicts(self: Any, X: ArrayLike) -> Bunch:
+        """Give the scores, p-values and labels of rows at the cost of the scores alone.
+
+        Parameters
+        ----------
+        X : (n, D) array or frame, or images
+
+        Returns
+        -------
+        verdicts : Bunch of (n,) arrays
+            score as `score_samples` gives it, p_value as `p_values`, label as `predict`.
+        """
+        scores = self._all_scores(X)
+        score = _mean(scores)
+        return Bunch(score=score, p_value=self._p_values(scores), label=self._labels(score))
 
     def select(self: Any, X: ArrayLike, fdr: float = 0.1) -> NDArray[np.int_]:
         """Say which rows are outliers, such that few of those named are not: the false discovery rate is held.
@@ -184,24 +214,8 @@ class Verdicts(Exports):
         >>> bool((labels[95:] == -1).all())
         True
         """
-        if not is_number(fdr) or not 0 < fdr < 1:
-            raise ValueError(
-                f"select needs fdr, the share of false discoveries, above 0 and below 1, got {fdr!r}; the usual value "
-                f"is 0.1."
-            )
-        p_values, n_known = self.p_values(X), len(self.calibration_scores_)
-        n_together = math.ceil(len(p_values) / (fdr * (1 + n_known)) * (1 - 1e-12))
-        if n_together > 1:
-            n_needed = math.ceil(len(p_values) / fdr * (1 - 1e-12)) - 1
-            warnings.warn(
-                f"select compares {len(p_values)} rows with {n_known} calibration scores, so that at fdr={fdr:g} it "
-                f"names outliers only where at least {n_together} rows score below all of these; for a single one it "
-                f"needs {n_needed}. Fit on more rows or with a larger calibration_fraction, compare with every row by "
-                f"cv=5, or give select fewer rows or a larger fdr.",
-                UserWarning,
-                stacklevel=2,
-            )
-        return np.where(false_discovery_control(p_values, method="bh") <= fdr, OUTLIER, NORMAL)
+        check_fdr(fdr)
+        return select_by_p_values(self.p_values(X), fdr, len(self.calibration_scores_))
 
     def test_batch(
         self: Any, X: ArrayLike, *, alpha: float = 0.05, n_bootstrap: int = 1000, random_state: RandomState = None

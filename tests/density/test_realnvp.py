@@ -16,10 +16,10 @@ from sklearn.datasets import make_moons
 from sklearn.mixture import GaussianMixture
 
 from flowdetect import GlowDensity, RealNVPDensity, load_images
+from flowdetect._sources import ArraySource
 from flowdetect.bijections import Coupling, Permute, Squeeze
 from flowdetect.density import _training, factorization
 from flowdetect.density.preprocessing import quantile_knots
-from flowdetect.density.source import ArraySource
 
 RNG = np.random.default_rng(0)
 SHAPE = (8, 8, 2)

@@ -8,8 +8,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from flowdetect import GlowDensity, OODDetector, PixelCNNDensity, RealNVPDensity, load_images
+from flowdetect._sources import ArraySource
 from flowdetect.density import _reading
-from flowdetect.density.source import ArraySource
 from flowdetect.density.spec import DataSpec
 
 SMALL = {"n_steps": 1, "hidden_channels": 8, "max_epochs": 3, "random_state": 0}

@@ -285,8 +285,7 @@ OTHERS = {
     "a generator": Refused(lambda: (row for row in TABLE), words("generator", "np.stack(list(X))")),
     "an iterator": Refused(lambda: iter(TABLE.tolist()), words("list_iterator", "np.stack(list(X))")),
     "a loader": Refused(
-        lambda: torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.from_numpy(TABLE)), batch_size=4),
-        words("DataLoader", "loader.dataset"),
+        lambda: torch.utils.data.DataLoader(Stream(), batch_size=4), words("DataLoader", "map-style", "np.stack")
     ),
     "an iterable dataset": Refused(lambda: Stream(), words("Stream", "map-style", "__getitem__")),
     "one picture": Refused(lambda: Image.new("L", (4, 4)), words("one picture", "np.asarray(X)[None]")),
@@ -300,10 +299,14 @@ class Stream(torch.utils.data.IterableDataset):
         return iter(TABLE)
 
 
-DATASETS = {  # densities read datasets; all else refuses them with this remedy
+DATASETS = {  # densities, detectors and reports read datasets; all else refuses them with this remedy
     "a dataset": Refused(lambda: Rows(TABLE), words("dataset", "np.stack")),
     "a dataset of tensors": Refused(
         lambda: torch.utils.data.TensorDataset(torch.from_numpy(TABLE)), words("TensorDataset", "np.stack")
+    ),
+    "a loader of a dataset": Refused(
+        lambda: torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.from_numpy(TABLE)), batch_size=4),
+        words("DataLoader", "np.stack"),
     ),
 }
 BAD_DATASETS = {
@@ -311,7 +314,7 @@ BAD_DATASETS = {
     "items of two lengths": Refused(
         lambda: Rows([*TABLE[:9], TABLE[9, :3]]), words("one shape", "(3,) in item 9", "(16,)", "resize")
     ),
-    "items that are mappings": Refused(lambda: Rows([{"image": TABLE[0]}] * 9), words("dict", "item 0", "wraps")),
+    "items that are mappings": Refused(lambda: Rows([{"name": "a.png"}] * 9), words("dict", "item 0", "wraps")),
     "items that are text": Refused(lambda: Rows(["a.png", "b.png"] * 9), words("'a.png'", "item 0", "wraps")),
     "an item that cannot be read": Refused(
         lambda: Rows(TABLE, fails_at=7), words("item 7", "OSError", "cannot identify image file", "Subset")

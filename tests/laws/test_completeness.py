@@ -15,6 +15,7 @@ ELSEWHERE = {
     "FlowOD": "detectors/test_pyod.py",  # what pyod asserts of its own detectors
     "NeighborsDensity": "laws/test_detectors.py",  # scikit-learn's checks
     "PyODDetector": "laws/test_detectors.py",
+    "Scorer": "test_scorer.py",
 }
 
 

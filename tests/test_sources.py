@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from flowdetect import GlowDensity, LikelihoodDetector, PixelCNNDensity, load_images
-from flowdetect.density.source import ArraySource, DatasetSource, Subset, chunks, is_dataset, sample_rows
+from flowdetect._datasets import DatasetSource
+from flowdetect._rows import is_dataset
+from flowdetect._sources import ArraySource, Subset, chunks, sample_rows
 
 DIGITS, LABELS = load_images("digits")
 SMALL = {"n_steps": 1, "hidden_channels": 8, "max_epochs": 1, "random_state": 0}

@@ -1,0 +1,143 @@
+"""Map-style datasets as sources: of torch, of Hugging Face, and anything with a length and items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowdetect._images import find_layout
+from flowdetect._rows import is_hugging_face, is_loader, is_torch_tensor
+from flowdetect._sources import Source
+
+IMAGE_KEYS = "image", "img", "pixel_values", "x", "X", "data"  # of items that are mappings, the first that is there
+LABEL_KEYS = "label", "labels", "fine_label", "y", "target"
+
+
+def dataset_source(X: Any) -> Source:
+    """Give a dataset, or that of a DataLoader, as a source.
+
+    Of a DataLoader only the dataset counts: `fit` shuffles and makes batches itself, and scores have the dataset's
+    order.
+    """
+    X = X.dataset if is_loader(X) else X
+    if is_hugging_face(X) and (names := _numeric_columns(X)):
+        return HuggingFaceTable(X, names)
+    return DatasetSource(X)
+
+
+class DatasetSource(Source):
+    """Rows of a map-style dataset: items that are arrays, tensors or images, or tuples or mappings that hold one."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+        if not len(dataset):
+            self.row_shape, self.dtype, self._axes, self._item_shape = (1,), np.dtype(float), "rows", None
+            return
+        first = _item(dataset, 0)
+        self._item_shape = tuple(first.shape)
+        values, layout = find_layout(first[None])
+        self._axes, self.dtype = layout.axes, np.asarray(values).dtype
+        self.row_shape = tuple(np.shape(values)[1:]) or (1,)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def axes(self) -> str:
+        return self._axes
+
+    @property
+    def y(self) -> NDArray[Any] | None:
+        """The second entries of items, or their labels; every item is read for them."""
+        known = getattr(self.dataset, "targets", None)
+        if known is not None and len(known) == len(self):
+            return np.asarray(known)
+        labels = [_label(self.dataset[i]) for i in range(len(self))]
+        return None if any(label is None for label in labels) else np.asarray(labels)
+
+    def read(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        """Read the items one by one."""
+        return np.concatenate([self._row(int(i)) for i in indices])
+
+    def _row(self, i: int) -> NDArray[Any]:
+        item = _item(self.dataset, i)
+        if tuple(item.shape) != self._item_shape:
+            raise ValueError(
+                f"All items of a dataset must have one shape, got {tuple(item.shape)} in item {i} after "
+                f"{self._item_shape} in item 0; resize, crop or pad them in the dataset's transform."
+            )
+        return np.asarray(find_layout(item[None])[0]).reshape(1, *self.row_shape)
+
+
+class HuggingFaceTable(Source):
+    """The columns of numbers of a Hugging Face dataset, in the order of their names there."""
+
+    def __init__(self, dataset: Any, columns: list[str]) -> None:
+        self.columns, self.row_shape, self.dtype = columns, (len(columns),), np.dtype(np.float64)
+        self.dataset, self._labels = dataset.with_format("numpy", columns=columns), _label_column(dataset)
+        self._whole = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def y(self) -> NDArray[Any] | None:
+        """The column of labels."""
+        return None if self._labels is None else np.asarray(self._whole[self._labels])
+
+    def read(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        found = self.dataset[indices.tolist()]
+        return np.stack([np.asarray(found[name], dtype=np.float64) for name in self.columns or ()], axis=1)
+
+
+def _numeric_columns(dataset: Any) -> list[str]:
+    """Names of the columns that hold one number a row, without the labels; none where there are images or arrays."""
+    kinds = {name: str(getattr(feature, "dtype", "")) for name, feature in dataset.features.items()}
+    if any(type(feature).__name__.startswith(("Image", "Array")) for feature in dataset.features.values()):
+        return []
+    numbers = [name for name, kind in kinds.items() if kind.startswith(("int", "uint", "float", "bool"))]
+    return [name for name in numbers if name != _label_column(dataset)]
+
+
+def _label_column(dataset: Any) -> str | None:
+    labelled = [name for name, feature in dataset.features.items() if type(feature).__name__ == "ClassLabel"]
+    return labelled[0] if labelled else next((name for name in LABEL_KEYS if name in dataset.features), None)
+
+
+def _label(item: Any) -> Any:
+    """Give the label of an item, a number or a text; None if it has none."""
+    if isinstance(item, Mapping):
+        found = next((item[key] for key in LABEL_KEYS if key in item), None)
+    else:
+        found = item[1] if isinstance(item, tuple | list) and len(item) > 1 else None
+    if found is None or isinstance(found, str):
+        return found
+    label = np.asarray(found)
+    return label.item() if label.size == 1 else None
+
+
+def _item(dataset: Any, i: int) -> Any:
+    """Give the data of one item, without its label: an array or a tensor."""
+    try:
+        whole = dataset[i]
+    except Exception as error:
+        raise ValueError(
+            f"The dataset must give item {i} of its {len(dataset)}, but raised {type(error).__name__}: {error}; "
+            f"correct its __getitem__, or leave that item out with torch.utils.data.Subset."
+        ) from error
+    item = whole
+    if isinstance(whole, Mapping):
+        item = next((whole[key] for key in IMAGE_KEYS if key in whole), next(iter(whole.values()), None))
+    elif isinstance(whole, tuple | list) and len(whole):
+        item = whole[0]
+    item = item if is_torch_tensor(item) else np.asarray(item)
+    if item.dtype == object or getattr(item.dtype, "kind", "f") not in "biuf":
+        raise ValueError(
+            f"Items of a dataset must be arrays, tensors or images of numbers, or tuples that begin with one, got "
+            f"{str(whole)[:60]!r} of type {type(whole).__name__} in item {i}; give the array alone, e.g. by "
+            f"a dataset that wraps this one."
+        )
+    return item

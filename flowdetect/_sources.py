@@ -1,0 +1,260 @@
+"""Where rows come from: arrays, memory maps, datasets, folders and files, read in parts and never copied whole.
+
+Two contracts. A `RowSource` is what training and scoring read: rows by index, flattened. A `Source` is what a user may
+pass as X when the rows are not in memory: it is a RowSource that also knows the form of a row, the names of columns and
+the labels, and it gives a part of itself by indexing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowdetect._images import flatten_images
+
+ROWS_AT_ONCE_BYTES = 2**21  # of one pass over the data, whose float64 copies take some eight times as much
+
+
+class RowSource(Protocol):
+    """Rows by index: what training, scoring and learning from the data read."""
+
+    def __len__(self) -> int:
+        """Give the number of rows."""
+
+    def rows(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        """Give the rows of some indices: (len(indices), D), images in C order with channels last."""
+
+
+class Source:
+    """Rows that are read when they are asked for; a subclass writes `__len__` and `read`.
+
+    Attributes
+    ----------
+    row_shape : (D,) of a table; (H, W) or (H, W, C) of images
+    dtype : of the values
+    columns : list of str, the names of a table's columns, or None
+    axes : "rows", "nhw", "nhwc" or "nchw"
+        The form in which a user sees the rows, as in `Layout`; what is read has channels last.
+    """
+
+    row_shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    columns: list[str] | None = None
+    y: Any = None  # labels (n,), where the source has them
+
+    def __len__(self) -> int:
+        raise NotImplementedError(f"{type(self).__name__} must say how many rows it has.")
+
+    def read(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        """Read the rows of some indices, in the order given: (k, *row_shape)."""
+        raise NotImplementedError(f"{type(self).__name__} must read rows.")
+
+    @property
+    def axes(self) -> str:
+        """The form in which a user sees the rows."""
+        return ("rows", "nhw", "nhwc")[len(self.row_shape) - 1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, D), (n, H, W) or (n, H, W, C)."""
+        return (len(self), *self.row_shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes of `shape`."""
+        return 1 + len(self.row_shape)
+
+    def rows(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        """Read rows, flattened: (k, D), images in C order with channels last."""
+        return flatten_images(self.read(indices)) if len(self.row_shape) > 1 else self.read(indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Give one row by its number, or the source of some rows by a slice, a mask or indices."""
+        if isinstance(index, int | np.integer):
+            i = range(len(self))[index]
+            return self.read(np.array([i]))[0]
+        if isinstance(index, slice):
+            return Part(self, range(len(self))[index])
+        if isinstance(index, Without):
+            return Part(self, index)
+        chosen = np.asarray(index)
+        if chosen.dtype == bool:
+            chosen = np.flatnonzero(chosen)
+        return Part(self, np.arange(len(self))[chosen] if (chosen < 0).any() else chosen.astype(np.intp))
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        for _, part in self.parts():
+            yield from part
+
+    def parts(self, length: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Read all rows in order, `length` at a time: the first index and the rows of each part, (k, *row_shape)."""
+        length = length or rows_at_once(self)
+        for start in range(0, len(self), length):
+            yield start, self.read(np.arange(start, min(start + length, len(self))))
+
+    def array(self) -> NDArray[Any]:
+        """Read everything into memory: (n, *row_shape)."""
+        return self.read(np.arange(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError(f"A {type(self).__name__} is read into an array, which is a copy; leave out copy=False.")
+        return self.array() if dtype is None else self.array().astype(dtype)
+
+
+class Part(Source):
+    """Some rows of a source, by their indices: an array, a range or `Without`."""
+
+    def __init__(self, source: Source, indices: NDArray[np.intp] | range | Without) -> None:
+        self.source, self.indices = source, indices
+        self.row_shape, self.dtype, self.columns = source.row_shape, source.dtype, source.columns
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def axes(self) -> str:
+        return self.source.axes
+
+    @property
+    def y(self) -> Any:
+        """The labels of these rows."""
+        labels = self.source.y
+        return None if labels is None else np.asarray(labels)[self._places(np.arange(len(self)))]
+
+    def read(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        return self.source.read(self._places(indices))
+
+    def _places(self, indices: NDArray[np.intp]) -> NDArray[np.intp]:
+        if isinstance(self.indices, range):
+            return self.indices.start + self.indices.step * indices
+        return self.indices[indices]
+
+
+def nameless(source: Source) -> Source:
+    """Give a source whose columns have no names."""
+    found = source[:]
+    found.columns = None
+    return cast(Source, found)
+
+
+class Mapped(Source):
+    """The rows of a source, changed by a function of an array of them when they are read."""
+
+    def __init__(self, source: Source, function: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+        first = function(source.read(np.arange(1)))
+        self.source, self.function = source, function
+        self.row_shape, self.dtype = tuple(first.shape[1:]), first.dtype
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def y(self) -> Any:
+        """The labels of the source."""
+        return self.source.y
+
+    def read(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        return self.function(self.source.read(indices))
+
+
+class Without:
+    """The indices of all of n rows but some, in order; they are counted, not listed, so that n may be large."""
+
+    def __init__(self, n_rows: int, left_out: NDArray[np.intp]) -> None:
+        self.n_rows, self.left_out = n_rows, np.sort(left_out)
+        self._ahead = self.left_out - np.arange(len(left_out))  # how many kept rows stand before each
+
+    def __len__(self) -> int:
+        return self.n_rows - len(self.left_out)
+
+    def __getitem__(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
+        return places + np.searchsorted(self._ahead, places, side="right")
+
+
+class ArraySource:
+    """Rows of an array, which may be a memory map: (n, D), or images (n, H, W[, C])."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def rows(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        """Read the rows."""
+        part = np.asarray(self.array[_as_slice(indices)])
+        return part if part.ndim == 2 else flatten_images(part)
+
+
+class ArrayElsewhere(Source):
+    """Rows of an array that lies elsewhere, as in an HDF5 or Zarr file; it is read by slices and increasing indices."""
+
+    def __init__(self, array: Any) -> None:
+        self.values, self.row_shape, self.dtype = array, tuple(map(int, array.shape[1:])), np.dtype(array.dtype)
+
+    def __len__(self) -> int:
+        return int(self.values.shape[0])
+
+    def read(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        increasing, places = np.unique(indices, return_inverse=True)
+        return np.asarray(self.values[_as_slice(increasing)])[places]
+
+
+class Subset:
+    """Some rows of a RowSource, by their indices."""
+
+    def __init__(self, source: RowSource, indices: NDArray[np.intp] | Without) -> None:
+        self.source, self.indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def rows(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        """Read the rows."""
+        return self.source.rows(self.indices[indices])
+
+
+# ---- reading
+
+
+def rows_at_once(source: Any, n_bytes: int = ROWS_AT_ONCE_BYTES) -> int:
+    """Give how many rows make some bytes, 2 MiB if not told."""
+    width = source.rows(np.arange(min(1, len(source)))).nbytes
+    return max(1, n_bytes // max(1, width))
+
+
+def chunks(source: RowSource, length: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Read all rows in order, `length` at a time: the first index and the rows of each part.
+
+    None: as many as make some 2 MiB.
+    """
+    length = length or rows_at_once(source)
+    for start in range(0, len(source), length):
+        yield start, source.rows(np.arange(start, min(start + length, len(source))))
+
+
+def sample_rows(source: RowSource, most: int) -> NDArray[Any]:
+    """Read every k-th row, so that at most `most` are read."""
+    return source.rows(np.arange(0, len(source), -(-len(source) // most)))
+
+
+def digest_of_source(source: RowSource) -> str:
+    """Hash all rows of a source, with their shape and dtype, a few at a time."""
+    found = hashlib.sha256()
+    for start, rows in chunks(source):
+        if start == 0:
+            found.update(f"{len(source)}{rows.shape[1:]}{rows.dtype}".encode())
+        found.update(np.ascontiguousarray(rows).data)
+    return found.hexdigest()
+
+
+def _as_slice(indices: NDArray[np.intp]) -> slice | NDArray[np.intp]:
+    """Give consecutive indices as a slice, which reads a view rather than a copy."""
+    if len(indices) and indices[-1] - indices[0] == len(indices) - 1 and bool((np.diff(indices) == 1).all()):
+        return slice(int(indices[0]), int(indices[-1]) + 1)
+    return indices
