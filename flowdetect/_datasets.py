@@ -115,7 +115,8 @@ def _label(item: Any) -> Any:
         found = item[1] if isinstance(item, tuple | list) and len(item) > 1 else None
     if found is None or isinstance(found, str):
         return found
-    return np.asarray(found).item() if np.size(found) == 1 else None
+    label = np.asarray(found)
+    return label.item() if label.size == 1 else None
 
 
 def _item(dataset: Any, i: int) -> Any:

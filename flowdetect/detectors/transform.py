@@ -15,7 +15,7 @@ from flowdetect._nested import check_within
 from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer, Transformer
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.clones import seeded_clone, with_parameter
-from flowdetect.detectors.rows import is_frame
+from flowdetect.detectors.rows import few, is_frame
 from flowdetect.sit import Rotate90
 
 N_SHAKES, SHAKE_SEED = 3, 0
@@ -145,7 +145,7 @@ class TransformDetector(BaseDetector):
         return not isinstance(self.transforms, str) and self.is_frozen
 
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
-        rows = np.asarray(to_rows(X_train, self.image_shape_)[0])
+        rows = np.asarray(to_rows(few(X_train), self.image_shape_)[0])
         if isinstance(self.transforms, str):
             self.transforms_: tuple[Any, ...] = self._orders()
             return

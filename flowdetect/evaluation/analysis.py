@@ -13,7 +13,7 @@ from flowdetect._images import to_rows
 from flowdetect._limits import check_seed
 from flowdetect._protocols import Density
 from flowdetect.evaluation.resampling import draw_counts, interval_of, resampled_means
-from flowdetect.evaluation.scoring import plain_set
+from flowdetect.evaluation.scoring import set_in_memory
 
 N_BOOTSTRAP = 1000
 AT_ONCE = 1024  # rows that are float64 at a time
@@ -130,7 +130,7 @@ def second_order_gap(
         )
     image_shape = getattr(density, "image_shape_", None)
     check_seed(random_state)
-    X_in, X_out = plain_set("X_in", X_in), plain_set("X_out", X_out)
+    X_in, X_out = set_in_memory("X_in", X_in), set_in_memory("X_out", X_out)
     scores_in, scores_out = (np.asarray(density.score_samples(X), dtype=np.float64) for X in (X_in, X_out))
     low, high = _interval(scores_in, scores_out, np.random.default_rng(random_state))
     rows_in, rows_out = (_rows_of(X, image_shape) for X in (X_in, X_out))
