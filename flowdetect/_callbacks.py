@@ -22,7 +22,7 @@ except ImportError:
         return method
 
 
-__all__ = ["CallbackSupportMixin", "begun", "ended", "forgotten", "subtask", "telling", "with_callbacks"]
+__all__ = ["CallbackSupportMixin", "begun", "ended", "forgotten", "share_task", "subtask", "telling", "with_callbacks"]
 CONTEXT = "_callback_fit_ctx"
 
 Fit = TypeVar("Fit", bound=Callable[..., Any])
@@ -60,6 +60,14 @@ def subtask(estimator: Any, name: str) -> Any:
     """Begin the task of fitting an estimator within one that is being fitted; None if nobody listens."""
     context = vars(estimator).get(CONTEXT)
     return None if context is None else context.subcontext(task_name=name)
+
+
+def share_task(estimator: Any, member: Any) -> None:
+    """Let what a member fits be tasks of the estimator that it is a part of; of None: no longer."""
+    if estimator is None:
+        vars(member).pop(CONTEXT, None)
+    elif CONTEXT in vars(estimator):
+        vars(member)[CONTEXT] = vars(estimator)[CONTEXT]
 
 
 @contextmanager
