@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
 from flowdetect._callbacks import CallbackSupportMixin, begun, ended, subtask, telling, with_callbacks
+from flowdetect._documented import Documented
 from flowdetect._fitting import all_or_nothing, is_kept
 from flowdetect._images import draw_seed
 from flowdetect._limits import MOST_MEMBERS, check_count, check_jobs, is_count
@@ -25,7 +26,7 @@ from flowdetect._protocols import RandomState, Scorer
 from flowdetect._resuming import checkpoint_within, further, resuming_seed
 
 
-class Members(CallbackSupportMixin, BaseEstimator):
+class Members(Documented, CallbackSupportMixin, BaseEstimator):
     """Fit clones of a density that differ in their seeds, and score with all of them."""
 
     members_: list[Any]

@@ -24,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect import _persistence
 from flowdetect._callbacks import CallbackSupportMixin, begun, ended, with_callbacks
+from flowdetect._documented import Documented
 from flowdetect._fitting import all_or_nothing
 from flowdetect._images import to_rows
 from flowdetect._limits import check_count, check_seed, is_count, is_number
@@ -42,7 +43,7 @@ FEWEST_IN_GROUP = 10  # rows
 CONSTANT = 0.01  # of a constant column's value: what a whole range is there
 
 
-class NeighborsDensity(CallbackSupportMixin, BaseEstimator):
+class NeighborsDensity(Documented, CallbackSupportMixin, BaseEstimator):
     r"""The k-nearest-neighbour density at several scales, on columns scaled to their ranges.
 
     log p_k(x) = log k - log n - log V_D - D log r_k(x),  and  log p(x) = mean over k of log p_k(x),

@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_consistent_length
 
 from flowdetect._callbacks import CallbackSupportMixin, begun, ended, with_callbacks
+from flowdetect._documented import Documented
 from flowdetect._fitting import KeepsParameters, all_or_nothing
 from flowdetect._limits import check_seed
 from flowdetect._nested import check_within
@@ -47,6 +48,7 @@ class BaseDetector(
     KnowsUsual,
     Trainings,
     OutlierMixin,
+    Documented,
     CallbackSupportMixin,
     BaseEstimator,
 ):
