@@ -47,6 +47,7 @@ CAPTIONS = {
     "_leaps": "of the loss",
     "_averages": "of weights",
     "_ranks": "we start them",
+    "_order": "of rows",
     "settings": "how a model is trained, and the result",
     "_processes": "of a training",
     "sequential": "a model of one value after the other",

@@ -13,7 +13,7 @@ from flowdetect._ctrl_c import whole_imports
 from flowdetect._homes import HOMES
 
 if TYPE_CHECKING:
-    from flowdetect.datasets import constant_images, load_images, random_images
+    from flowdetect.datasets import constant_images, load_folder, load_images, load_parquet, random_images
     from flowdetect.density import (
         EnsembleDensity,
         FlowPPDensity,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         TransformDetector,
         TypicalityDetector,
         WAICDetector,
+        explain,
     )
     from flowdetect.detectors.pyod import FlowOD, PyODDetector, to_pyod
     from flowdetect.evaluation import combine, ood_report, second_order_gap, sit_report
@@ -98,8 +99,11 @@ __all__ = [
     "__version__",
     "combine",
     "constant_images",
+    "explain",
     "load",
+    "load_folder",
     "load_images",
+    "load_parquet",
     "ood_report",
     "random_images",
     "second_order_gap",

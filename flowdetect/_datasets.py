@@ -77,7 +77,10 @@ class HuggingFaceTable(Source):
 
     def __init__(self, dataset: Any, columns: list[str]) -> None:
         self.columns, self.row_shape, self.dtype = columns, (len(columns),), np.dtype(np.float64)
-        self.dataset, self._labels = dataset.with_format("numpy", columns=columns), _label_column(dataset)
+        self.dataset, self._labels = (
+            dataset.with_format("numpy", columns=columns, dtype=np.float64),
+            _label_column(dataset),
+        )
         self._whole = dataset
 
     def __len__(self) -> int:
@@ -115,7 +118,8 @@ def _label(item: Any) -> Any:
         found = item[1] if isinstance(item, tuple | list) and len(item) > 1 else None
     if found is None or isinstance(found, str):
         return found
-    return np.asarray(found).item() if np.size(found) == 1 else None
+    label = np.asarray(found)
+    return label.item() if label.size == 1 else None
 
 
 def _item(dataset: Any, i: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import secrets
 import stat
@@ -11,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from flowdetect._protocols import PathName
 
@@ -79,10 +80,26 @@ def write_atomically(path: Path, content: bytes) -> None:
     OSError
         If it cannot be written; the old file is then left as it was. The message names the file.
     """
-    with _beside(path, content) as temporary:
-        if path.exists():
-            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
-        os.replace(temporary, path)
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a new file to write piece by piece; it takes the place of the old one at the end, and not after an error.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; the old file is then left as it was. The message names the file.
+    """
+    with _beside(path) as (file, temporary):
+        yield file
+        _finish(file, path)
+        with _told(path):
+            if path.exists():
+                os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
+            os.replace(temporary, path)
 
 
 def write_new(path: Path, content: bytes) -> None:
@@ -93,7 +110,9 @@ def write_new(path: Path, content: bytes) -> None:
     OSError
         If it cannot be written.
     """
-    with _beside(path, content) as temporary:
+    with _beside(path) as (file, temporary):
+        file.write(content)
+        _finish(file, path)
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -103,22 +122,45 @@ def write_new(path: Path, content: bytes) -> None:
                 os.replace(temporary, path)
 
 
+class _Temporary(io.FileIO):
+    """A new file that is written in the place of another, whose name errors tell."""
+
+    def __init__(self, temporary: Path, path: Path) -> None:
+        with _told(path):
+            super().__init__(temporary, "xb")
+        self._path = path
+
+    def write(self, content: Any) -> int:
+        with _told(self._path):
+            return super().write(content)
+
+
 @contextmanager
-def _beside(path: Path, content: bytes) -> Iterator[Path]:
-    """Write a temporary file in the same folder, which no other process writes, and remove it in the end."""
+def _beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """Open a temporary file in the same folder, which no other process writes, and remove it in the end."""
     _check_folder(path)
     temporary = path.with_name(f".flowdetect-{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    except OSError as error:
-        told = f"{error.strerror or error}; the file could not be written"
-        raise OSError(error.errno, told, str(path)) from error
+        with io.BufferedWriter(_Temporary(temporary, path)) as file:
+            yield file, temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _finish(file: BinaryIO, path: Path) -> None:
+    file.flush()
+    with _told(path):
+        os.fsync(file.fileno())
+    file.close()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Let an error of writing name the file that is asked for."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror or error}; the file could not be written", str(path)) from error
 
 
 def open_within(path: Path, most: int | None) -> BinaryIO:

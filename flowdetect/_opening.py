@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -69,6 +72,16 @@ def open_source(X: Any, image_shape: Any) -> tuple[Any, RowSource | None, Layout
     if layout.axes == "rows":
         return values, None, layout
     return flatten_images(values[:2]), ArraySource(values), layout
+
+
+@contextmanager
+def names_compared(source: Any) -> Iterator[None]:
+    """Let scikit-learn not miss the names of the columns of an array that was read from a source with names."""
+    with ExitStack() as stack:
+        if isinstance(source, Source) and source.columns is not None:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", message="X does not have valid feature names", category=UserWarning)
+        yield
 
 
 def check_columns(estimator: Any, source: Any, *, reset: bool) -> None:

@@ -43,24 +43,31 @@ BROKEN = (
 )
 
 
-def save(estimator: BaseEstimator, path: PathName) -> None:
-    """Write an estimator of ours to a file, atomically."""
-    file = as_path(path)
-    _check_no_checkpoint(file)
+def save(estimator: BaseEstimator, path: PathName, notes: dict[str, Any] | None = None) -> None:
+    """Write an estimator of ours to a file, atomically; and notes, plain values, that `notes_of` gives back."""
+    file = check_no_checkpoint(path)
     arrays: dict[str, NDArray[Any]] = {}
     header = {"estimator": _encode(estimator, arrays, type(estimator).__name__)}
-    write(file, "estimator", header, arrays)
+    write(file, "estimator", header if notes is None else {**header, "notes": notes}, arrays)
 
 
-def _check_no_checkpoint(path: Path) -> None:
-    """Refuse to write over the checkpoint of a training."""
+def notes_of(path: PathName, max_bytes: int = MOST_BYTES) -> dict[str, Any]:
+    """Read what was noted beside an estimator, from anyone; empty where nothing was. Errors are those of `load`."""
+    with TensorFile(as_path(path), "estimator", max_bytes) as file:
+        notes = file.header.get("notes")
+    return notes if isinstance(notes, dict) else {}
+
+
+def check_no_checkpoint(path: PathName) -> Path:
+    """Refuse to write over the checkpoint of a training; give the path, links followed."""
+    file = as_path(path)
     try:
-        with TensorFile(path, "checkpoint"):
+        with TensorFile(file, "checkpoint"):
             pass
     except (OSError, ValueError):
-        return
+        return file
     raise ValueError(
-        f"{str(path)!r} holds the checkpoint of a training, which would be lost; save to another file, or remove it."
+        f"{str(file)!r} holds the checkpoint of a training, which would be lost; save to another file, or remove it."
     )
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowdetect._files import check_writable, open_within, write_new
 from flowdetect._images import to_rows
+from flowdetect._opening import as_source, is_lazy
 from flowdetect._protocols import PathName, RandomState
-from flowdetect._rows import is_dataset
+from flowdetect._sources import digest_of_source
 
 N_BITS = 32  # of a seed
 MOST_OF_SEED = 1000  # bytes of its file
@@ -126,14 +126,9 @@ def digest_of_array(array: Any) -> str:
 def _digest_of_data(X: Any) -> str | None:
     if X is None:
         return None
-    if is_dataset(X):
-        return short_digest(*(_first(X[i]) for i in range(len(X))))
+    if is_lazy(X):
+        return digest_of_source(as_source(X))
     return digest_of_array(np.asarray(to_rows(X)[0]))
-
-
-def _first(item: Any) -> NDArray[Any]:
-    """Give the data of a dataset's item, which may be a tuple that begins with them."""
-    return np.asarray(item[0] if isinstance(item, tuple) else item)
 
 
 def path_of_training(checkpoint: PathName, name: str, stage: str, *marks: Any) -> str:

@@ -7,8 +7,9 @@ the labels, and it gives a part of itself by indexing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,6 +135,33 @@ class Part(Source):
         return self.indices[indices]
 
 
+def nameless(source: Source) -> Source:
+    """Give a source whose columns have no names."""
+    found = source[:]
+    found.columns = None
+    return cast(Source, found)
+
+
+class Mapped(Source):
+    """The rows of a source, changed by a function of an array of them when they are read."""
+
+    def __init__(self, source: Source, function: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+        first = function(source.read(np.arange(1)))
+        self.source, self.function = source, function
+        self.row_shape, self.dtype = tuple(first.shape[1:]), first.dtype
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def y(self) -> Any:
+        """The labels of the source."""
+        return self.source.y
+
+    def read(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        return self.function(self.source.read(indices))
+
+
 class Without:
     """The indices of all of n rows but some, in order; they are counted, not listed, so that n may be large."""
 
@@ -213,6 +241,16 @@ def chunks(source: RowSource, length: int | None = None) -> Iterator[tuple[int, 
 def sample_rows(source: RowSource, most: int) -> NDArray[Any]:
     """Read every k-th row, so that at most `most` are read."""
     return source.rows(np.arange(0, len(source), -(-len(source) // most)))
+
+
+def digest_of_source(source: RowSource) -> str:
+    """Hash all rows of a source, with their shape and dtype, a few at a time."""
+    found = hashlib.sha256()
+    for start, rows in chunks(source):
+        if start == 0:
+            found.update(f"{len(source)}{rows.shape[1:]}{rows.dtype}".encode())
+        found.update(np.ascontiguousarray(rows).data)
+    return found.hexdigest()
 
 
 def _as_slice(indices: NDArray[np.intp]) -> slice | NDArray[np.intp]:

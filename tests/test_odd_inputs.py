@@ -97,14 +97,19 @@ RECEIVERS = {
     **{f"{name}: fitted": ask for name, ask in SCORES.items()},
     **FUNCTIONS,
 }
-READS_DATASETS = {name for name in RECEIVERS if name.split(":")[0] in set(DENSITIES) - {"NeighborsDensity"}}
+ARRAYS_ALONE = {*ALL_SITS, "FlowOD", "to_pyod"}
+READS_DATASETS = {name for name in RECEIVERS if name.split(":")[0] not in ARRAYS_ALONE and name not in FUNCTIONS}
+UNSCORED = {"items of two lengths", "an item that cannot be read"}  # rows that ood_report counts and names
 
 
 def refused_of(name):
     """What a receiver must refuse."""
     if name in READS_DATASETS:
         return REFUSED | EMPTY | BAD_DATASETS
-    return REFUSED if name in FUNCTIONS else REFUSED | EMPTY | DATASETS
+    if name in FUNCTIONS:
+        own = UNSCORED if name.startswith("ood_report") else set()
+        return REFUSED | {odd: case for odd, case in BAD_DATASETS.items() if odd not in own}
+    return REFUSED | EMPTY | DATASETS
 
 
 def ask(name, X):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from flowdetect._files import Lock, as_path
 from flowdetect._resuming import digest_of_array
-from flowdetect._sources import RowSource, chunks
+from flowdetect._sources import RowSource, digest_of_source
 from flowdetect._tensor_file import FORMAT, VERSION, Declared, TensorFile, write
 
 KIND = "checkpoint"
@@ -189,22 +188,12 @@ def fingerprint(
     return {
         "class": name,
         "parameters": {key: _plain(value) for key, value in parameters.items() if key not in MAY_DIFFER},
-        "X": digest(source),
+        "X": digest_of_source(source),
         "y": None
         if labels is None or classes is None
         else digest_of_array(labels) + digest_of_array(classes.astype(str)),
         "versions": {"flowdetect": VERSION, "torch": torch.__version__, "format": FORMAT},
     }
-
-
-def digest(source: RowSource) -> str:
-    """Hash all rows of a source, with their shape and dtype, a few at a time."""
-    found = hashlib.sha256()
-    for start, rows in chunks(source):
-        if start == 0:
-            found.update(f"{len(source)}{rows.shape[1:]}{rows.dtype}".encode())
-        found.update(np.ascontiguousarray(rows).data)
-    return found.hexdigest()
 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:

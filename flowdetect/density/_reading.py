@@ -12,14 +12,16 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from flowdetect._images import Layout, check_in_reach, find_layout, to_rows, warn_of_channels_first
-from flowdetect._opening import check_columns, open_source
-from flowdetect._sources import ArraySource, RowSource, Subset
+from flowdetect._opening import check_columns, names_compared, open_source
+from flowdetect._sources import ArraySource, RowSource, Subset, Without
 from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint
+from flowdetect.density._order import shuffled
 from flowdetect.density.spec import DataSpec
 from flowdetect.density.streams import SPLIT, stream
 
 MIN_ROWS_TO_HOLD_OUT = 20
+MOST_HELD_OUT = 2**20
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,9 @@ def read_rows(estimator: BaseEstimator, X: Any, image_shape: Any, *, reset: bool
     head, source, layout = open_source(X, image_shape)
     if reset:
         warn_of_channels_first(layout.image_shape)
-    rows = validate_data(
-        estimator, head, dtype="numeric", reset=reset, ensure_min_samples=2 if reset else 1, ensure_all_finite=False
-    )
+    options = {"reset": reset, "dtype": "numeric", "ensure_min_samples": 2 if reset else 1, "ensure_all_finite": False}
+    with names_compared(source):
+        rows = validate_data(estimator, head, **options)
     check_columns(estimator, source, reset=reset)
     if source is None:
         if layout.image_shape is not None:
@@ -105,17 +107,18 @@ def split_rows(
     checkpoints: dict[str, Checkpoint],
     goes_on: bool,
 ) -> TrainingRows:
-    """Hold a fraction of the rows out, at least one and none of fewer than 20, drawn with the seed."""
+    """Hold a fraction of the rows out, drawn with the seed: at least one, none of fewer than 20, 2**20 at most."""
     n_rows = len(source)
-    order = np.random.default_rng(stream(seed, SPLIT)).permutation(n_rows)
+    order = shuffled(n_rows, stream(seed, SPLIT))
     n_held_out = 0
     if fraction and n_rows >= MIN_ROWS_TO_HOLD_OUT:
-        n_held_out = min(max(1, round(fraction * n_rows)), n_rows - 2)
-    held_out, kept = np.sort(order[:n_held_out]), np.sort(order[n_held_out:])
+        n_held_out = min(max(1, round(fraction * n_rows)), n_rows - 2, MOST_HELD_OUT)
+    held_out = np.sort(order[:n_held_out])
+    kept = Without(n_rows, held_out)
     return TrainingRows(
         training=Subset(source, kept),
         held_out=Subset(source, held_out) if n_held_out else None,
-        labels=None if labels is None else labels[kept],
+        labels=None if labels is None else np.delete(labels, held_out),
         held_out_labels=None if labels is None else labels[held_out],
         seed=seed,
         device=device,

@@ -24,6 +24,7 @@ from flowdetect.density._checkpoint import Checkpoint, Form
 from flowdetect.density._devices import hints_unheard, resolve_precision
 from flowdetect.density._leaps import Leaps
 from flowdetect.density._memory import freed_memory_kept
+from flowdetect.density._order import Order, shuffled
 from flowdetect.density._processes import Processes, alone, present
 from flowdetect.density._progress import Place, Progress, show_progress
 from flowdetect.density._ranks import run_in_processes
@@ -152,7 +153,7 @@ class Training(Averages):
 
     # ---- data
 
-    def _batch(self, order: NDArray[np.intp], rank: int, n: int) -> Batch:
+    def _batch(self, order: Order, rank: int, n: int) -> Batch:
         """Make one process's share of the next batch; all shares together do not depend on how many there are."""
         index = order[self.batch * self.batch_size : (self.batch + 1) * self.batch_size]
         x, context, noise = self._with_noise(self.source, index, stream(self.settings.seed, NOISE, self.step))
@@ -172,7 +173,7 @@ class Training(Averages):
     def _initialize(self) -> None:
         """Set data-dependent parameters from a first batch."""
         seed = self.settings.seed
-        order = np.random.default_rng(stream(seed, INITIAL)).permutation(len(self.source))
+        order = shuffled(len(self.source), stream(seed, INITIAL))
         index = np.sort(order[: max(FIRST_BATCH, self.batch_size)])
         with torch.no_grad():
             self.model.initialize(*self._with_noise(self.source, index, stream(seed, INITIAL, 1)))
@@ -188,8 +189,7 @@ class Training(Averages):
         written = time.monotonic()
         with processes.interruption, freed_memory_kept(), self._progress() as progress:
             while not self.finished:
-                shuffling = np.random.default_rng(stream(self.settings.seed, ORDER, self.epoch))
-                order = shuffling.permutation(len(self.source))
+                order = shuffled(len(self.source), stream(self.settings.seed, ORDER, self.epoch))
                 started = time.monotonic()
                 while self.batch < self.n_batches and not self._is_over:
                     self.plan.begin_step()

@@ -77,9 +77,11 @@ class BaseDensity(FittedDensity):
 
         Parameters
         ----------
-        X : (n, D) array or frame; numpy (n, H, W) or (n, H, W, C); torch (n, C, H, W); or a map-style dataset
-            A memory map or a dataset is read a few rows at a time.
+        X : (n, D) array or frame; numpy (n, H, W) or (n, H, W, C); torch (n, C, H, W); or a source of rows
+            What `load_folder` and `load_parquet` give, memory maps, arrays in HDF5 and Zarr files, map-style datasets
+            and DataLoaders of them are sources: they are read a few rows at a time.
         y : (n,) class labels if conditional, else ignored
+            None: the labels of the source, where it has them.
 
         Returns
         -------
@@ -119,6 +121,8 @@ class BaseDensity(FittedDensity):
     def _fit(self, X: ArrayLike, y: ArrayLike | None, opened: ExitStack) -> BaseException | None:
         name, started = type(self).__name__, time.monotonic()
         source, layout = read_rows(self, X, self.image_shape, reset=True)
+        if y is None and self.conditional:
+            y = getattr(source, "y", None)
         classes, labels = _inputs.encode_labels(y, len(source), name) if self.conditional else (None, None)
         goes_on = self.warm_start and self.__sklearn_is_fitted__()
         device = resolve_device(self.device)

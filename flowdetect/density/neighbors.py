@@ -26,7 +26,9 @@ from flowdetect import _persistence
 from flowdetect._fitting import all_or_nothing
 from flowdetect._images import to_rows
 from flowdetect._limits import check_count, check_seed, is_count, is_number
+from flowdetect._opening import as_source, check_columns, is_lazy, names_compared
 from flowdetect._protocols import PathName, RandomState
+from flowdetect._sources import Source
 from flowdetect.density._inputs import check_finite
 
 MOST_REFERENCES = 2000  # rows to measure distances to where many neighbours are asked for
@@ -113,7 +115,7 @@ class NeighborsDensity(BaseEstimator):
 
         Parameters
         ----------
-        X : (n, D) array or frame, at least two rows
+        X : (n, D) array or frame, or a source of rows, which is read into memory; at least two rows
         y : ignored
 
         Returns
@@ -126,7 +128,7 @@ class NeighborsDensity(BaseEstimator):
             If a parameter is out of range or X is not finite.
         """
         self._check_before_fit()
-        rows = validate_data(self, to_rows(X)[0], dtype=np.float64, ensure_min_samples=2)
+        rows = self._read(X, reset=True)
         check_finite(rows, type(self).__name__)
         n = len(rows)
         self.shift_ = np.median(rows, axis=0)
@@ -230,6 +232,14 @@ class NeighborsDensity(BaseEstimator):
         """
         _persistence.save(self, path)
 
+    def _read(self, X: Any, *, reset: bool) -> NDArray[np.float64]:
+        source = as_source(X) if is_lazy(X) else X
+        rows = to_rows(source.array() if isinstance(source, Source) else X)[0]
+        with names_compared(source):
+            checked = validate_data(self, rows, reset=reset, dtype=np.float64, ensure_min_samples=2 if reset else 1)
+        check_columns(self, source, reset=reset)
+        return np.asarray(checked)
+
     def _check_before_fit(self) -> None:
         scales = self.n_neighbors
         is_sequence = isinstance(scales, Sequence | np.ndarray) and not isinstance(scales, str) and len(scales) > 0
@@ -295,7 +305,7 @@ class NeighborsDensity(BaseEstimator):
 
     def _scaled(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self)
-        rows = validate_data(self, to_rows(X)[0], dtype=np.float64, reset=False)
+        rows = self._read(X, reset=False)
         check_finite(rows, type(self).__name__)  # which scikit-learn can be told to assume
         return np.asarray((rows - self.shift_) / self.scale_)
 

@@ -13,22 +13,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_consistent_length
-from sklearn.utils.validation import validate_data
 
 from flowdetect._fitting import KeepsParameters, all_or_nothing
-from flowdetect._images import to_rows
 from flowdetect._limits import check_seed
 from flowdetect._nested import check_within
 from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
 from flowdetect._reach import OutOfReachError
-from flowdetect._rows import plain
+from flowdetect._sources import Without
 from flowdetect.detectors.checks import check_folds, check_methods, check_shares, name_of
 from flowdetect.detectors.clones import seeded_clone, tell_image_shape
 from flowdetect.detectors.cross_conformal import CrossConformal
 from flowdetect.detectors.explanations import Explains, remembered_rows
 from flowdetect.detectors.prefit import UsesPrefit
 from flowdetect.detectors.reach import lowest_beyond_reach, lowest_where
-from flowdetect.detectors.rows import hold_out, is_frame, take
+from flowdetect.detectors.reading import ReadsRows
+from flowdetect.detectors.rows import Split, by_parts, drawn, few, hold_out, most_read, take
 from flowdetect.detectors.trainings import Trainings
 from flowdetect.detectors.usual import KnowsUsual
 from flowdetect.detectors.verdicts import Verdicts
@@ -38,7 +37,16 @@ FEWEST_REFERENCE = 10  # rows
 
 
 class BaseDetector(
-    KeepsParameters, Verdicts, Explains, CrossConformal, UsesPrefit, KnowsUsual, Trainings, OutlierMixin, BaseEstimator
+    KeepsParameters,
+    ReadsRows,
+    Verdicts,
+    Explains,
+    CrossConformal,
+    UsesPrefit,
+    KnowsUsual,
+    Trainings,
+    OutlierMixin,
+    BaseEstimator,
 ):
     r"""A density, a score made of it, and a threshold; the base of all detectors.
 
@@ -92,7 +100,10 @@ class BaseDetector(
 
     Notes
     -----
-    X may hold rows (n, D), as an array or frame, or images: numpy (n, H, W), (n, H, W, C), torch (n, C, H, W). A
+    X may hold rows (n, D), as an array or frame, or images: numpy (n, H, W), (n, H, W, C), torch (n, C, H, W). It may
+    be a source that is read in parts: what `load_folder` and `load_parquet` give, an array in a file, a map-style
+    dataset. Of a source that exceeds 262,144 rows or 17 million values, the rows of threshold and p-values are drawn;
+    the density is fitted on all others, in memory if it is not one of ours. A
     density with an `image_shape` parameter receives images unchanged; any other receives float rows.
 
     With `cv`, a row's score is the mean of the members' scores, whereas its p-value adds up, over the folds, how many
@@ -233,31 +244,34 @@ class BaseDetector(
         checked = self._check_X(X, reset=True)
         self._check_data(checked)
         check_consistent_length(checked, y)
-        self._remembered_rows = remembered_rows(checked, is_image=self.image_shape_ is not None)
         random = self._settle_seed(checked, y)
+        checked = self._narrowed(checked, random)
+        self._remembered_rows = remembered_rows(few(checked), is_image=self.image_shape_ is not None)
         if self.cv is not None:
             self._fit_members(checked, y, random)
             return self._end_trainings()
         self.__dict__.pop("members_", None)
-        train, reference, calibration = self._split(len(checked), random)
+        train, reference, calibration = self._split(len(checked), random, most_read(checked))
         self._learn(checked, y, train, reference, random)
         is_calibration = np.zeros(len(checked), dtype=bool)
         is_calibration[calibration] = True
         rows = self._threshold_rows(len(checked), reference, calibration)
+        if rows is None and len(checked) > (most_read(checked) or len(checked)):
+            rows = np.union1d(reference, calibration)
         scores = self._finite_scores(checked if rows is None else take(checked, rows))
         self._settle(scores, is_calibration if rows is None else is_calibration[rows])
         return self._end_trainings()
 
     def _learn(self, X: Any, y: Any, train: Any, reference: Any, random: np.random.RandomState) -> None:
         """Fit the density on the rows `train` of checked X, and what the score needs besides."""
-        X_train, y_train = take(X, train), None if y is None else np.asarray(y)[train]
+        X_train, y_train = take(X, train), None if y is None else take(np.asarray(y), train)
         self.density_ = self._with_checkpoints(seeded_clone(self._as_used(self._template()), random))
         if self.image_shape is not None:
             tell_image_shape(self.density_, self.image_shape_)
-        self._train(self.density_, self._density_rows(X_train), y_train)
+        self._train(self.density_, self._density_source(X_train), y_train)
         self._settle_image_shape()
         self._learn_usual(X_train)
-        self._calibrate(X_train, take(X, reference))
+        self._calibrate(X_train, self._in_memory(take(X, reference)))
 
     # ---- what a detector may say differently
 
@@ -268,6 +282,10 @@ class BaseDetector(
 
     def _density_rows(self, X: Any) -> Any:
         """Give checked rows as the density is to see them."""
+        return X
+
+    def _narrowed(self, X: Any, random: np.random.RandomState) -> Any:
+        """Give the rows of checked X that are used at all."""
         return X
 
     def _threshold_rows(
@@ -303,16 +321,18 @@ class BaseDetector(
     @staticmethod
     def _reference(X_train: Any, X_calibration: Any) -> Any:
         """Give the rows to learn statistics from: the calibration rows; if these are few, the training rows."""
-        return X_calibration if len(X_calibration) >= FEWEST_REFERENCE else X_train
+        return X_calibration if len(X_calibration) >= FEWEST_REFERENCE else few(X_train)
 
     def _log_likelihood(self, X: Any) -> NDArray[np.float64]:
         """Ask the density for log p(x): (n,), nats."""
         return self._finite(np.asarray(self.density_.score_samples(self._density_rows(X)), dtype=np.float64))
 
+    @by_parts
     def _scores(self, X: Any) -> NDArray[np.float64]:
         """Score checked rows once fitted: those that lie too far out have the lowest score."""
         return lowest_beyond_reach(self._finite_scores, self._log_likelihood, X, lambda: self._ranges(X))
 
+    @by_parts
     def _finite_scores(self, X: Any) -> NDArray[np.float64]:
         is_out = self._breaks_out(X)
         if is_out.any():
@@ -348,52 +368,19 @@ class BaseDetector(
         if not self.prefit:
             check_within(self, *self.shared)
 
-    def _check_X(self, X: Any, *, reset: bool) -> Any:
-        """Validate X and give it as the density takes it; warn, once fitted, of a range unlike the training data's."""
-        checked = self._validated(X, reset=reset)
-        if not reset:
-            self._warn_of_range(checked)
-        return checked
-
-    def _validated(self, X: Any, *, reset: bool) -> Any:
-        """Give a frame or images as they are, else an (n, D) array."""
-        X = plain(X)
-        rows, layout = to_rows(X, self.image_shape if reset else self.image_shape_)
-        density = self.density if reset else next(self._singles()).density_
-        knows_images = density is None or hasattr(density, "image_shape")
-        # only ours get integers: GaussianMixture squares uint8 pixels as uint8, and gives log p in X's dtype
-        dtype = "numeric" if knows_images else FLOATS
-        checked = validate_data(self, rows, reset=reset, dtype=dtype, ensure_min_samples=2 if reset else 1)
-        if reset:
-            self.image_shape_ = layout.image_shape
-        if layout.axes != "rows":
-            return X if knows_images else checked
-        if not is_frame(X):
-            return checked
-        whole = not knows_images and all(getattr(dtype, "kind", "O") in "biu" for dtype in X.dtypes)
-        return X.astype(checked.dtype) if whole and hasattr(X, "astype") else X
-
     def _check_data(self, X: Any) -> None:
         """Refuse checked rows that do not suit the parameters, before anything is trained."""
 
-    def _settle_image_shape(self) -> None:
-        """Take the images' shape from the density where the data do not tell it."""
-        told = getattr(self.density_, "image_shape_", None)
-        if self.image_shape_ is None:
-            self.image_shape_ = told
-        elif told is not None and tuple(told) != self.image_shape_:
-            raise ValueError(
-                f"{type(self).__name__} has images of {self.image_shape_} (height, width, channels), but its density "
-                f"{name_of(self.density_)} was fitted on images of {told}; give both the same image_shape."
-            )
+    def _split(self, n_rows: int, random: np.random.RandomState, most: int | None = None) -> Split:
+        """Give the indices of the rows to train on, to learn the score from and to calibrate on, in the order of X.
 
-    def _split(self, n_rows: int, random: np.random.RandomState) -> list[NDArray[np.int_]]:
-        """Give the indices of the rows to train on, to learn the score from and to calibrate on, in the order of X."""
-        rows = np.arange(n_rows)
+        Of a source, at most `most` are for the latter two.
+        """
+        rows = np.arange(n_rows) if most is None else drawn(n_rows, most, random)
         if self.calibration_fraction == 0 and not self.is_frozen:
-            return [rows, rows, rows]
+            return Without(n_rows, rows[:0]) if most is not None else rows, rows, rows
         if not self.is_frozen:
-            train, rows = hold_out(n_rows, self.calibration_fraction, random)
+            train, rows = hold_out(n_rows, self.calibration_fraction, random, most)
         splits = self.learns and len(rows) >= 2 * FEWEST_REFERENCE
         reference, calibration = (rows[::2], rows[1::2]) if splits else (rows, rows)
-        return [reference if self.is_frozen else train, reference, calibration]
+        return reference if self.is_frozen else train, reference, calibration

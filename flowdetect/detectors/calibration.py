@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
 from sklearn.neighbors import KernelDensity
 from sklearn.preprocessing import StandardScaler
 
+OUTLIER, NORMAL = -1, 1
 TAIL_SHARE = 0.05  # of the known scores; the exponential through them goes on below
 FEWEST_IN_TAIL = 10  # scores
 SMALLEST_SHARE = 1e-9
@@ -22,6 +27,25 @@ def log_p_value(scores: NDArray[np.float64], known: NDArray[np.float64]) -> NDAr
     rate = float(np.mean(threshold - known[:n_tail])) or 1.0
     at_threshold = np.log((1 + n_tail) / (1 + len(known)))
     return np.where(scores < threshold, at_threshold - (threshold - scores) / rate, np.log(p_values))
+
+
+def select_by_p_values(p_values: NDArray[np.float64], fdr: float, n_known: int) -> NDArray[np.int_]:
+    """Name outliers, -1, among rows of these p-values with a false discovery rate of `fdr`; all others are +1.
+
+    It warns where too few known scores are behind the p-values for a single outlier to be named.
+    """
+    n_together = math.ceil(len(p_values) / (fdr * (1 + n_known)) * (1 - 1e-12))
+    if n_together > 1:
+        n_needed = math.ceil(len(p_values) / fdr * (1 - 1e-12)) - 1
+        warnings.warn(
+            f"select compares {len(p_values)} rows with {n_known} calibration scores, so that at fdr={fdr:g} it "
+            f"names outliers only where at least {n_together} rows score below all of these; for a single one it "
+            f"needs {n_needed}. Fit on more rows or with a larger calibration_fraction, compare with every row by "
+            f"cv=5, or give select fewer rows or a larger fdr.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return np.where(false_discovery_control(p_values, method="bh") <= fdr, OUTLIER, NORMAL)
 
 
 def log_kernel_density(statistics: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -74,6 +74,15 @@ def check_batch_options(alpha: Any, n_bootstrap: Any) -> None:
         )
 
 
+def check_fdr(fdr: Any) -> None:
+    """Refuse a false discovery rate that is none."""
+    if not is_number(fdr) or not 0 < fdr < 1:
+        raise ValueError(
+            f"select needs fdr, the share of false discoveries, above 0 and below 1, got {fdr!r}; the usual value "
+            f"is 0.1."
+        )
+
+
 def check_handed_on(name: str, verbose: Any, device: Any, time_limit: Any) -> None:
     """Refuse what the density that it is handed to would refuse later, or that there may be none for."""
     if not isinstance(verbose, bool | np.bool_) and not is_count(verbose, 0):

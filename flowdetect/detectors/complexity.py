@@ -24,6 +24,7 @@ from flowdetect._images import N_BINS_8_BIT, is_whole, to_rows
 from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.codecs import BITS_PER_BYTE, check_codecs, shortest_code
+from flowdetect.detectors.rows import few
 from flowdetect.detectors.terms import sum_of_terms
 
 N_QUANTILES = 256
@@ -218,7 +219,7 @@ class ComplexityDetector(BaseDetector):
             self.mixture_ = _mixture(self._pair(self._reference(X_train, X_calibration)))
 
     def _learn_bytes(self, X_train: Any) -> None:
-        rows = self._rows(X_train)
+        rows = self._rows(few(X_train))
         self.n_bins_ = self.value_range_ = None
         if self.image_shape_ is None:
             inner = np.arange(1, N_QUANTILES) / N_QUANTILES

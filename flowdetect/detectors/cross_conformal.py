@@ -15,7 +15,7 @@ from sklearn.base import clone
 from flowdetect._fitting import is_kept
 from flowdetect._resuming import further
 from flowdetect.detectors.clones import LARGEST_SEED
-from flowdetect.detectors.rows import hold_out, take
+from flowdetect.detectors.rows import Indices, hold_out, take
 
 FEWEST_ROWS = 3  # two to train on, one to compare with
 
@@ -89,7 +89,8 @@ class CrossConformal:
         checked = self._check_X(X, reset=True)
         self._check_data(checked)
         random = self._settle_seed(checked, y)
-        train = reference = np.arange(len(checked))
+        train: Indices = np.arange(len(checked))
+        reference = np.arange(len(checked))
         if self.learns and self.calibration_fraction > 0:
             train, reference = hold_out(len(checked), self.calibration_fraction, random)
         self._learn(checked, y, train, reference, random)

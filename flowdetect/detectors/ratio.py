@@ -5,6 +5,7 @@ Ren et al., "Likelihood Ratios for Out-of-Distribution Detection" (2019), https:
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -13,12 +14,15 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
+from flowdetect._frames import like
 from flowdetect._images import draw_seed, row_generators, to_rows
 from flowdetect._limits import is_number
 from flowdetect._protocols import PathName, RandomState, Scorer
 from flowdetect._resuming import further
+from flowdetect._sources import Mapped, Source
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.clones import seeded_clone
+from flowdetect.detectors.rows import few
 
 MUTATION_SEED, BACKGROUND_SEED = 0, 0x5EED
 
@@ -156,7 +160,14 @@ class LikelihoodRatioDetector(BaseDetector):
         background: Any = self.background if self.background is not None else self._same_kind()
         random = np.random.RandomState(draw_seed(self._seed) ^ BACKGROUND_SEED)  # another than the density's
         self.background_ = self._with_checkpoints(seeded_clone(background, random))
-        self._train(self.background_, _as_taken_by(background, mutated(X_train, self.mutation_rate)))
+        self._train(self.background_, self._mutated_rows(background, X_train))
+
+    def _mutated_rows(self, background: Any, X: Any) -> Any:
+        """Give training rows with redrawn features as the background takes them; those of a source as they are read."""
+        if not isinstance(X, Source):
+            return _as_taken_by(background, mutated(X, self.mutation_rate))
+        rows = Mapped(X, partial(mutated, rate=self.mutation_rate, donors=np.asarray(to_rows(few(X))[0])))
+        return rows if hasattr(background, "image_shape") else _as_taken_by(background, rows.array())
 
     def _same_kind(self) -> Any:
         """Give an unfitted density as the first, its seeds too, so that the two differ by what they saw alone."""
@@ -185,13 +196,14 @@ def _as_taken_by(density: Any, X: Any) -> Any:
     return np.asarray(to_rows(X)[0], dtype=np.float64)
 
 
-def mutated(X: Any, rate: float) -> NDArray[Any]:
+def mutated(X: Any, rate: float, donors: NDArray[Any] | None = None) -> NDArray[Any]:
     """Redraw a share of the features of each row from those of other rows, in the layout of X.
 
     Parameters
     ----------
     X : (n, D) array or frame, or images
     rate : float, share of the features
+    donors : (m, D) array, the rows that features come from; None: those of X
 
     Returns
     -------
@@ -199,10 +211,10 @@ def mutated(X: Any, rate: float) -> NDArray[Any]:
     """
     rows, layout = to_rows(X)
     rows = np.asarray(rows)
-    changed = rows.copy()
+    changed, others = rows.copy(), rows if donors is None else donors
     for i, generator in enumerate(row_generators(rows, MUTATION_SEED)):
         chosen = np.flatnonzero(generator.random(rows.shape[1]) < rate)
-        changed[i, chosen] = rows[generator.integers(0, len(rows), len(chosen)), chosen]
+        changed[i, chosen] = others[generator.integers(0, len(others), len(chosen)), chosen]
     if hasattr(X, "columns"):
-        return type(X)(changed, columns=X.columns, index=X.index)
+        return like(X, changed)
     return layout.as_numpy().restore(changed)

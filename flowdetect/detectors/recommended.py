@@ -19,20 +19,22 @@ from sklearn.base import clone
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from flowdetect._images import N_BINS_8_BIT, is_whole, to_rows
+from flowdetect._images import N_BINS_8_BIT, to_rows
 from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
+from flowdetect._sources import Source, Without
 from flowdetect.detectors.base import FEWEST_REFERENCE
 from flowdetect.detectors.calibration import log_p_value
 from flowdetect.detectors.checks import check_handed_on
 from flowdetect.detectors.clones import LARGEST_SEED
 from flowdetect.detectors.complexity import ComplexityDetector
 from flowdetect.detectors.image_statistics import ImageStatistics
-from flowdetect.detectors.rows import take
+from flowdetect.detectors.rows import Split, drawn, extent, few, take
 
 USUAL_SHARE = 0.1  # of the rows given to fit, called outliers where contamination="auto"
 N_LEVELS = 32  # grey levels that images are rounded to
 N_STEPS = 1500  # of training, of the density that images get
 BATCH_SIZE = 16
+MOST_NEIGHBORS = 100_000  # rows of a source that a density of neighbours keeps
 MOST_JUDGED = 2000  # images whose scores make the threshold, if they are not all held out
 TIME_SHARE = 0.8  # of time_limit, for the density; the rest is for statistics, codecs and calibration
 NAMES = ("complexity", *ImageStatistics.names)
@@ -210,16 +212,22 @@ class OODDetector(ComplexityDetector):
         super()._check_data(X)
         if self.image_shape_ is None:
             return
-        rows = self._rows(X)
-        largest = rows.max()
-        if self.density is None and largest >= N_BINS_8_BIT and is_whole(rows):
+        _, largest, whole = extent(X)
+        if self.density is None and largest >= N_BINS_8_BIT and whole:
             raise ValueError(
                 f"{type(self).__name__} codes images of at most {N_BINS_8_BIT} values a pixel, got values up to "
                 f"{largest:g}; give it 8-bit images, for instance X // {int(largest) // N_BINS_8_BIT + 1}."
             )
 
-    def _split(self, n_rows: int, random: np.random.RandomState) -> list[NDArray[np.int_]]:
-        return [np.arange(n_rows)] * 3 if self._scores_itself else super()._split(n_rows, random)
+    def _narrowed(self, X: Any, random: np.random.RandomState) -> Any:
+        if not self._scores_itself or not isinstance(X, Source):
+            return X
+        chosen = drawn(len(X), MOST_NEIGHBORS, random)
+        return self._in_memory(X[chosen])  # a density of neighbours keeps its rows
+
+    def _split(self, n_rows: int, random: np.random.RandomState, most: int | None = None) -> Split:
+        rows = np.arange(n_rows)
+        return (rows, rows, rows) if self._scores_itself else super()._split(n_rows, random, most)
 
     @property
     def _scores_itself(self) -> bool:
@@ -263,7 +271,9 @@ class OODDetector(ComplexityDetector):
         if self.image_shape_ is not None and self.density is None:
             self._learn_levels(X)
             most = N_STEPS * BATCH_SIZE  # what training can see
-            if len(train) > most:
+            if len(train) > most and isinstance(train, Without):
+                train = train[drawn(len(train), most, random)]
+            elif len(train) > most:
                 train = np.sort(random.permutation(train)[:most])
             self._n_train = len(train)
         self._seed_of_statistics = int(random.randint(LARGEST_SEED))
@@ -272,10 +282,9 @@ class OODDetector(ComplexityDetector):
 
     def _learn_levels(self, X: Any) -> None:
         """Learn how values become grey levels."""
-        rows = self._rows(X)
-        low, high = float(rows.min()), float(rows.max())
+        low, high, whole = extent(X)
         self.value_range_, self.n_bins_ = (low, high), None
-        if low >= 0 and high < N_BINS_8_BIT and is_whole(rows):
+        if low >= 0 and high < N_BINS_8_BIT and whole:
             self.value_range_, self.n_bins_ = None, max(2, 1 << int(high).bit_length())
 
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
@@ -285,6 +294,7 @@ class OODDetector(ComplexityDetector):
         if self.image_shape_ is None:
             self._warn_of_groups()
             return
+        X_train = few(X_train)
         reference = self._reference(X_train, X_calibration)
         same = reference is X_train or self.is_frozen or self.calibration_fraction == 0
         if same and len(X_train) >= 2 * FEWEST_REFERENCE:  # images are no neighbours of themselves

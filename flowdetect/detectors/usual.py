@@ -7,19 +7,18 @@ whose whole range is another, such as 0..1 after 0..255, has another unit, most 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowdetect._images import is_whole, to_rows
+from flowdetect._images import is_whole
 from flowdetect._reach import differs
+from flowdetect._sources import Source, rows_at_once
 from flowdetect.detectors.reach import warns_of_reach
-from flowdetect.detectors.rows import is_frame, take
+from flowdetect.detectors.rows import few, parts
 
 FEWEST = 10  # rows, so that none of them is an outlier alone; an image has many values
-VALUES_AT_ONCE = 2**18
 TOO_LARGE, TOO_SMALL = 50.0, 50.0  # how many times the largest, or smaller than the smallest, of usual rows
 
 
@@ -29,9 +28,10 @@ class KnowsUsual:
     _usual: dict[str, Any] | None = None  # None in detectors that an earlier version wrote
 
     def _learn_usual(self: Any, X_train: Any) -> None:
-        """Learn both; a fitted density of ours, used as it is, knows what was constant where it was trained."""
-        self._usual = learn_usual(X_train, self.image_shape_ is None)
-        columns = getattr(self.density_, "constant_features_", None) if self.is_frozen else None
+        """Learn both; a fitted density of ours knows what was constant in all the rows that it was trained on."""
+        self._usual = learn_usual(few(X_train), self.image_shape_ is None)
+        knows = self.is_frozen or isinstance(X_train, Source)
+        columns = getattr(self.density_, "constant_features_", None) if knows else None
         if columns is not None:
             self._usual |= {"constant": np.asarray(columns), "constants": np.asarray(self.density_.constant_values_)}
 
@@ -43,7 +43,7 @@ class KnowsUsual:
 
     def _warn_of_range(self: Any, X: Any) -> None:
         """Warn of checked rows whose range is another, unless scoring them will."""
-        single = next(self._singles())
+        single, X = next(self._singles()), X[: rows_at_once(X)].array() if isinstance(X, Source) else X
         ranges, row = other_range(X, single._usual, self.image_shape_ is None)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*its score does not show", category=UserWarning)
@@ -66,7 +66,7 @@ def learn_usual(X: Any, is_table: bool) -> dict[str, Any]:
         low, high : least and largest value; smallest, largest : size of nearly all rows; is_whole : whether all are
         whole numbers; constant, constants : (k,) columns of one value, and the values.
     """
-    least, most = zip(*((rows.min(axis=0), rows.max(axis=0)) for rows in _parts(X)), strict=True)
+    least, most = zip(*((rows.min(axis=0), rows.max(axis=0)) for rows in parts(X)), strict=True)
     lowest, highest = np.min(least, axis=0).astype(np.float64), np.max(most, axis=0).astype(np.float64)
     constant = np.flatnonzero(lowest == highest) if is_table else np.array([], dtype=np.intp)
     low, high, whole, size = _range(X, is_table)
@@ -87,7 +87,7 @@ def breaks_out(X: Any, usual: dict[str, Any] | None) -> NDArray[np.bool_]:
     if usual is None or not len(usual["constant"]):
         return np.zeros(len(X), dtype=bool)
     columns, constants = usual["constant"], usual["constants"]
-    return np.concatenate([differs(rows[:, columns], constants).any(axis=1) for rows in _parts(X)])
+    return np.concatenate([differs(rows[:, columns], constants).any(axis=1) for rows in parts(X)])
 
 
 def other_range(X: Any, usual: dict[str, Any] | None, is_table: bool) -> tuple[str, int]:
@@ -122,7 +122,7 @@ def _looks_counted(low: float, high: float, whole: bool) -> bool:
 def _range(X: Any, is_table: bool) -> tuple[float, float, bool, NDArray[np.float64]]:
     """Give least and largest value, whether all are whole, and the size of each row, (n,)."""
     low, high, whole, sizes = np.inf, -np.inf, True, []
-    for rows in _parts(X):
+    for rows in parts(X):
         sizes.append(_sizes(rows, is_table))
         low, high, whole = min(low, float(rows.min())), max(high, float(rows.max())), whole and is_whole(rows)
     return low, high, whole, np.concatenate(sizes)
@@ -133,14 +133,3 @@ def _sizes(rows: NDArray[Any], is_table: bool) -> NDArray[np.float64]:
     if is_table:
         return np.median(np.abs(rows.astype(np.float64)), axis=1)
     return np.maximum(rows.max(axis=1).astype(np.float64), -rows.min(axis=1).astype(np.float64))
-
-
-def _parts(X: Any) -> Iterator[NDArray[Any]]:
-    """Read checked rows or images a few at a time: (k, D)."""
-    width = max(1, int(np.prod(X.shape[1:])))
-    length = max(1, VALUES_AT_ONCE // width)
-    for start in range(0, len(X), length):
-        stop = min(start + length, len(X))
-        part = take(X, np.arange(start, stop)) if is_frame(X) else X[start:stop]
-        rows = np.asarray(to_rows(part)[0])
-        yield rows.astype(np.float64) if rows.dtype == object else rows  # frames of flags and numbers

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import false_discovery_control
 from sklearn.metrics import roc_auc_score
 from sklearn.utils import Bunch, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from flowdetect import _persistence
 from flowdetect._images import draw_seed
-from flowdetect._limits import is_number
 from flowdetect._protocols import PathName, RandomState
-from flowdetect.detectors.calibration import outlier_probability, two_sample_p_value
-from flowdetect.detectors.checks import check_batch_options
+from flowdetect.detectors.calibration import (
+    NORMAL,
+    OUTLIER,
+    outlier_probability,
+    select_by_p_values,
+    two_sample_p_value,
+)
+from flowdetect.detectors.checks import check_batch_options, check_fdr
 from flowdetect.detectors.rows import take
-
-OUTLIER, NORMAL = -1, 1
 
 
 def _mean(scores: list[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -213,24 +213,8 @@ class Verdicts:
         >>> bool((labels[95:] == -1).all())
         True
         """
-        if not is_number(fdr) or not 0 < fdr < 1:
-            raise ValueError(
-                f"select needs fdr, the share of false discoveries, above 0 and below 1, got {fdr!r}; the usual value "
-                f"is 0.1."
-            )
-        p_values, n_known = self.p_values(X), len(self.calibration_scores_)
-        n_together = math.ceil(len(p_values) / (fdr * (1 + n_known)) * (1 - 1e-12))
-        if n_together > 1:
-            n_needed = math.ceil(len(p_values) / fdr * (1 - 1e-12)) - 1
-            warnings.warn(
-                f"select compares {len(p_values)} rows with {n_known} calibration scores, so that at fdr={fdr:g} it "
-                f"names outliers only where at least {n_together} rows score below all of these; for a single one it "
-                f"needs {n_needed}. Fit on more rows or with a larger calibration_fraction, compare with every row by "
-                f"cv=5, or give select fewer rows or a larger fdr.",
-                UserWarning,
-                stacklevel=2,
-            )
-        return np.where(false_discovery_control(p_values, method="bh") <= fdr, OUTLIER, NORMAL)
+        check_fdr(fdr)
+        return select_by_p_values(self.p_values(X), fdr, len(self.calibration_scores_))
 
     def test_batch(
         self: Any, X: ArrayLike, *, alpha: float = 0.05, n_bootstrap: int = 1000, random_state: RandomState = None

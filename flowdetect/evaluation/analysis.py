@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowdetect._frames import like
 from flowdetect._images import to_rows
 from flowdetect._limits import check_seed
 from flowdetect._protocols import Density
 from flowdetect.evaluation.resampling import draw_counts, interval_of, resampled_means
-from flowdetect.evaluation.scoring import plain_set
+from flowdetect.evaluation.scoring import set_in_memory
 
 N_BOOTSTRAP = 1000
 AT_ONCE = 1024  # rows that are float64 at a time
@@ -129,7 +130,7 @@ def second_order_gap(
         )
     image_shape = getattr(density, "image_shape_", None)
     check_seed(random_state)
-    X_in, X_out = plain_set("X_in", X_in), plain_set("X_out", X_out)
+    X_in, X_out = set_in_memory("X_in", X_in), set_in_memory("X_out", X_out)
     scores_in, scores_out = (np.asarray(density.score_samples(X), dtype=np.float64) for X in (X_in, X_out))
     low, high = _interval(scores_in, scores_out, np.random.default_rng(random_state))
     rows_in, rows_out = (_rows_of(X, image_shape) for X in (X_in, X_out))
@@ -159,7 +160,7 @@ def _rows_of(X: Any, image_shape: Any) -> NDArray[Any]:
 
 def _as_frame_like(X: Any, x0: NDArray[np.float64]) -> Any:
     """Give one row (1, D), as a frame with the columns of X where X is one."""
-    return type(X)(x0[None], columns=X.columns) if hasattr(X, "columns") else x0[None]
+    return like(X, x0[None]) if hasattr(X, "columns") else x0[None]
 
 
 def _mean_derivatives(density: Density, start: Any, x0: NDArray[np.float64], rows: NDArray[Any]) -> tuple[float, float]:

@@ -12,7 +12,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
 from flowdetect._images import find_layout, to_rows
-from flowdetect._rows import is_dataset, plain
+from flowdetect._opening import as_source, is_lazy
+from flowdetect._rows import plain
+from flowdetect._sources import Source
 
 SHOWN_ROWS = 10  # how many row numbers of unscored rows a text lists
 AT_ONCE = 8192  # rows that are converted to float64 at a time
@@ -77,22 +79,29 @@ def class_name(scorer: Any) -> str:
 
 
 def plain_set(set_name: str, X: Any) -> Any:
-    """Give a set as an array, frame or tensor of numbers with rows; a dataset, which densities read, stays as it is."""
-    if not is_dataset(X):
-        try:
-            X = plain(X)
-            find_layout(X)
-        except ValueError as error:
-            raise ValueError(f"The set {set_name!r} cannot be scored: {error}") from error
-        ndim = getattr(X, "ndim", 2)
-        if ndim == 0 or (ndim == 1 and len(X)):
-            raise ValueError(
-                f"The set {set_name!r} must be a 2D array (n, D) or images, got a {ndim}D array of shape "
-                f"{tuple(X.shape)}; pass X.reshape(-1, 1) for one column, X.reshape(1, -1) for one row."
-            )
+    """Give a set as an array, frame or tensor of numbers with rows; what is read in parts as a source."""
+    try:
+        if is_lazy(X):
+            return as_source(X)
+        X = plain(X)
+        find_layout(X)
+    except ValueError as error:
+        raise ValueError(f"The set {set_name!r} cannot be scored: {error}") from error
+    ndim = getattr(X, "ndim", 2)
+    if ndim == 0 or (ndim == 1 and len(X)):
+        raise ValueError(
+            f"The set {set_name!r} must be a 2D array (n, D) or images, got a {ndim}D array of shape "
+            f"{tuple(X.shape)}; pass X.reshape(-1, 1) for one column, X.reshape(1, -1) for one row."
+        )
     if n_rows_of(X) == 0:
         raise ValueError(f"Each set needs at least one row, {set_name!r} has none; look at what was read or selected.")
     return X
+
+
+def set_in_memory(set_name: str, X: Any) -> Any:
+    """Give a set as `plain_set` does, what is read in parts as an array."""
+    X = plain_set(set_name, X)
+    return X.array() if isinstance(X, Source) else X
 
 
 def score_set(
@@ -139,6 +148,8 @@ def _score_rows(scorer: Any, X: Any, method: str) -> tuple[NDArray[np.float64], 
 
 def _score_batch(scorer: Any, X: Any, n_rows: int, method: str) -> NDArray[np.float64]:
     knows_images = hasattr(scorer, "image_shape")
+    if not knows_images and isinstance(X, Source):
+        return np.concatenate([_score_batch(scorer, part, len(part), method) for _, part in X.parts(AT_ONCE)])
     if not knows_images and isinstance(X, np.ndarray) and X.dtype.kind in "iub":
         # GaussianMixture squares uint8 pixels as uint8, which overflows
         parts = (X[i : i + AT_ONCE].astype(np.float64) for i in range(0, n_rows, AT_ONCE))

@@ -17,11 +17,12 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
+from flowdetect._frames import like
 from flowdetect._limits import MOST_RESAMPLES, check_count, check_seed
 from flowdetect._protocols import Scorer, Transformer
 from flowdetect.evaluation.metrics import auroc
 from flowdetect.evaluation.resampling import Counts, ResampledOut, draw_counts, interval_of, resampled_means
-from flowdetect.evaluation.scoring import class_name, n_rows_of, name_all, name_scorers, plain_set, score_set
+from flowdetect.evaluation.scoring import class_name, n_rows_of, name_all, name_scorers, score_set, set_in_memory
 from flowdetect.evaluation.sit_results import ALL, BITS, CLEAN, COLUMNS, SPREADS, SITReport
 
 LONGEST_NAME = 40  # of a SIT's repr that serves as its name
@@ -110,8 +111,8 @@ def sit_report(
     named = name_scorers(scorers)
     check_count("n_bootstrap", n_bootstrap, most=MOST_RESAMPLES)
     check_seed(random_state)
-    X = plain_set("X", X)
-    X_out = None if X_out is None else plain_set("X_out", X_out)
+    X = set_in_memory("X", X)
+    X_out = None if X_out is None else set_in_memory("X_out", X_out)
     labels = _check_labels(y, n_rows_of(X))
     fitted = _fitted_sits(sits, X, labels)
     units = {name: BITS if hasattr(scorer, "bits_per_dim") else SPREADS for name, scorer in named.items()}
@@ -189,9 +190,11 @@ def _with_interval(name: str, value: float, resampled: NDArray[np.floating]) -> 
 
 
 def _transformed(sit: Any, X: Any, y: Any) -> Any:
-    """Transform X, with its labels where there are any and the SIT takes them."""
+    """Transform X, with its labels where there are any and the SIT takes them; a frame stays one."""
     takes_y = y is not None and "y" in inspect.signature(sit.transform).parameters
-    return sit.transform(X, y=y) if takes_y else sit.transform(X)
+    moved = sit.transform(X, y=y) if takes_y else sit.transform(X)
+    is_table = hasattr(X, "columns") and isinstance(moved, np.ndarray) and moved.shape == X.shape
+    return like(X, moved) if is_table else moved
 
 
 def _fitted_sits(sits: Any, X: Any, y: Any) -> dict[str, Any]:

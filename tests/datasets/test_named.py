@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.utils import Bunch
 
-from flowdetect import constant_images, datasets, load_images, random_images
+from flowdetect import constant_images, load_images, random_images
+from flowdetect.datasets import named
 
 OPENML_IDS = {"cifar10": 40927, "fashion_mnist": 40996, "kmnist": 41982, "mnist": 554}
 N_TRAIN = {"cifar10": 50_000, "fashion_mnist": 60_000, "kmnist": 60_000, "mnist": 60_000}
@@ -20,7 +21,7 @@ def _offline(monkeypatch):
         raise URLError("no network in tests")
 
     monkeypatch.delenv("FLOWDETECT_DATA", raising=False)
-    monkeypatch.setattr(datasets, "fetch_openml", refuse)
+    monkeypatch.setattr(named, "fetch_openml", refuse)
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_digits_splits_are_whole_disjoint_and_balanced():
     assert np.bincount(y_test).tolist() == [50] * 10
 
     both = np.concatenate([X_train, X_test]).reshape(1797, 64)
-    everything = datasets.load_digits().data.astype(np.uint8)
+    everything = named.load_digits().data.astype(np.uint8)
     assert sorted(map(bytes, both)) == sorted(map(bytes, everything))
 
 
@@ -53,7 +54,7 @@ def test_digits_are_the_same_every_time_and_labelled_right():
     again, _ = load_images("digits", split="test")
     np.testing.assert_array_equal(X, again)
 
-    digits = datasets.load_digits()
+    digits = named.load_digits()
     labels = {bytes(image.astype(np.uint8)): label for image, label in zip(digits.images, digits.target, strict=True)}
     assert [labels[bytes(image)] for image in X] == y.tolist()
 
@@ -217,7 +218,7 @@ def openml(monkeypatch):
             data = np.broadcast_to(np.repeat([1, 2, 3], 1024), (n_rows, n_columns))
         return Bunch(data=data, target=(np.arange(n_rows) % 10).astype(str).astype(object))
 
-    monkeypatch.setattr(datasets, "fetch_openml", fetch)
+    monkeypatch.setattr(named, "fetch_openml", fetch)
     return calls
 
 
@@ -246,7 +247,7 @@ def test_openml_colours_become_channel_last(openml):
 def test_openml_keeps_rows_and_columns_in_place(monkeypatch):
     image = images(1, (3, 32, 32))[0]  # channel-first, as in a row of OpenML's table
     monkeypatch.setattr(
-        datasets, "fetch_openml", lambda **_: Bunch(data=image.reshape(1, -1), target=np.array(["7"], dtype=object))
+        named, "fetch_openml", lambda **_: Bunch(data=image.reshape(1, -1), target=np.array(["7"], dtype=object))
     )
     X, y = load_images("cifar10")
     np.testing.assert_array_equal(X[0, :, :, 1], image[1])
@@ -268,7 +269,7 @@ def test_without_folder_and_network_both_remedies_are_named(monkeypatch, error):
     def fail(**kwargs):
         raise error
 
-    monkeypatch.setattr(datasets, "fetch_openml", fail)
+    monkeypatch.setattr(named, "fetch_openml", fail)
     with pytest.raises(ConnectionError, match="connect to the network.*mnist.npz.*FLOWDETECT_DATA") as caught:
         load_images("mnist")
     assert caught.value.__cause__ is error

@@ -1,8 +1,4 @@
-"""Named image sets, as arrays, and made ones to probe a score with.
-
-The package ships no data: :func:`load_images` is a thin door to what scikit-learn embeds or fetches, and to a folder
-of compressed NumPy archives named by the environment variable ``FLOWDETECT_DATA``.
-"""
+"""Named image sets, as arrays, and made ones to probe a score with."""
 
 import math
 import os

@@ -1,0 +1,232 @@
+"""Tables of Parquet files and of Arrow, read when asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowdetect._limits import check_count
+from flowdetect._sources import Source
+from flowdetect.datasets._arrow import check_same, chosen_columns, dtype_of, import_pyarrow, to_labels, to_rows
+from flowdetect.datasets._pieces import WHAT_PATH_IS, Piece, pieces_of
+from flowdetect.datasets._row_store import RowsInMemory, RowsOnDisk, RowStore
+
+BATCH_BYTES, MOST_BATCH_ROWS = 2**22, 2**16  # of what is decoded at a time
+SPARSE = 4  # rows that are one in so many, or more, of those they lie among are read in order
+
+
+def load_parquet(
+    path: Any, *, columns: Sequence[str] | None = None, y: str | None = None, cache_bytes: int = 2**28
+) -> Source:
+    """Open a table of Parquet files, or one of Arrow's in memory, as rows of numbers that are read when asked for.
+
+    Densities, detectors and reports take what it gives in place of an array. It needs pyarrow:
+    ``pip install 'flowdetect-ood[parquet]'``.
+
+    Parameters
+    ----------
+    path : str, path, list of these, or pyarrow Table, RecordBatch or Dataset
+        A file; a list of files, in their order; or a folder, searched with all its subfolders in alphabetical order
+        for names that end on .parquet, .parq or .pq. Subfolders named ``key=value`` add a column each.
+    columns : list of str or None, default=None
+        The columns that make a row, in this order. None: all but `y`.
+    y : str or None, default=None
+        A column of labels: whole numbers, booleans or text. They are read at once, and kept.
+    cache_bytes : int, default=2**28
+        Rows asked for in random order are written down once: into memory if all of them take so many bytes at most,
+        else into a temporary file.
+
+    Returns
+    -------
+    source : Source
+        Rows of shape (D,), float64, or float32 if no column has more than 32 bits of a float; `columns` names them.
+
+    Raises
+    ------
+    ImportError
+        If pyarrow is not installed.
+    TypeError, ValueError
+        If a parameter is not as documented, a column holds no numbers, or a file is damaged.
+    OSError
+        If a file is missing or cannot be opened.
+
+    Notes
+    -----
+    Integers, booleans (0 and 1) and decimals become float64; whole numbers beyond 2**53 are rounded. Null becomes NaN,
+    which densities refuse with its row and column.
+
+    Rows in order, as scoring reads them, are decoded in parts of some MB, however large the row groups are. Training
+    asks for rows in random order, for which Parquet would have to decode all row groups for every batch. So at the
+    first such question all rows are written once into a temporary file (``flowdetect-rows-...`` in the folder of
+    temporary files, which the environment variable ``TMPDIR`` names; 8 bytes a number), and read from there: every
+    row has the same chance of every batch, as in memory. The file is removed when the source is, or Python ends; a
+    process that is killed leaves it behind.
+
+    Threads may read at the same time. Pickled, it takes the names of the files with it, not the rows.
+
+    Examples
+    --------
+    >>> import numpy as np, pyarrow as pa
+    >>> from flowdetect import load_parquet
+    >>> table = pa.table({"age": [31, 45], "income": [2.5, None], "kind": ["a", "b"]})
+    >>> rows = load_parquet(table, columns=["age", "income"], y="kind")
+    >>> rows.columns, rows.array().tolist(), rows.y.tolist()
+    (['age', 'income'], [[31.0, 2.5], [45.0, nan]], ['a', 'b'])
+    """
+    pyarrow = import_pyarrow()
+    check_count("cache_bytes", cache_bytes, 0, 2**40)
+    if isinstance(path, pyarrow.RecordBatch):
+        path = pyarrow.Table.from_batches([path])
+    if isinstance(path, pyarrow.Table):
+        return ArrowTable(path, columns, y)
+    if isinstance(path, pyarrow.RecordBatchReader):
+        raise TypeError(f"{WHAT_PATH_IS}, got a RecordBatchReader, whose rows come once; pass path.read_all().")
+    return ParquetTable(pieces_of(path), columns, y, cache_bytes)
+
+
+class ArrowTable(Source):
+    """Rows of a table of Arrow in memory; made by :func:`load_parquet`."""
+
+    def __init__(self, table: Any, columns: Sequence[str] | None, y: str | None) -> None:
+        self.columns = chosen_columns(table.schema, columns, y)
+        self.row_shape, self.dtype = (len(self.columns),), dtype_of([table.schema], self.columns)
+        self.y = None if y is None else to_labels(table.column(y), y)
+        self._table = table.select(self.columns)
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def read(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        """Read the rows of some indices, (k, D)."""
+        if len(indices) and (np.diff(indices) == 1).all():
+            part = self._table.slice(int(indices[0]), len(indices))
+        else:
+            part = self._table.take(import_pyarrow().array(indices))
+        return to_rows(part, self.columns or [], self.dtype)
+
+
+class ParquetTable(Source):
+    """Rows of Parquet files; made by :func:`load_parquet`.
+
+    Attributes
+    ----------
+    row_shape : (D,)
+    dtype : float64 or float32
+    columns : list of str
+    y : (n,) array of labels, or None
+    """
+
+    def __init__(self, pieces: Sequence[Piece], columns: Sequence[str] | None, y: str | None, cache_bytes: int) -> None:
+        first = pieces[0]
+        self.columns: list[str] = chosen_columns(first.schema, columns, y)
+        for piece in pieces[1:]:
+            check_same(piece.schema, self.columns, y, piece.name, first.name)
+        schemas = [piece.schema for piece in pieces]
+        self.row_shape, self.dtype = (len(self.columns),), dtype_of(schemas, self.columns)
+        self._pieces, self._cache_bytes = list(pieces), cache_bytes
+        # the first row of each group, and in which piece it stands as which group
+        rows = [n for piece in pieces for n in piece.group_rows]
+        self._group_starts = np.concatenate([[0], np.cumsum(rows, dtype=np.intp)])
+        self._groups = [(p, g) for p, piece in enumerate(pieces) for g in range(len(piece.group_rows))]
+        self._batch_rows = int(np.clip(BATCH_BYTES // (8 * len(self.columns)), 1, MOST_BATCH_ROWS))
+        self.y = None if y is None else self._labels(y)
+        self._begin()
+
+    def __len__(self) -> int:
+        return int(self._group_starts[-1])
+
+    def read(self, indices: NDArray[np.intp]) -> NDArray[Any]:
+        """Read the rows of some indices, (k, D)."""
+        if not len(indices):
+            return np.empty((0, *self.row_shape), self.dtype)
+        if self._store is None:
+            low, high = int(indices.min()), int(indices.max()) + 1
+            if high - low <= SPARSE * len(indices) or high - low <= self._batch_rows:
+                with self._lock:
+                    if self._n_wasted <= len(self):
+                        return self._between(low, high, len(indices))[indices - low]
+            self._write_down()
+        assert self._store is not None
+        return self._store.read(indices)
+
+    # ---- rows in order
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._store: RowStore | None = None
+        self._rows = self._decoded(0, self.columns)  # from where the last question ended
+        self._buffer, self._buffer_start = np.empty((0, *self.row_shape), self.dtype), 0  # the last rows decoded
+        self._n_wasted = 0  # rows decoded for questions that asked for few of them
+
+    def _decoded(self, group: int, columns: list[str]) -> Iterator[Any]:
+        """Decode all rows from a group on, some MB at a time."""
+        if group >= len(self._groups):
+            return
+        first, g = self._groups[group]
+        for piece in self._pieces[first:]:
+            if g < len(piece.group_rows):
+                yield from piece.batches(g, columns, self._batch_rows)
+            g = 0
+
+    def _between(self, low: int, high: int, n_asked: int) -> NDArray[Any]:
+        """Read rows low .. high - 1, going on from where the last question ended if they lie ahead."""
+        end = self._buffer_start + len(self._buffer)
+        group = int(np.searchsorted(self._group_starts, low, side="right")) - 1
+        if low < self._buffer_start or self._group_starts[group] > end:
+            self._rows, end = self._decoded(group, self.columns), int(self._group_starts[group])
+            self._buffer, self._buffer_start = self._buffer[:0], end
+        found = np.empty((high - low, *self.row_shape), self.dtype)
+        n_decoded = 0
+        while True:
+            start, end = self._buffer_start, self._buffer_start + len(self._buffer)
+            if end > low:
+                a, b = max(low, start), min(high, end)
+                found[a - low : b - low] = self._buffer[a - start : b - start]
+            if end >= high:
+                break
+            self._buffer, self._buffer_start = self._next(), end
+            n_decoded += len(self._buffer)
+        if SPARSE * n_asked < n_decoded:
+            self._n_wasted += n_decoded - n_asked
+        return found
+
+    def _next(self) -> NDArray[Any]:
+        batch = next(self._rows, None)
+        if batch is None:
+            raise ValueError(f"{self._pieces[-1].name} has fewer rows than when it was opened; open the table anew.")
+        return to_rows(batch, self.columns, self.dtype)
+
+    def _labels(self, y: str) -> NDArray[Any]:
+        parts, start = [], 0
+        for batch in self._decoded(0, [y]):
+            parts.append(to_labels(batch.column(y), y, start))
+            start += len(parts[-1])
+        return np.concatenate(parts) if parts else np.empty(0, dtype=str)
+
+    # ---- rows in any order
+
+    def _write_down(self) -> None:
+        with self._lock:
+            if self._store is None:
+                shape = (len(self), len(self.columns))
+                parts = (to_rows(batch, self.columns, self.dtype) for batch in self._decoded(0, self.columns))
+                n_bytes = int(np.prod(shape)) * self.dtype.itemsize
+                kind = RowsInMemory if n_bytes <= self._cache_bytes else RowsOnDisk
+                self._store = kind(parts, shape, self.dtype)
+                self._rows, self._buffer = iter(()), self._buffer[:0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        left = ("_lock", "_rows", "_buffer", "_buffer_start", "_n_wasted")
+        state = {name: value for name, value in self.__dict__.items() if name not in left}
+        state["_store"] = self._store if isinstance(self._store, RowsOnDisk) else None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
+        store = state["_store"]
+        self._store = store if store is not None and store.is_there() else None

@@ -1,0 +1,96 @@
+"""What a detector does with X: it checks rows, opens sources, and hands both to its density as that takes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import validate_data
+
+from flowdetect._frames import without_integers
+from flowdetect._images import to_rows
+from flowdetect._opening import as_source, check_columns, is_lazy, layout_of, names_compared
+from flowdetect._protocols import ImageShape, Scorer
+from flowdetect._rows import plain
+from flowdetect._sources import Mapped, Source, nameless
+from flowdetect.detectors.checks import name_of
+from flowdetect.detectors.rows import is_frame
+
+FLOATS = [np.float64, np.float32]
+
+
+class ReadsRows:
+    """A detector that takes arrays, frames, tensors, images and sources of rows."""
+
+    density: Scorer | None
+    density_: Scorer
+    image_shape: ImageShape
+    image_shape_: tuple[int, int, int] | None
+    _density_rows: Any
+    _singles: Any
+    _warn_of_range: Any
+
+    def _check_X(self, X: Any, *, reset: bool) -> Any:
+        """Validate X and give it as the density takes it; warn, once fitted, of a range unlike the training data's."""
+        checked = self._validated(X, reset=reset)
+        if not reset:
+            self._warn_of_range(checked)
+        return checked
+
+    def _validated(self, X: Any, *, reset: bool) -> Any:
+        """Give a frame, images or a source as they are, else an (n, D) array."""
+        if is_lazy(X):
+            return self._opened(X, reset=reset)
+        X = plain(X)
+        rows, layout = to_rows(X, self.image_shape if reset else self.image_shape_)
+        density = self.density if reset else getattr(next(self._singles()), "density_", self.density)
+        knows_images = density is None or hasattr(density, "image_shape")
+        # only ours get integers: GaussianMixture squares uint8 pixels as uint8, and gives log p in X's dtype
+        dtype = "numeric" if knows_images else FLOATS
+        checked = validate_data(self, rows, reset=reset, dtype=dtype, ensure_min_samples=2 if reset else 1)
+        if reset:
+            self.image_shape_ = layout.image_shape
+        if layout.axes != "rows":
+            return X if knows_images else checked
+        if not is_frame(X):
+            return checked
+        return X if knows_images else without_integers(X)
+
+    def _opened(self, X: Any, *, reset: bool) -> Source:
+        """Open what is read in parts, and check the form of its rows; their values are checked where they are read."""
+        source = as_source(X)
+        layout = layout_of(source, self.image_shape if reset else self.image_shape_)
+        head = source.rows(np.arange(min(2, len(source))))
+        with names_compared(source):
+            validate_data(self, head, reset=reset, dtype="numeric", ensure_min_samples=2 if reset else 1)
+        check_columns(self, source, reset=reset)
+        if reset:
+            self.image_shape_ = layout.image_shape
+        return source
+
+    def _settle_image_shape(self) -> None:
+        """Take the images' shape from the density where the data do not tell it."""
+        told = getattr(self.density_, "image_shape_", None)
+        if self.image_shape_ is None:
+            self.image_shape_ = told
+        elif told is not None and tuple(told) != self.image_shape_:
+            raise ValueError(
+                f"{type(self).__name__} has images of {self.image_shape_} (height, width, channels), but its density "
+                f"{name_of(self.density_)} was fitted on images of {told}; give both the same image_shape."
+            )
+
+    def _density_source(self, X: Any) -> Any:
+        """Give rows, or a source of them, as the density is to be fitted on; densities of others take arrays."""
+        if isinstance(X, Source) and not hasattr(self.density_, "image_shape"):
+            X = self._in_memory(X)
+        if not isinstance(X, Source):
+            return self._density_rows(X)
+        head = X.read(np.arange(1))
+        return nameless(X) if self._density_rows(head) is head else Mapped(X, self._density_rows)
+
+    def _in_memory(self, X: Any) -> Any:
+        """Give checked rows as they are, those of a source as a checked array."""
+        if not isinstance(X, Source):
+            return X
+        with names_compared(X):
+            return self._validated(X.array(), reset=False)
