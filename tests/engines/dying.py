@@ -2,12 +2,14 @@
 
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 from flowdetect import RealNVPDensity
 from flowdetect.density import _checkpoint
 
 BATCHES, WRITES = 2, 3  # that are done before the end
+DONE = Counter()  # batches that this process scored; an engine may unpickle the scorer anew for each
 
 
 def die_once(marker):
@@ -23,11 +25,12 @@ class DyingScorer:
     """A Scorer, the first worker of which to come to its third batch is killed."""
 
     def __init__(self, scorer, marker):
-        self.scorer, self.marker, self.n_batches = scorer, str(marker), 0
+        self.scorer, self.marker = scorer, str(marker)
 
     def __call__(self, batch):
-        self.n_batches += 1
-        if self.n_batches > BATCHES:
+        if len(batch):
+            DONE[self.marker] += 1
+        if DONE[self.marker] > BATCHES:
             die_once(self.marker)
         return self.scorer(batch)
 
