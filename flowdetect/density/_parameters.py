@@ -80,9 +80,10 @@ class DensityParameters(Documented, CallbackSupportMixin, BaseEstimator):
     precision : "auto", "float32" or "bfloat16", default "auto"
         In which type the networks inside a model run while training; "auto": bfloat16 where the device computes it
         natively. Scores are always computed in float32 and inverses in float64.
-    n_devices : int, default 1
+    n_devices : int or "auto", default 1
         Devices to train on, with a process each that takes its share of every batch. Under torchrun, the number of the
-        processes that it started; 1 then trains in each of them alone.
+        processes that it started; 1 then trains in each of them alone. "auto": under torchrun and SLURM's srun, all
+        processes that they started; else all CUDA devices where CUDA is used, else 1.
     checkpoint : path or None, default None
         A file, or a folder, written after every epoch and every minute. Fitting again with the same class, parameters,
         data and versions goes on from there; a finished training is restored. With a time_limit it goes on by the
@@ -110,7 +111,7 @@ class DensityParameters(Documented, CallbackSupportMixin, BaseEstimator):
     random_state: RandomState = None
     device: str = "auto"
     precision: str = "auto"
-    n_devices: int = 1
+    n_devices: int | str = 1
     checkpoint: PathName | None = None
 
     progress_prefix: ClassVar[str] = ""  # set on an estimator: shown before its name where progress is shown
@@ -133,7 +134,7 @@ class DensityParameters(Documented, CallbackSupportMixin, BaseEstimator):
         "random_state": ["random_state"],
         "device": [str],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
-        "n_devices": [Interval(Integral, 1, None, closed="left")],
+        "n_devices": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     }
 
     def _validate_params(self) -> None:

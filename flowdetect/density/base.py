@@ -28,8 +28,9 @@ from flowdetect.density._checkpoint import Checkpoint, fingerprint
 from flowdetect.density._devices import import_for_training, in_torch_state, resolve_device
 from flowdetect.density._events import FitEvents
 from flowdetect.density._fitted import FittedDensity
+from flowdetect.density._launched import check_n_devices, joined, resolve_n_devices, writes_checkpoints
 from flowdetect.density._memory import check_size
-from flowdetect.density._processes import check_n_devices, check_same, in_first, joined, writes_checkpoints
+from flowdetect.density._processes import check_same, in_first
 from flowdetect.density._reading import TrainingRows, read_rows, split_rows
 from flowdetect.density._scoring import chunk_length
 from flowdetect.density._training import train
@@ -179,7 +180,7 @@ class BaseDensity(FittedDensity):
             tol=self.tol,
             device=data.device,
             precision=self.precision,
-            n_devices=self.n_devices,
+            n_devices=resolve_n_devices(self.n_devices, data.device),
             verbose=int(self.verbose),
             chunk_length=chunk_length(spec.n_values, self.chunk_values),
             start_counts=spec.is_table,  # of a table, the start may be the best there is
@@ -231,7 +232,9 @@ class BaseDensity(FittedDensity):
     def _fingerprint(
         self, source: RowSource, labels: NDArray[np.int64] | None, classes: NDArray[Any] | None
     ) -> dict[str, Any]:
-        return fingerprint(type(self).__name__, self.get_params(deep=False), source, labels, classes)
+        n_devices = resolve_n_devices(self.n_devices, resolve_device(self.device))
+        parameters = {**self.get_params(deep=False), "n_devices": n_devices}
+        return fingerprint(type(self).__name__, parameters, source, labels, classes)
 
     def _check_warm_start(self, spec: DataSpec) -> None:
         """Refuse to go on from weights that belong to other data or another model."""
