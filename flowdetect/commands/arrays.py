@@ -48,7 +48,7 @@ class Pictures(Reader):
     """Folders of pictures, or picture files, as images of one size."""
 
     def __init__(self, paths: list[Path], name: str, settings: Settings) -> None:
-        from flowdetect import load_folder
+        from flowdetect.datasets import load_folder
 
         if settings.size is None:
             raise ValueError(
@@ -108,7 +108,7 @@ def _archived(file: BinaryIO, name: str, settings: Settings) -> tuple[NDArray[An
 
 def open_named(name: str) -> ArrayFile:
     """Load a named set of images, `name` or `name:split`."""
-    from flowdetect import load_images
+    from flowdetect.datasets import load_images
 
     title, _, split = name.partition(":")
     images, labels = load_images(title, split or "train")

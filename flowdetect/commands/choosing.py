@@ -6,6 +6,7 @@ import argparse
 import ast
 import difflib
 import inspect
+from importlib import import_module
 from typing import Any
 
 from flowdetect._homes import HOMES, NOT_IN_FILES
@@ -47,8 +48,6 @@ def build(options: argparse.Namespace) -> Any:
 
 def _class(what: str, asked: str, there: list[str]) -> Any:
     """Find a class by its name, with or without its ending, in any case."""
-    import flowdetect
-
     ending = what.capitalize()
     by_name = {form.lower(): name for name in there for form in (name, name.removesuffix(ending))}
     if asked.lower() not in by_name:
@@ -57,7 +56,8 @@ def _class(what: str, asked: str, there: list[str]) -> Any:
         raise ValueError(
             f"--{what} must be one of {', '.join(name.removesuffix(ending) for name in there)}, got {asked!r}{hint}"
         )
-    return getattr(flowdetect, by_name[asked.lower()])
+    name = by_name[asked.lower()]
+    return getattr(import_module(f"flowdetect.{HOMES[name]}"), name)
 
 
 def _pair(text: str) -> tuple[str, Any]:

@@ -69,7 +69,7 @@ class Joined(Reader):
 
     def _one_source(self) -> Any:
         """Give several Parquet files as one source."""
-        from flowdetect import load_parquet
+        from flowdetect.datasets import load_parquet
 
         readers: list[Any] = self.readers
         source = load_parquet([reader.path for reader in readers], columns=self.columns, y=readers[0].label)

@@ -33,8 +33,8 @@ class Model:
     """
 
     def __init__(self, name: str) -> None:
-        from flowdetect import load
         from flowdetect._persistence import notes_of
+        from flowdetect.density import load
 
         if not os.path.exists(name):
             raise ValueError(f"there is no model file {name!r}; make one with 'flowdetect fit', or correct the path")

@@ -88,7 +88,7 @@ class ParquetTable(Reader):
     """A Parquet file or a folder of them, read in parts."""
 
     def __init__(self, path: Path, name: str, settings: Settings) -> None:
-        from flowdetect import load_parquet
+        from flowdetect.datasets import load_parquet
         from flowdetect.datasets._pieces import pieces_of
 
         self.path, self.name, self.label = path, name, settings.label
