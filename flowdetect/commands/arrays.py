@@ -48,7 +48,7 @@ class Pictures(Reader):
     """Folders of pictures, or picture files, as images of one size."""
 
     def __init__(self, paths: list[Path], name: str, settings: Settings) -> None:
-        from flowdetect import load_folder
+        from flowdetect.datasets import load_folder
 
         if settings.size is None:
             raise ValueError(
@@ -82,7 +82,8 @@ def open_array(path: Path, name: str, settings: Settings) -> ArrayFile:
         except WrongCall:
             raise
         except Exception as error:  # numpy and zipfile raise whatever they stumble over
-            told = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            told = str(error).rstrip(".") or type(error).__name__
+            told = "it holds Python objects, or is no such file" if "pickle" in told or "object" in told else told
             raise ValueError(
                 f"{name!r} must be a whole file of arrays without pickles ({told}); save it with numpy.save or savez"
             ) from error
@@ -108,7 +109,7 @@ def _archived(file: BinaryIO, name: str, settings: Settings) -> tuple[NDArray[An
 
 def open_named(name: str) -> ArrayFile:
     """Load a named set of images, `name` or `name:split`."""
-    from flowdetect import load_images
+    from flowdetect.datasets import load_images
 
     title, _, split = name.partition(":")
     images, labels = load_images(title, split or "train")

@@ -6,10 +6,13 @@ import argparse
 import ast
 import difflib
 import inspect
+from importlib import import_module
 from typing import Any
 
+from flowdetect._ctrl_c import whole_imports
 from flowdetect._homes import HOMES, NOT_IN_FILES
 
+NOT_SET = {"density", "prefit", "verbose"}  # parameters that are no plain values, or have an option
 DETECTORS = sorted(name for name in HOMES if name.endswith("Detector") and name not in NOT_IN_FILES)
 DENSITIES = sorted(name for name in HOMES if name.endswith("Density") and name != "EnsembleDensity")
 
@@ -40,6 +43,10 @@ def build(options: argparse.Namespace) -> Any:
         if value is not None and key not in dict(asked):
             _set(model, key, value, _option(key))
     for key, value in asked:
+        if key in NOT_SET:
+            raise ValueError(
+                f"--set must not name {key}, got {value!r}; name a density with --density, and use --verbose"
+            )
         _set(model, key, value, f"--set {key}")
     model._check_parameters()  # before inputs are read
     return model
@@ -47,8 +54,6 @@ def build(options: argparse.Namespace) -> Any:
 
 def _class(what: str, asked: str, there: list[str]) -> Any:
     """Find a class by its name, with or without its ending, in any case."""
-    import flowdetect
-
     ending = what.capitalize()
     by_name = {form.lower(): name for name in there for form in (name, name.removesuffix(ending))}
     if asked.lower() not in by_name:
@@ -57,7 +62,9 @@ def _class(what: str, asked: str, there: list[str]) -> Any:
         raise ValueError(
             f"--{what} must be one of {', '.join(name.removesuffix(ending) for name in there)}, got {asked!r}{hint}"
         )
-    return getattr(flowdetect, by_name[asked.lower()])
+    name = by_name[asked.lower()]
+    with whole_imports():
+        return getattr(import_module(f"flowdetect.{HOMES[name]}"), name)
 
 
 def _pair(text: str) -> tuple[str, Any]:
@@ -85,9 +92,14 @@ def _set(model: Any, key: str, value: Any, option: str) -> None:
         model.set_params(**{full: value})
         return
     own = getattr(model, "density", None) is None
-    if key in ("verbose", "device"):
+    if key == "verbose":
         return
-    choices = sorted({name.removeprefix("density__") for name in there})
+    if own and not option.startswith("--set"):
+        raise ValueError(
+            f"{option} needs a density that has {key}, got {value!r} for a {type(model).__name__} without "
+            f"--density; name one, such as --density PixelCNN, or leave it out"
+        )
+    choices = sorted({name.removeprefix("density__") for name in there} - NOT_SET)
     near = difflib.get_close_matches(key.removeprefix("density__"), choices, 1)
     who = type(model).__name__ if own else f"{type(model).__name__} and {type(model.density).__name__}"
     hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(choices)}"

@@ -69,7 +69,7 @@ class Joined(Reader):
 
     def _one_source(self) -> Any:
         """Give several Parquet files as one source."""
-        from flowdetect import load_parquet
+        from flowdetect.datasets import load_parquet
 
         readers: list[Any] = self.readers
         source = load_parquet([reader.path for reader in readers], columns=self.columns, y=readers[0].label)
@@ -128,6 +128,8 @@ def _kind_of(name: str) -> str:
     if not path.exists():
         if name.partition(":")[0] in NAMED:
             return "named"
+        if ending or os.sep in name:
+            raise ValueError(f"there is no file or folder {name!r}; correct the path")
         raise ValueError(
             f"there is no file, folder or named set {name!r}; correct the path, or take a named set, such as digits or "
             f"digits:test (of {', '.join(NAMED)})"
