@@ -79,7 +79,7 @@ class DensityModel(nn.Module):
 
     def log_prob_by_context(self, x: Tensor, contexts: Tensor, noise: Tensor | None = None) -> Tensor:
         """log p(x | k) under each of K contexts (K, n_context): (n, C, H, W) -> (n, K) nats."""
-        columns = [self.log_prob(x, context.expand(len(x), -1), noise) for context in contexts]
+        columns = [self.log_prob(x, context.expand(x.shape[0], -1), noise) for context in contexts]
         return torch.stack(columns, 1)
 
     def terms(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
+from flowdetect._frames import like
 from flowdetect._images import draw_seed, row_generators, to_rows
 from flowdetect._limits import is_number
 from flowdetect._protocols import PathName, RandomState, Scorer
@@ -185,7 +186,17 @@ class LikelihoodRatioDetector(BaseDetector):
 
     def _score(self, X: Any) -> NDArray[np.float64]:
         log_background = self.background_.score_samples(_as_taken_by(self.background_, X))
-        return self._log_likelihood(X) - np.asarray(log_background, dtype=np.float64)
+        found: NDArray[np.float64] = self._combined(
+            self._log_likelihood(X), np.asarray(log_background, dtype=np.float64)
+        )
+        return found
+
+    def _asked(self) -> list[tuple[Any, str]]:
+        return [(self.density_, "score_samples"), (self.background_, "score_samples")]
+
+    @staticmethod
+    def _combined(log_px: Any, log_background: Any) -> Any:
+        return log_px - log_background
 
 
 def _as_taken_by(density: Any, X: Any) -> Any:
@@ -215,5 +226,5 @@ def mutated(X: Any, rate: float, donors: NDArray[Any] | None = None) -> NDArray[
         chosen = np.flatnonzero(generator.random(rows.shape[1]) < rate)
         changed[i, chosen] = others[generator.integers(0, len(others), len(chosen)), chosen]
     if hasattr(X, "columns"):
-        return type(X)(changed, columns=X.columns, index=X.index)
+        return like(X, changed)
     return layout.as_numpy().restore(changed)
