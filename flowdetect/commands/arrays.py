@@ -50,10 +50,6 @@ class Pictures(Reader):
     def __init__(self, paths: list[Path], name: str, settings: Settings) -> None:
         from flowdetect.datasets import load_folder
 
-        if settings.size is None:
-            raise ValueError(
-                f"{name!r} holds pictures, which need one size in pixels; pass --size H,W such as --size 32,32"
-            )
         self.name = name
         folders = [path for path in paths if path.is_dir()]
         if folders and len(paths) > 1:

@@ -17,7 +17,7 @@ DETECTORS = sorted(name for name in HOMES if name.endswith("Detector") and name 
 DENSITIES = sorted(name for name in HOMES if name.endswith("Density") and name != "EnsembleDensity")
 
 
-def build(options: argparse.Namespace) -> Any:
+def build(options: argparse.Namespace, shows_progress: bool = False) -> Any:
     """Make the detector that the options ask for; what cannot work is refused."""
     kind = _class("detector", options.detector, DETECTORS)
     density = None if options.density is None else _class("density", options.density, DENSITIES)()
@@ -36,7 +36,7 @@ def build(options: argparse.Namespace) -> Any:
         "device": options.device,
         "checkpoint": options.checkpoint,
         "image_shape": options.image_shape,
-        "verbose": int(options.verbose) or None,
+        "verbose": int(shows_progress) or None,
         "random_state": options.seed,
     }
     for key, value in options_of.items():

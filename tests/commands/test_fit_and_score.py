@@ -126,6 +126,14 @@ def test_a_folder(here, call, tmp_path):
     assert one.split(",")[:2] == ["photos/03.png", repr(float(answer.score[3]))]
 
 
+def test_a_folder_as_a_stranger_types_it(here, call, tmp_path):
+    done = call("fit", "photos", "-o", tmp_path / "a.fd", *TINY, "--json")
+    assert done.result["image_shape"] == [32, 32, 3]
+    lines = call("score", tmp_path / "a.fd", "photos", "-o", "-").out.splitlines()
+    scores = load(tmp_path / "a.fd").score_samples(load_folder("photos", size=32).array())
+    assert [line.split(",")[1] for line in lines[1:]] == [repr(float(score)) for score in scores]
+
+
 def test_damaged_pictures_are_skipped_if_asked(here, call, tmp_path):
     (tmp_path / "new").mkdir()
     for name in ("photos/00.jpg", "photos/01.png", "broken.png"):

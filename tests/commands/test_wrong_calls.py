@@ -86,7 +86,6 @@ WRONG = {
     "labels that are not there": (["fit", "labelled.npz", *TO, "--array", "X", "--label", "z"], ["'z'", "--label"]),
     "no Parquet": (["fit", "broken.parquet", *TO], ["broken.parquet"]),
     "option for other inputs": ([*FIT, *TO, "--size", "8"], ["--size", "8,8", "pictures", "'normal.csv'"]),
-    "pictures without a size": (["fit", "photos", *TO], ["'photos'", "--size"]),
     "no pictures": (["fit", "no_photos", *TO, "--size", "8"], ["no_photos", "no pictures"]),
     "no picture": (["fit", "broken.png", *TO, "--size", "8"], ["broken.png"]),
     "pictures and a table": (["fit", "photos", "normal.csv", *TO, "--size", "8"], ["'normal.csv'", "mixed"]),
