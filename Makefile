@@ -7,13 +7,15 @@ BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --disable-pip-version-check --quiet --constraint
 PIP := $(BIN)/python $(PIP_INSTALL) constraints.txt
 PIP_OLDEST = $(OLDEST)/bin/python $(PIP_INSTALL) constraints-oldest.txt
+PIP_ENGINES = $(ENGINES)/bin/python $(PIP_INSTALL) constraints.txt
 OLDEST := .venv-oldest
+ENGINES := .venv-engines
 OTHER_PYTHONS := 3.12 3.13
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one pip at a time
-.PHONY: help demo test test-oldest test-pythons test-long fuzz docs lint format clean
+.PHONY: help demo test test-engines test-oldest test-pythons test-long fuzz docs lint format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -24,6 +26,10 @@ demo: $(VENV)/.stamp-run ## train a density, detect outliers, print the report
 # two processes of one thread each: two of two threads each would fight for two cores
 test: lint ## all checks and tests; PYTEST_ARGS="-m 'not slow'" for a quick run
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(PYTEST_ARGS)
+
+# One process: each engine has a local cluster of two workers.
+test-engines: $(ENGINES)/.stamp-engines ## Ray, Spark (which needs Java), Dask and joblib on local clusters, workers killed
+	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest tests/engines tests/test_how_to.py $(PYTEST_ARGS)
 
 test-oldest: $(OLDEST)/.stamp-run ## fit every density with the least versions of the libraries
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python tests/smoke.py
@@ -61,7 +67,7 @@ docs: $(VENV)/.stamp-docs ## build the pages, with the gallery, into docs/_build
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 clean: ## remove .venv and all that was built
-	rm -rf $(VENV) $(OLDEST) build dist *.egg-info docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst
+	rm -rf $(VENV) $(OLDEST) $(ENGINES) build dist *.egg-info docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find flowdetect tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -78,6 +84,13 @@ $(OLDEST)/.stamp-run: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
 	$(PIP_OLDEST) setuptools torch
 	$(PIP_OLDEST) --no-build-isolation --editable .
+	touch $@
+
+$(ENGINES)/.stamp-engines: pyproject.toml constraints.txt
+	$(if $(PYTHON),,$(error no Python of at least 3.11 found; name one with make PYTHON=...))
+	$(PYTHON) -m venv $(ENGINES)
+	$(PIP_ENGINES) setuptools torch
+	$(PIP_ENGINES) --no-build-isolation --editable '.[dev,engines]' datasets mlflow zarr
 	touch $@
 
 $(VENV)/.stamp-%: $(VENV)/.stamp-run

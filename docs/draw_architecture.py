@@ -43,6 +43,7 @@ CAPTIONS = {
     "_sources": "RowSource: rows by index",
     "_opening": "from X to a source",
     "_datasets": "of torch and others",
+    "_launched": "torchrun, srun",
     "_leaps": "of the loss",
     "_averages": "of weights",
     "_ranks": "we start them",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         VAEDensity,
         load,
     )
+    from flowdetect.density.callbacks import BitsPerDimMonitor
     from flowdetect.detectors import (
         ComplexityDetector,
         DoSEDetector,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         TransformDetector,
         TypicalityDetector,
         WAICDetector,
+        explain,
     )
     from flowdetect.detectors.pyod import FlowOD, PyODDetector, to_pyod
     from flowdetect.evaluation import combine, ood_report, second_order_gap, sit_report
@@ -57,6 +59,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AddNoise",
+    "BitsPerDimMonitor",
     "ComplexityDetector",
     "Contrast",
     "DoSEDetector",
@@ -98,6 +101,7 @@ __all__ = [
     "__version__",
     "combine",
     "constant_images",
+    "explain",
     "load",
     "load_folder",
     "load_images",

@@ -77,7 +77,10 @@ class HuggingFaceTable(Source):
 
     def __init__(self, dataset: Any, columns: list[str]) -> None:
         self.columns, self.row_shape, self.dtype = columns, (len(columns),), np.dtype(np.float64)
-        self.dataset, self._labels = dataset.with_format("numpy", columns=columns), _label_column(dataset)
+        self.dataset, self._labels = (
+            dataset.with_format("numpy", columns=columns, dtype=np.float64),
+            _label_column(dataset),
+        )
         self._whole = dataset
 
     def __len__(self) -> int:

@@ -7,33 +7,20 @@ looks at kinds and dtypes; `_images.py` tells layouts, and whether values are fi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flowdetect._frames import DATES, ENCODE, SHOWN, is_lazy_frame, numbers_of, plain_frame
 from flowdetect._limits import short
 
 MOST_AXES = 4
-MOST_BITS = 1023  # of a whole number that is certainly below float64's largest
-SHOWN = 5  # columns, or sizes of images, that a message lists
-ENCODE = (
-    "encode categories and text as numbers, with scikit-learn's OrdinalEncoder or OneHotEncoder or skrub's "
-    "TableVectorizer in a pipeline"
-)
-DATES = "turn dates and durations into numbers of a unit, such as (X - X.min()) / np.timedelta64(1, 'D')"
 STACK = "pass one array: np.stack(list(X)), or np.stack([item[0] for item in X]) of items with labels"
-NULLABLE = "drop or impute the missing cells, then X.astype(float)"
 WHAT_X_IS = (
     "X must be rows (n, D), as an array or frame, or images: numpy (n, height, width) or (n, height, width, channels), "
     "torch (n, channels, height, width)"
 )
-
-
-class NoNumberError(TypeError, ValueError):
-    """A cell that is no number: scikit-learn asks for a TypeError there, and all else that is refused a ValueError."""
 
 
 def plain(X: Any) -> Any:
@@ -59,8 +46,10 @@ def plain(X: Any) -> Any:
         return _plain_array(X)
     if _is_table_of_arrow(X):
         X = X.to_pandas()
+    if is_lazy_frame(X):
+        raise ValueError(f"{WHAT_X_IS}; got a {_kind(X)}, which is not computed yet; pass X.collect().")
     if hasattr(X, "columns") and hasattr(X, "dtypes"):
-        return _plain_frame(X)
+        return plain_frame(X)
     if hasattr(X, "toarray") and hasattr(X, "nnz"):
         raise ValueError(
             f"{WHAT_X_IS}; got a sparse matrix, {_kind(X)} of shape {X.shape}; sparse data are not supported: pass "
@@ -154,7 +143,7 @@ def _plain_array(X: NDArray[Any], name: str = "X") -> NDArray[Any]:
         X = np.asarray(X.data)
     kind = X.dtype.kind
     if kind == "O":
-        X = _numbers_of(X, name)
+        X = numbers_of(X, name)
     elif kind not in "biuf":
         raise ValueError(_no_numbers(X.dtype, name))
     _check_axes(X, name)
@@ -167,83 +156,6 @@ def _check_axes(X: Any, name: str) -> None:
             f"{WHAT_X_IS}; got an array of dim {X.ndim}, shape {tuple(X.shape)}; flatten each row to dim <= 2 by "
             f"{name}.reshape(len({name}), -1)."
         )
-
-
-def _numbers_of(X: NDArray[Any], name: str) -> NDArray[np.float64]:
-    """Give an array of Python objects as floats, if each is a number; None becomes NaN."""
-    kinds = set(map(type, X.ravel().tolist()))
-    lost = tuple(kind for kind in kinds if not issubclass(kind, Real | Decimal | type(None) | np.bool_))
-    if lost:
-        place = next(place for place, value in np.ndenumerate(X) if isinstance(value, lost))
-        where = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), place, strict=False))
-        raise NoNumberError(
-            f"{name} must hold numbers, got {short(X[place])} of type {type(X[place]).__name__} in {where or 'it'} of "
-            f"an array of dtype object. The argument must be no string or other object, but a number: "
-            f"{_remedy(X[place])}."
-        )
-    try:
-        return X.astype(np.float64)
-    except OverflowError:
-        large = next(v for v in X.ravel().tolist() if isinstance(v, int) and v.bit_length() > MOST_BITS)
-        raise ValueError(
-            f"{name} must hold numbers that float64 can hold, at most 1.8e308, got a whole number of "
-            f"{len(str(abs(large)))} digits; divide by a unit, or take logarithms."
-        ) from None
-
-
-def _plain_frame(X: Any) -> Any:
-    """Check a frame's columns, and give those of nullable and sparse dtypes their plain dtypes."""
-    if hasattr(X, "compute"):
-        raise ValueError(f"{WHAT_X_IS}; got a {_kind(X)}, which is not computed yet; pass X.compute().")
-    if not hasattr(X, "iloc"):
-        return X  # of another library than pandas: scikit-learn knows some
-    refused: dict[str, list[str]] = {}
-    changed = {}
-    names = [str(name) for name in X.columns]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"X must have a name of its own for each column, got {twice!r} twice; rename it.")
-    for i, (name, dtype) in enumerate(zip(X.columns, X.dtypes, strict=True)):
-        target, remedy = _plain_dtype(X, i, dtype)
-        if remedy:
-            refused.setdefault(remedy, []).append(f"{str(name)!r} ({dtype})")
-        elif target is not None:
-            changed[name] = target
-    if refused:
-        columns = [column for group in refused.values() for column in group]
-        more = f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else ""
-        raise ValueError(
-            f"X must hold numbers, got a frame with column(s) {', '.join(columns[:SHOWN])}{more}; {'; '.join(refused)}."
-        )
-    return X.astype(changed) if changed else X
-
-
-def _plain_dtype(X: Any, column: int, dtype: Any) -> tuple[Any, str]:
-    """Say which dtype a column is to have, None for its own, and what to do if it holds no numbers."""
-    kind = getattr(dtype, "kind", "O")
-    if isinstance(dtype, np.dtype) and kind in "biuf":
-        return None, ""
-    if kind in "mM" or str(dtype).startswith(("period", "interval")):
-        return None, DATES
-    if kind == "c":
-        return None, "split complex columns into real and imaginary part"
-    if kind == "O" or str(dtype) == "category":
-        values = np.asarray(X.iloc[:, column], dtype=object) if isinstance(dtype, np.dtype) else None
-        if values is None:
-            return None, ENCODE
-        try:
-            _numbers_of(values, "X")
-        except ValueError:
-            first = next((v for v in values.tolist() if not isinstance(v, Real | Decimal | None)), "")
-            return None, _remedy(first)
-        return np.float64, ""
-    if kind not in "biuf":
-        return None, ENCODE
-    if hasattr(dtype, "subtype"):
-        return dtype.subtype, ""
-    if bool(X.iloc[:, column].isna().any()):
-        return None, NULLABLE
-    return getattr(dtype, "numpy_dtype", np.float64), ""
 
 
 def _plain_list(X: Sequence[Any]) -> NDArray[Any]:
@@ -336,15 +248,6 @@ def _no_complex(dtype: Any) -> str:
     return (
         f"Complex data not supported: X must hold real numbers, got {dtype}; pass np.concatenate([X.real, X.imag], 1)."
     )
-
-
-def _remedy(value: Any) -> str:
-    if type(value).__name__ in ("NAType", "NaTType"):
-        return NULLABLE
-    is_time = any(hasattr(value, name) for name in ("year", "total_seconds", "hour")) or isinstance(
-        value, np.datetime64 | np.timedelta64
-    )
-    return DATES if is_time else ENCODE
 
 
 def _is_array_like(X: Any) -> bool:

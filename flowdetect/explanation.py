@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +100,8 @@ class TableExplanation(Explanation):
         change raises the score.
     columns : sequence of D str
     values : (n, D) array
-        The rows as they were given.
+        The rows as they were given; of objects, with None for a missing cell, where a pipeline's columns are not all
+        numbers.
     usual_values : (n, D) array
         The value nearest to the row's own with which the row, changed in this column alone, scores at least
         `threshold`; the row's own where it does so unchanged. Where no value tried is enough (`suffices` is False) it
@@ -125,9 +128,9 @@ class TableExplanation(Explanation):
     """
 
     columns: Sequence[str]
-    values: NDArray[np.float64]
-    usual_values: NDArray[np.float64]
-    best_values: NDArray[np.float64]
+    values: NDArray[Any]
+    usual_values: NDArray[Any]
+    best_values: NDArray[Any]
     suffices: NDArray[np.bool_]
     gains: NDArray[np.float64]
     cell_p_values: NDArray[np.float64]
@@ -139,8 +142,9 @@ class TableExplanation(Explanation):
         Returns
         -------
         frame : pandas DataFrame
-            Columns row, column, value, importance, usual_value, change (usual_value - value), suffices, best_value,
-            gain, cell_p_value, residual_p_value, score.
+            Columns row, column, value, importance, usual_value, change (usual_value - value; None where they cannot be
+            subtracted), suffices, best_value, gain, cell_p_value, residual_p_value, score. A frame of pandas, also
+            where the rows came in one of polars.
         """
         with whole_imports():
             from pandas import DataFrame
@@ -158,7 +162,7 @@ class TableExplanation(Explanation):
                 "value": sorted_cells(self.values),
                 "importance": sorted_cells(self.importance),
                 "usual_value": sorted_cells(self.usual_values),
-                "change": sorted_cells(self.usual_values - self.values),
+                "change": sorted_cells(_differences(self.usual_values, self.values)),
                 "suffices": sorted_cells(self.suffices),
                 "best_value": sorted_cells(self.best_values),
                 "gain": sorted_cells(self.gains),
@@ -200,7 +204,7 @@ class TableExplanation(Explanation):
 
     def _change(self, row: int, column: int) -> str:
         value, usual = self.values[row, column], self.usual_values[row, column]
-        return _number(value) if value == usual else f"{_number(value)} {CHANGED} {_number(usual)}"
+        return _shown(value) if value == usual else f"{_shown(value)} {CHANGED} {_shown(usual)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,3 +277,21 @@ class ImageExplanation(Explanation):
 
 def _number(value: float) -> str:
     return f"{float(value):.4g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Real | np.number) and not isinstance(value, bool):
+        return _number(float(value))
+    return "missing" if value is None else str(value)
+
+
+def _differences(usual: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+    """Subtract cells where they can be: numbers, dates and durations."""
+    if usual.dtype != object and values.dtype != object:
+        return np.asarray(usual - values)
+    found = np.full(values.shape, None, dtype=object)
+    for place, value in np.ndenumerate(values):
+        if not isinstance(value, bool | np.bool_ | None):
+            with suppress(TypeError):
+                found[place] = usual[place] - value
+    return found

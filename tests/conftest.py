@@ -20,6 +20,13 @@ def _ctrl_c_is_heard():
     signal.signal(signal.SIGINT, before)
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Leave out what needs engines, unless it is asked for (make test-engines)."""
+    if collection_path.name == "engines" and not any("engines" in argument for argument in config.args):
+        return True
+    return None
+
+
 def pytest_collection_modifyitems(items):
     gpu_items = [item for item in items if "gpu" in item.keywords]
     if gpu_items and not _has_cuda():

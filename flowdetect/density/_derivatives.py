@@ -62,7 +62,7 @@ def layer_gradient_norms(
 def curvature(scoring: Scoring, row: NDArray[np.float64], labels: NDArray[np.int64] | None) -> NDArray[np.float64]:
     """Diagonal Hessian of log p at one row of modelled values, (D,), in float64: one backward pass a value."""
     model, spec = double(scoring.model), scoring.spec
-    x = torch.as_tensor(row, dtype=torch.float64, device=scoring.device).requires_grad_()
+    x = torch.tensor(row, dtype=torch.float64, device=scoring.device).requires_grad_()
     value = log_prob(model, spec, spec.standardized_tensor(x[None]), labels, None)[0]
     (gradient,) = torch.autograd.grad(value, x, create_graph=True)
     diagonal = [torch.autograd.grad(gradient[i], x, retain_graph=True)[0][i] for i in range(len(x))]
@@ -77,10 +77,10 @@ def directional_derivatives(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """First and second directional derivatives of log p at a row, along each of `directions` (n, D): (n,) each."""
     model, spec = double(scoring.model), scoring.spec
-    start = torch.as_tensor(row, dtype=torch.float64, device=scoring.device)
+    start = torch.tensor(row, dtype=torch.float64, device=scoring.device)
     found = []
     for i in range(0, len(directions), scoring.length):
-        part = torch.as_tensor(directions[i : i + scoring.length], dtype=torch.float64, device=scoring.device)
+        part = torch.tensor(directions[i : i + scoring.length], dtype=torch.float64, device=scoring.device)
         t = torch.zeros(len(part), dtype=torch.float64, device=scoring.device, requires_grad=True)
         x = spec.standardized_tensor(start + t[:, None] * part)
         values = log_prob(model, spec, x, None if labels is None else np.repeat(labels, len(part)), None)

@@ -12,6 +12,8 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 
+from flowdetect._callbacks import CallbackSupportMixin
+from flowdetect._documented import Documented
 from flowdetect._limits import is_count, short
 from flowdetect._protocols import PathName, RandomState
 
@@ -28,7 +30,7 @@ MOST = {  # of each, alone; `check_size` looks at what they make together
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DensityParameters(BaseEstimator):
+class DensityParameters(Documented, CallbackSupportMixin, BaseEstimator):
     """The parameters of data and training.
 
     Parameters
@@ -78,9 +80,10 @@ class DensityParameters(BaseEstimator):
     precision : "auto", "float32" or "bfloat16", default "auto"
         In which type the networks inside a model run while training; "auto": bfloat16 where the device computes it
         natively. Scores are always computed in float32 and inverses in float64.
-    n_devices : int, default 1
+    n_devices : int or "auto", default 1
         Devices to train on, with a process each that takes its share of every batch. Under torchrun, the number of the
-        processes that it started; 1 then trains in each of them alone.
+        processes that it started; 1 then trains in each of them alone. "auto": under torchrun and SLURM's srun, all
+        processes that they started; else all CUDA devices where CUDA is used, else 1.
     checkpoint : path or None, default None
         A file, or a folder, written after every epoch and every minute. Fitting again with the same class, parameters,
         data and versions goes on from there; a finished training is restored. With a time_limit it goes on by the
@@ -108,7 +111,7 @@ class DensityParameters(BaseEstimator):
     random_state: RandomState = None
     device: str = "auto"
     precision: str = "auto"
-    n_devices: int = 1
+    n_devices: int | str = 1
     checkpoint: PathName | None = None
 
     progress_prefix: ClassVar[str] = ""  # set on an estimator: shown before its name where progress is shown
@@ -131,7 +134,7 @@ class DensityParameters(BaseEstimator):
         "random_state": ["random_state"],
         "device": [str],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
-        "n_devices": [Interval(Integral, 1, None, closed="left")],
+        "n_devices": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     }
 
     def _validate_params(self) -> None:

@@ -1,24 +1,22 @@
 """The processes of a training, as one of them sees the others: one as a rule, several that share every batch.
 
-Several are started by us on one machine (`_ranks.py`), or by torchrun on one machine or more.
+Several are started by us on one machine (`_ranks.py`), or by torchrun or srun on one machine or more (`_launched.py`).
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
-from flowdetect._ctrl_c import CtrlC, whole_imports
+from flowdetect._ctrl_c import whole_imports
 from flowdetect.density._devices import hints_unheard, new_fabric
 from flowdetect.density._interruption import Interruption
 
@@ -234,88 +232,20 @@ def _threads_kept() -> Iterator[None]:
             del os.environ["OMP_NUM_THREADS"]
 
 
-# ---- torchrun's
+# ---- what a fit has joined
 
 
-_JOINED: ContextVar[Processes | None] = ContextVar("_JOINED", default=None)  # while a fit is one of torchrun's
-_ONE_AT_A_TIME = threading.Lock()
-_count = iter(range(2**62))  # groups that this process was in: each has a place of its own in the store
-
-
-def started_by_torchrun() -> bool:
-    """Whether torchrun started this process, or one that this is a worker of."""
-    return distributed.is_available() and distributed.is_torchelastic_launched()
-
-
-def check_n_devices(n_devices: int, device: str) -> None:
-    """Refuse a number of devices that cannot be trained on from here."""
-    if n_devices is True:
-        raise ValueError("n_devices must be a whole number >= 1, got True; pass how many devices to train on.")
-    if n_devices == 1:
-        return
-    kind, _, index = device.partition(":")
-    if index:
-        raise ValueError(f'device={device!r} is one device, got n_devices={n_devices}; pass device="{kind}".')
-    n_here = n_devices
-    if started_by_torchrun():
-        n_started, n_here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-        if n_devices != n_started:
-            raise ValueError(
-                f"n_devices must be the number of processes that torchrun started, {n_started}, got {n_devices}; pass "
-                f"n_devices={n_started}, or n_devices=1 to train in each process alone."
-            )
-        if multiprocessing.parent_process() is not None:
-            raise ValueError(
-                f"n_devices={n_devices} trains in the processes that torchrun started, and this is a worker process of "
-                f"one of them; pass n_jobs=1, or n_devices=1."
-            )
-    there = {"cuda": torch.cuda.device_count(), "cpu": os.cpu_count() or 1}.get(kind, 1)
-    if n_here > there:
-        raise ValueError(f"n_devices={n_here}, but there are {there} of device {kind!r}; pass n_devices={there}.")
-
-
-def writes_checkpoints(n_devices: int) -> bool:
-    """Whether a fit to so many devices writes checkpoints from here: of torchrun's processes, only the first does."""
-    return n_devices == 1 or not started_by_torchrun() or os.environ["RANK"] == "0"
-
-
-@cache
-def _torchrun_store() -> distributed.Store:
-    store: distributed.Store = next(distributed.rendezvous("env://"))[0]
-    return store
+_JOINED: ContextVar[Processes | None] = ContextVar("_JOINED", default=None)  # while a fit is one of several processes
 
 
 @contextmanager
-def joined(n_devices: int, device: str) -> Iterator[Processes | None]:
-    """Join the processes that torchrun started; give None where there are none, or one device is asked for."""
-    if n_devices == 1 or not started_by_torchrun():
-        yield None
-        return
-    if not _ONE_AT_A_TIME.acquire(blocking=False):
-        raise ValueError(
-            f"n_devices={n_devices} under torchrun fits one estimator at a time, and another fit is under way in this "
-            f"process; pass n_jobs=1, or call fit one after the other."
-        )
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    position = Position(*(int(os.environ[name]) for name in names))
+def joined_as(processes: Processes) -> Iterator[None]:
+    """Have a fit be one of some processes."""
+    token = _JOINED.set(processes)
     try:
-        store = distributed.PrefixStore(f"flowdetect/{next(_count)}", _torchrun_store())
-        # torchrun sends its processes the Ctrl-C that they had from the terminal already
-        with group(store, position, device, CtrlC(second="waits")) as processes:
-            token = _JOINED.set(processes)
-            try:
-                yield processes
-            finally:
-                _JOINED.reset(token)
-    except RuntimeError as error:
-        if isinstance(error, distributed.DistError) or "gloo" in str(error):
-            raise RuntimeError(
-                f"Process {position.rank} of 0..{position.n - 1} lost another one, which failed or was ended; see what "
-                f"that one says. Fit again; with checkpoint=path, training goes on from where the file stands."
-            ) from error
-        raise
+        yield
     finally:
-        _ONE_AT_A_TIME.release()
+        _JOINED.reset(token)
 
 
 def present() -> Processes | None:

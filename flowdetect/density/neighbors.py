@@ -23,6 +23,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect import _persistence
+from flowdetect._callbacks import CallbackSupportMixin, begun, ended, with_callbacks
+from flowdetect._documented import Documented
 from flowdetect._fitting import all_or_nothing
 from flowdetect._images import to_rows
 from flowdetect._limits import check_count, check_seed, is_count, is_number
@@ -43,7 +45,7 @@ FEWEST_IN_GROUP = 10  # rows
 CONSTANT = 0.01  # of a constant column's value: what a whole range is there
 
 
-class NeighborsDensity(Exports, BaseEstimator):
+class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator):
     r"""The k-nearest-neighbour density at several scales, on columns scaled to their ranges.
 
     log p_k(x) = log k - log n - log V_D - D log r_k(x),  and  log p(x) = mean over k of log p_k(x),
@@ -111,7 +113,7 @@ class NeighborsDensity(Exports, BaseEstimator):
         self.contamination = contamination
         self.random_state = random_state
 
-    @all_or_nothing
+    @with_callbacks
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Keep the rows, scaled.
 
@@ -129,6 +131,13 @@ class NeighborsDensity(Exports, BaseEstimator):
         ValueError
             If a parameter is out of range or X is not finite.
         """
+        context = begun(self, X, y, 0)
+        self._fit(X)
+        ended(self, context, X, y)
+        return self
+
+    @all_or_nothing
+    def _fit(self, X: ArrayLike) -> Self:
         self._check_before_fit()
         rows = self._read(X, reset=True)
         check_finite(rows, type(self).__name__)

@@ -12,6 +12,7 @@ with whole_imports():
     from flowdetect.detectors.gradients import GradientNormDetector
     from flowdetect.detectors.likelihood import LikelihoodDetector
     from flowdetect.detectors.lpath import LPathDetector
+    from flowdetect.detectors.original_columns import explain
     from flowdetect.detectors.ratio import LikelihoodRatioDetector
     from flowdetect.detectors.recommended import OODDetector
     from flowdetect.detectors.regret import LikelihoodRegretDetector
@@ -35,4 +36,5 @@ __all__ = [
     "TransformDetector",
     "TypicalityDetector",
     "WAICDetector",
+    "explain",
 ]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from flowdetect._frames import like
 from flowdetect._images import to_rows
 from flowdetect.detectors.occlusion import occlusion_maps
 from flowdetect.detectors.rows import is_frame, take
@@ -175,8 +176,7 @@ def explain(
 def _rows_of(X: Any, image_shape: Any) -> tuple[NDArray[Any], Callable[[NDArray[Any]], Any]]:
     """Give X as rows (n, D), and how to bring such rows into the form of X."""
     if is_frame(X):
-        kind, names = type(X), list(X.columns)
-        return _numbers(X), lambda rows: kind({name: rows[:, i] for i, name in enumerate(names)})
+        return _numbers(X), lambda rows: like(X, rows)
     rows, layout = to_rows(X, image_shape)
     return _numbers(rows), layout.as_numpy().restore
 
@@ -187,7 +187,8 @@ def _numbers(X: Any) -> NDArray[Any]:
     return array if array.dtype.kind in "iuf" else array.astype(np.float64)
 
 
-def _parts(n_rows: int, n_features: int) -> Iterator[slice]:
+def parts(n_rows: int, n_features: int) -> Iterator[slice]:
+    """Cut rows into parts that are scored at once."""
     at_once = min(SCORED_AT_ONCE, max(VALUES_AT_ONCE // n_features, 1))
     return (slice(start, start + at_once) for start in range(0, n_rows, at_once))
 
@@ -212,11 +213,19 @@ def _explain_table(
         closest = nearest[np.arange(N_NEAREST) % len(nearest)]
         candidates[i] = np.concatenate([spread, closest.T], axis=1)
     changed_scores = _changed_scores(score, rows, own, candidates)
-    found = _choose(rows, own, candidates, changed_scores, threshold)
+    distances = np.abs(candidates.astype(np.float64) - rows[:, :, None])
+    found = choose(rows, own, candidates, changed_scores, threshold, distances)
+    return with_importance(found, cell_p_values, residual_p_values)
+
+
+def with_importance(
+    found: dict[str, NDArray[Any]], cell_p_values: NDArray[np.float64], residual_p_values: NDArray[np.float64]
+) -> dict[str, NDArray[Any]]:
+    """Add to the arrays of `choose` both p-values, and what is made of them and the gains."""
     importance = found["gains"] / (cell_p_values * residual_p_values)
     total = importance.sum(axis=1, keepdims=True)
-    found["importance"] = importance / np.where(total > 0, total, 1)
-    return {**found, "cell_p_values": cell_p_values, "residual_p_values": residual_p_values}
+    importance /= np.where(total > 0, total, 1)
+    return {**found, "importance": importance, "cell_p_values": cell_p_values, "residual_p_values": residual_p_values}
 
 
 def _spread(column: NDArray[Any]) -> NDArray[Any]:
@@ -269,10 +278,10 @@ class Neighborhood:
         values = np.take_along_axis(self.remembered, nearest, axis=0)
         residuals = np.take_along_axis(self.residuals, nearest, axis=0)
         residual = clipped @ self.residual_of + (standardized - clipped)
-        return values, _two_sided_p_values(values, row), _two_sided_p_values(residuals, residual)
+        return values, two_sided_p_values(values, row), two_sided_p_values(residuals, residual)
 
 
-def _two_sided_p_values(reference: NDArray[Any], row: NDArray[Any]) -> NDArray[np.float64]:
+def two_sided_p_values(reference: NDArray[Any], row: NDArray[Any]) -> NDArray[np.float64]:
     """Rank each value among those of its column, from the nearer end, ties counted half: (D,)."""
     below, equal = (reference < row).sum(axis=0), (reference == row).sum(axis=0)
     rank = below + equal / 2
@@ -285,7 +294,7 @@ def _changed_scores(
     """Score each row with each candidate in its column: (n, D, n_candidates)."""
     scores = np.repeat(own, candidates[0].size).reshape(candidates.shape)
     row_of, column_of, candidate_of = np.nonzero(candidates != rows[:, :, None])
-    for part in _parts(len(row_of), rows.shape[1]):
+    for part in parts(len(row_of), rows.shape[1]):
         row, column, candidate = row_of[part], column_of[part], candidate_of[part]
         changed = rows[row]
         changed[np.arange(len(changed)), column] = candidates[row, column, candidate]
@@ -293,14 +302,18 @@ def _changed_scores(
     return scores
 
 
-def _choose(
+def choose(
     rows: NDArray[Any],
     own: NDArray[np.float64],
     candidates: NDArray[Any],
     scores: NDArray[np.float64],
     threshold: float,
+    distances: NDArray[np.float64],
 ) -> dict[str, NDArray[Any]]:
-    """Give the best values, their gains, the usual values and whether these suffice: (n, D) each."""
+    """Give the best values, their gains, the usual values and whether these suffice: (n, D) each.
+
+    Candidates, their scores and their distances from the row's own value are (n, D, n_candidates).
+    """
 
     def chosen(of: NDArray[Any], index: NDArray[np.intp]) -> NDArray[Any]:
         return np.take_along_axis(of, index[..., None], axis=2)[..., 0]
@@ -312,8 +325,7 @@ def _choose(
     gains = np.maximum(np.where(np.isfinite(best_scores), best_scores - base, 0), 0)
     gains[gains <= ROUNDING * np.abs(np.where(np.isfinite(base), base, 0))] = 0
     best_values = np.where(gains > 0, chosen(candidates, best), rows)
-    distances = np.abs(candidates.astype(np.float64) - rows[:, :, None])
-    distances[scores < threshold] = np.inf
+    distances = np.where(scores < threshold, np.inf, distances)
     nearest = distances.argmin(axis=2)
     is_usual = (own >= threshold)[:, None]
     suffices = np.isfinite(chosen(distances, nearest)) | is_usual

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
+from flowdetect._frames import like
 from flowdetect._images import draw_seed, row_generators, to_rows
 from flowdetect._limits import is_number
 from flowdetect._protocols import PathName, RandomState, Scorer
@@ -225,5 +226,5 @@ def mutated(X: Any, rate: float, donors: NDArray[Any] | None = None) -> NDArray[
         chosen = np.flatnonzero(generator.random(rows.shape[1]) < rate)
         changed[i, chosen] = others[generator.integers(0, len(others), len(chosen)), chosen]
     if hasattr(X, "columns"):
-        return type(X)(changed, columns=X.columns, index=X.index)
+        return like(X, changed)
     return layout.as_numpy().restore(changed)

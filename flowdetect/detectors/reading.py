@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import validate_data
 
+from flowdetect._frames import without_integers
 from flowdetect._images import to_rows
 from flowdetect._opening import as_source, check_columns, is_lazy, layout_of, names_compared
 from flowdetect._protocols import ImageShape, Scorer
@@ -53,8 +54,7 @@ class ReadsRows:
             return X if knows_images else checked
         if not is_frame(X):
             return checked
-        whole = not knows_images and all(getattr(dtype, "kind", "O") in "biu" for dtype in X.dtypes)
-        return X.astype(checked.dtype) if whole and hasattr(X, "astype") else X
+        return X if knows_images else without_integers(X)
 
     def _opened(self, X: Any, *, reset: bool) -> Source:
         """Open what is read in parts, and check the form of its rows; their values are checked where they are read."""

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
+from flowdetect._frames import like
 from flowdetect._images import to_rows
 from flowdetect._nested import check_within
 from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer, Transformer
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.clones import seeded_clone, with_parameter
-from flowdetect.detectors.rows import few
+from flowdetect.detectors.rows import few, is_frame
 from flowdetect.sit import Rotate90
 
 N_SHAKES, SHAKE_SEED = 3, 0
@@ -191,8 +192,7 @@ class TransformDetector(BaseDetector):
         rows = np.asarray(rows)
         for each in self.transforms_:
             moved = self._moved(each, rows)
-            is_frame = hasattr(X, "columns")
-            yield type(X)(moved, columns=X.columns) if is_frame else layout.as_numpy().restore(moved)
+            yield like(X, moved) if is_frame(X) else layout.as_numpy().restore(moved)
 
     def _score(self, X: Any) -> NDArray[np.float64]:
         moved = [self._log_likelihood(each) for each in self._transformed(X)]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowdetect._frames import like
 from flowdetect._images import to_rows
 from flowdetect._limits import check_seed
 from flowdetect._protocols import Density
@@ -159,7 +160,7 @@ def _rows_of(X: Any, image_shape: Any) -> NDArray[Any]:
 
 def _as_frame_like(X: Any, x0: NDArray[np.float64]) -> Any:
     """Give one row (1, D), as a frame with the columns of X where X is one."""
-    return type(X)(x0[None], columns=X.columns) if hasattr(X, "columns") else x0[None]
+    return like(X, x0[None]) if hasattr(X, "columns") else x0[None]
 
 
 def _mean_derivatives(density: Density, start: Any, x0: NDArray[np.float64], rows: NDArray[Any]) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
+from flowdetect._frames import like
 from flowdetect._limits import MOST_RESAMPLES, check_count, check_seed
 from flowdetect._protocols import Scorer, Transformer
 from flowdetect.evaluation.metrics import auroc
@@ -189,9 +190,11 @@ def _with_interval(name: str, value: float, resampled: NDArray[np.floating]) -> 
 
 
 def _transformed(sit: Any, X: Any, y: Any) -> Any:
-    """Transform X, with its labels where there are any and the SIT takes them."""
+    """Transform X, with its labels where there are any and the SIT takes them; a frame stays one."""
     takes_y = y is not None and "y" in inspect.signature(sit.transform).parameters
-    return sit.transform(X, y=y) if takes_y else sit.transform(X)
+    moved = sit.transform(X, y=y) if takes_y else sit.transform(X)
+    is_table = hasattr(X, "dtypes") and isinstance(moved, np.ndarray) and moved.shape == X.shape
+    return like(X, moved) if is_table else moved
 
 
 def _fitted_sits(sits: Any, X: Any, y: Any) -> dict[str, Any]:

@@ -11,74 +11,14 @@ import time
 import numpy as np
 import pytest
 import torch
+from shared_training import ENVIRONMENT, HEAD, N_ROWS, SECONDS, SETTINGS, run
 from torch import distributed
 
-from flowdetect import EnsembleDensity, GlowDensity, load_images
-from flowdetect.density import _processes, _ranks, _training
-
-# batches of 63: one process has 32 rows of each, the other 31
-SETTINGS = {"n_bins": 17, "n_steps": 1, "hidden_channels": 8, "max_epochs": 2, "batch_size": 63, "device": "cpu"}
-N_ROWS = 320
-SECONDS = 120  # a process imports for three, and a busy machine is slower
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+from flowdetect import GlowDensity, load_images
+from flowdetect.density import _launched as launching
+from flowdetect.density import _ranks, _training
 
 # none of the scripts has a main guard
-HEAD = f"""
-import hashlib, json, os, signal, sys, threading, time
-from pathlib import Path
-from flowdetect import EnsembleDensity, GlowDensity, load_images
-from flowdetect.density import _checkpoint, _ranks, base
-settings = {SETTINGS}
-X = load_images("digits")[0][:{N_ROWS}]
-class Rows:  # known to this script alone
-    def __len__(self):
-        return len(X)
-    def __getitem__(self, i):
-        return X[i]
-def told(density):
-    weights = b"".join(value.numpy().tobytes() for value in density.model_.state_dict().values())
-    return {{"weights": hashlib.sha256(weights).hexdigest(), "bits": density.history_["validation_bits_per_dim"]}}
-def ensemble(n_jobs):  # of one member: a density whose fit runs in a worker
-    density = GlowDensity(n_devices=2, **settings)
-    return EnsembleDensity(density, n_members=1, n_jobs=n_jobs, random_state=0).fit(Rows()).members_[0]
-"""
-
-ALONE = """
-print(json.dumps(told(ensemble(n_jobs=2))))
-"""
-
-UNDER_TORCHRUN = """
-rank = int(os.environ["RANK"])
-folder = Path(sys.argv[1])
-found = {"ensemble": told(ensemble(n_jobs=None))}
-write, writers = _checkpoint.Checkpoint.write, []
-_checkpoint.Checkpoint.write = lambda self, *args: writers.append(rank) or write(self, *args)
-path = folder / "checkpoint"
-density = GlowDensity(n_devices=2, checkpoint=path, **settings).fit(X)  # random_state=None
-found["drawn"] = {**told(density), "seed": density.seed_, "history": density.history_}
-restored = GlowDensity(n_devices=2, checkpoint=path, **settings).fit(X)
-found["restored"] = {**told(restored), "seed": restored.seed_, "history": restored.history_}
-found["n_written"] = len(writers)
-def refused(rows, **parameters):
-    try:
-        GlowDensity(**{**settings, **parameters}).fit(rows)
-    except ValueError as error:
-        return str(error)
-found["refusals"] = [
-    refused(X, n_devices=3),
-    refused(X[rank:], n_devices=2),
-    refused(X, n_devices=2, random_state=1, checkpoint=path),
-]
-train, reasons = base.train, []
-base.train = lambda *args: reasons.append(train(*args)) or reasons[-1]
-GlowDensity(**{**settings, "n_devices": 2, "max_epochs": 10_000, "time_limit": 1.0}).fit(X)
-found["reason"] = reasons[0].reason
-if rank == 0:  # the others have no part in it
-    found["alone"] = told(GlowDensity(**{**settings, "random_state": 0, "max_epochs": 1}).fit(X))
-(folder / f"found{rank}").write_text(json.dumps(found))
-"""
-
 ENDED = """
 path = Path(sys.argv[1])
 density = GlowDensity(n_devices=2, verbose=1, checkpoint=path, random_state=0, **{**settings, "max_epochs": 10_000})
@@ -127,95 +67,7 @@ _ranks.run_in_processes("spin", spin, (Path(sys.argv[1]) / "rank",), "cpu", 2)
 """
 
 
-def run(script, *args, command=(sys.executable, "-"), **kwargs):
-    """Run a script from stdin, which has no file: as in a notebook, it cannot be run again."""
-    done = subprocess.run(
-        [*command, *map(str, args)], input=script, capture_output=True, text=True, timeout=SECONDS, env=ENVIRONMENT,
-        **kwargs,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def agents(n, folder):
-    """Run the script in two processes, of n agents of torchrun: what each process found."""
-    script = folder / "script.py"
-    script.write_text(HEAD + UNDER_TORCHRUN)
-    where = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    if n > 1:
-        where[-1] = f"localhost:{_free_port()}"
-    command = [*TORCHRUN, "--nnodes", str(n), "--nproc-per-node", str(2 // n), *where, str(script), str(folder)]
-    with open(folder / "log", "w") as log:
-        started = [subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log) for _ in range(n)]
-        try:
-            codes = [agent.wait(SECONDS) for agent in started]
-        finally:
-            for agent in started:
-                agent.kill()
-    assert codes == [0] * n, (folder / "log").read_text()
-    return [json.loads((folder / f"found{rank}").read_text()) for rank in range(2)]
-
-
-def _free_port():
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def one_machine(tmp_path_factory):
-    return agents(1, tmp_path_factory.mktemp("one"))
-
-
-@pytest.fixture(scope="module", params=[1, 2], ids=["one agent", "two agents"])
-def found(request, tmp_path_factory):
-    if request.param == 1:
-        return request.getfixturevalue("one_machine")
-    return agents(2, tmp_path_factory.mktemp("two"))
-
-
 # ---- one model
-
-
-@pytest.mark.slow
-def test_two_processes_train_the_model_of_one_bit_for_bit_each_time(one_machine):
-    two = json.loads(run(HEAD + ALONE).stdout)
-    assert two == one_machine[0]["ensemble"]  # a second run, in processes that torchrun started
-    X, _ = load_images("digits")
-    one = EnsembleDensity(GlowDensity(**SETTINGS), n_members=1, random_state=0).fit(X[:N_ROWS]).members_[0]
-    np.testing.assert_allclose(two["bits"], one.history_["validation_bits_per_dim"], atol=1e-3)  # bits/dim
-
-
-@pytest.mark.slow
-class TestUnderTorchrun:
-    def test_all_processes_have_one_model(self, found):
-        assert found[0]["ensemble"] == found[1]["ensemble"]
-        assert found[0]["drawn"] == found[1]["drawn"]  # the seed of random_state=None with it
-
-    def test_several_agents_train_the_model_of_one(self, found, one_machine):
-        assert found[0]["ensemble"] == one_machine[0]["ensemble"]
-
-    def test_the_first_process_writes_the_checkpoint_and_all_are_restored(self, found):
-        assert found[0]["n_written"] > 0
-        assert found[1]["n_written"] == 0
-        assert found[0]["restored"] == found[1]["restored"] == found[0]["drawn"]
-
-    def test_what_disagrees_is_refused_in_all(self, found):
-        assert found[0]["refusals"] == found[1]["refusals"]
-        n_devices, X, checkpoint = found[0]["refusals"]
-        assert "torchrun started, 2, got 3; pass n_devices=2" in n_devices
-        assert "X of process 1 and of process 0 differ" in X
-        assert "random_state: None there, 1 here" in checkpoint
-
-    def test_a_time_limit_is_one_plan(self, found):
-        assert found[0]["reason"] == found[1]["reason"] == "time_limit"
-
-    def test_one_device_trains_alone(self, found):
-        X, _ = load_images("digits")
-        alone = GlowDensity(**{**SETTINGS, "random_state": 0, "max_epochs": 1}).fit(X[:N_ROWS])
-        assert found[0]["alone"]["bits"] == alone.history_["validation_bits_per_dim"]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -358,7 +210,8 @@ def no_training(monkeypatch):
 
 @pytest.fixture
 def torchrun_of_two(monkeypatch):
-    for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+    there = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in there.items():
         monkeypatch.setenv(name, value)
 
 
@@ -380,14 +233,14 @@ def test_what_cannot_be_trained_on_is_refused(parameters, message):
 
 @pytest.mark.usefixtures("no_training", "torchrun_of_two")
 def test_workers_of_torchruns_processes_are_refused(monkeypatch):
-    monkeypatch.setattr(_processes.multiprocessing, "parent_process", object)
+    monkeypatch.setattr(launching.multiprocessing, "parent_process", object)
     with pytest.raises(ValueError, match="pass n_jobs=1, or n_devices=1"):
         GlowDensity(n_devices=2, **SETTINGS).fit(np.zeros((4, 4)))
 
 
 @pytest.mark.usefixtures("no_training", "torchrun_of_two")
 def test_fits_side_by_side_under_torchrun_are_refused():
-    with _processes._ONE_AT_A_TIME, pytest.raises(ValueError, match="another fit is under way"):
+    with launching._ONE_AT_A_TIME, pytest.raises(ValueError, match="another fit is under way"):
         GlowDensity(n_devices=2, **SETTINGS).fit(np.zeros((4, 4)))
     assert not distributed.is_initialized()
 

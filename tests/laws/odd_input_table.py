@@ -3,16 +3,16 @@
 A new oddity is one line here; `tests/test_odd_inputs.py` gives it to every public class and function.
 """
 
-from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import scipy.sparse
 import torch
+from odd_frames import ODD_FRAMES, PLAIN_FRAMES
+from odd_kinds import Refused, Taken, words
 from PIL import Image
 
 N_ROWS, WIDTH = 40, 16  # a row is 16 columns or an image of 4x4
@@ -20,21 +20,6 @@ RNG = np.random.default_rng(0)
 TABLE = RNG.normal(size=(N_ROWS, WIDTH)).astype(np.float32).astype(np.float64)
 WHOLE = RNG.integers(0, 256, size=(N_ROWS, WIDTH))
 FRAME = pd.DataFrame(TABLE[:, :3], columns=["a", "b", "c"])
-
-
-class Refused(NamedTuple):
-    """An X that must be refused, and words of the message: rule, value, remedy."""
-
-    make: Callable[[], Any]
-    words: tuple[str, ...]
-
-
-class Taken(NamedTuple):
-    """An X that must be taken, and the ordinary form that must have the same scores."""
-
-    make: Callable[[], Any]
-    ordinary: Any
-    rtol: float = 0.0  # of what computes in a narrower dtype
 
 
 class Rows:
@@ -85,10 +70,6 @@ def with_cell(value, dtype=object):
 
 def frame_with(**columns):
     return FRAME.assign(**{name: values() for name, values in columns.items()})
-
-
-def words(*found):
-    return tuple(found)
 
 
 DAYS = np.datetime64("2024-01-01") + np.arange(N_ROWS)
@@ -321,7 +302,14 @@ BAD_DATASETS = {
     ),
 }
 
-REFUSED = {**FRAMES, **ARRAYS, **LISTS, **TENSORS, **{f"{name} itself": odd for name, odd in OTHERS.items()}}
+REFUSED = {
+    **FRAMES,
+    **ODD_FRAMES,
+    **ARRAYS,
+    **LISTS,
+    **TENSORS,
+    **{f"{name} itself": odd for name, odd in OTHERS.items()},
+}
 
 DIGITS = WHOLE // 86  # 0, 1 and 2
 FLOAT16 = TABLE.astype(np.float16)
@@ -368,4 +356,5 @@ TAKEN = {
     "a frame of nullable booleans": Taken(
         lambda: pd.DataFrame(WHOLE > 127).rename(columns=str).astype("boolean"), (WHOLE > 127).astype(np.float64)
     ),
+    **PLAIN_FRAMES,
 }
