@@ -1,7 +1,7 @@
 """A folder of 2,000 photos as people have them, new photos to judge, and the pictures of the page about both.
 
     FLOWDETECT_DATA=folder python examples/studies/photos.py make [--photos N] [--to DIR]
-    flowdetect fit DIR/photos -o DIR/model.fd --size 32,32 --on-error skip
+    flowdetect fit DIR/photos -o DIR/model.fd --time-limit 120
     flowdetect score DIR/model.fd DIR/new -o DIR/scores.csv --fdr 0.1
     FLOWDETECT_DATA=folder python examples/studies/photos.py pictures [--to DIR] [--out docs/studies]
 
