@@ -121,7 +121,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         mode=options.mode or "RGB",
         fit=options.fit or "crop",
         limit=options.limit,
-        on_error=options.on_error or "raise",
+        on_error=options.on_error or "skip",
     )
 
 

@@ -98,7 +98,7 @@ class Model:
         told = {name: value for name, value in told.items() if value is not None}
         left_out = [*settings.drop, *([settings.label] if settings.label else [])]
         told = {"drop": left_out, "if_there": "drop" not in told, **told}
-        return replace(settings, label=None, on_error=options.on_error or "raise", **told)
+        return replace(settings, label=None, on_error=options.on_error or "skip", **told)
 
     def _told(self, name: str) -> str:
         return f"{name!r} must be like what the model {self.name!r} was fitted to, {self.what_it_takes}"

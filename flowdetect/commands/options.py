@@ -63,7 +63,7 @@ def add_reading_options(parser: argparse.ArgumentParser, *, fitting: bool = Fals
     folder.add_argument(
         "--on-error",
         choices=["raise", "skip"],
-        help="what to do with files that are no whole image: refuse, or skip and name them (default: raise)",
+        help="what to do with files that are no whole image: refuse, or leave out and name them (default: skip)",
     )
 
 

@@ -134,16 +134,16 @@ def test_a_folder_as_a_stranger_types_it(here, call, tmp_path):
     assert [line.split(",")[1] for line in lines[1:]] == [repr(float(score)) for score in scores]
 
 
-def test_damaged_pictures_are_skipped_if_asked(here, call, tmp_path):
+def test_damaged_pictures_are_left_out_and_named_or_refused_if_asked(here, call, tmp_path):
     (tmp_path / "new").mkdir()
     for name in ("photos/00.jpg", "photos/01.png", "broken.png"):
         (tmp_path / "new" / name.split("/")[-1]).write_bytes((here / name).read_bytes())
     call("fit", "photos", "-o", tmp_path / "a.fd", "--size", "8", "--detector", "likelihood", *TINY)
-    refused = call("score", tmp_path / "a.fd", tmp_path / "new", "-o", tmp_path / "a.csv")
+    refused = call("score", tmp_path / "a.fd", tmp_path / "new", "-o", tmp_path / "a.csv", "--on-error", "raise")
     assert refused.code == 2
     assert "broken.png" in refused.err
     assert "--on-error skip" in refused.err
-    done = call("score", tmp_path / "a.fd", tmp_path / "new", "-o", "-", "--on-error", "skip")
+    done = call("score", tmp_path / "a.fd", tmp_path / "new", "-o", "-")
     assert [line.split(",")[0] for line in done.out.splitlines()] == ["file", "00.jpg", "01.png"]
     assert "flowdetect: warning: load_folder left out 1 file(s)" in done.err
 
