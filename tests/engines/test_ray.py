@@ -21,7 +21,9 @@ def test_map_batches_and_a_killed_worker(batch_format, table, path, compare, tmp
 def test_rows_in_one_column(table, path, compare, tmp_path):
     X = table[["a", "b", "c"]].to_numpy()
     rows = [{"data": row, "key": key} for key, row in enumerate(X)]
-    answers = ray.data.from_items(rows).map_batches(Scorer(path, columns="data", keep="key"))  # no wrapper: the scorer itself
+    answers = ray.data.from_items(rows).map_batches(
+        Scorer(path, columns="data", keep="key")
+    )  # no wrapper: the scorer itself
     (tmp_path / "died").touch()
     compare(answers.to_pandas(), tmp_path / "died")
 
