@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         VAEDensity,
         load,
     )
+    from flowdetect.density.callbacks import BitsPerDimMonitor
     from flowdetect.detectors import (
         ComplexityDetector,
         DoSEDetector,
@@ -58,6 +59,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AddNoise",
+    "BitsPerDimMonitor",
     "ComplexityDetector",
     "Contrast",
     "DoSEDetector",

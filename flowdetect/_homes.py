@@ -2,6 +2,7 @@
 
 HOMES = {
     "AddNoise": "sit",
+    "BitsPerDimMonitor": "density.callbacks",
     "ComplexityDetector": "detectors",
     "Contrast": "sit",
     "DoSEDetector": "detectors",
@@ -54,8 +55,8 @@ HOMES = {
     "to_pyod": "detectors.pyod",
 }
 
-# classes that files do not keep: what they wrap runs code of its own, or is a file
-NOT_IN_FILES = {"FlowOD", "PyODDetector", "Scorer"}
+# classes that files do not keep: what they wrap runs code of its own, or they are no estimators
+NOT_IN_FILES = {"BitsPerDimMonitor", "FlowOD", "PyODDetector", "Scorer"}
 
 # class -> module: whatever may stand in a file by name
 IN_FILES = {

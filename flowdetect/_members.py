@@ -13,6 +13,8 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
+from flowdetect._callbacks import CallbackSupportMixin, begun, ended, subtask, telling, with_callbacks
+from flowdetect._documented import Documented
 from flowdetect._fitting import all_or_nothing, is_kept
 from flowdetect._images import draw_seed
 from flowdetect._limits import MOST_MEMBERS, check_count, check_jobs, is_count
@@ -22,7 +24,7 @@ from flowdetect._resuming import checkpoint_within, further, resuming_seed
 from flowdetect._threads import torch_threads
 
 
-class Members(BaseEstimator):
+class Members(Documented, CallbackSupportMixin, BaseEstimator):
     """Fit clones of a density that differ in their seeds, and score with all of them."""
 
     members_: list[Any]
@@ -36,6 +38,7 @@ class Members(BaseEstimator):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
+    @with_callbacks
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Members:
         """Fit the members, in parallel through joblib; serial and parallel fits give the same ones, bit for bit.
 
@@ -56,7 +59,9 @@ class Members(BaseEstimator):
             After Ctrl-C. In a serial fit of our own densities the ensemble then has the members trained by then, the
             interrupted one with its best weights. Otherwise, and before there is a member, it stays as it was.
         """
+        context = begun(self, X, y, int(self.n_members) if is_count(self.n_members) else None)
         interrupt = self._fit(X, y)
+        ended(self, context, X, y)
         if interrupt is not None:
             raise interrupt
         return self
@@ -67,11 +72,13 @@ class Members(BaseEstimator):
         seed = draw_seed(resuming_seed(self, checkpoint_within(self), X, y))
         seeds = np.random.default_rng(seed).integers(0, 2**31, int(self.n_members)).tolist()
         clones = [_member(self.density, number, seed) for number, seed in enumerate(seeds)]
+        listened = [subtask(self, "member") for _ in clones]
+        tasks = [(member, task, task and self) for member, task in zip(clones, listened, strict=True)]
         interrupt = None
         if effective_n_jobs(self.n_jobs) == 1:
-            self.members_, interrupt = _fit_in_turn(clones, X, y)
+            self.members_, interrupt = _fit_in_turn(tasks, X, y)
         else:
-            self.members_ = list(Parallel(n_jobs=self.n_jobs)(delayed(_fit_one)(member, X, y) for member in clones))
+            self.members_ = list(Parallel(n_jobs=self.n_jobs)(delayed(_fit_one)(X, y, *task) for task in tasks))
         for told in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.members_[0], told):
                 setattr(self, told, getattr(self.members_[0], told))
@@ -142,11 +149,12 @@ def _member(density: Any, number: int, seed: int) -> Any:
     return member
 
 
-def _fit_in_turn(members: list[Any], X: Any, y: Any) -> tuple[list[Any], KeyboardInterrupt | None]:
+def _fit_in_turn(tasks: list[Any], X: Any, y: Any) -> tuple[list[Any], KeyboardInterrupt | None]:
     """Fit one after the other; after Ctrl-C give those that are fitted, and the interrupt."""
+    members = [member for member, _, _ in tasks]
     for number, member in enumerate(members):
         try:
-            _fit_one(member, X, y)
+            _fit_one(X, y, *tasks[number])
         except KeyboardInterrupt as interrupt:
             fitted = members[: number + is_kept(member)]
             if not fitted or not is_kept(fitted[0]):  # others' densities promise nothing: all or none
@@ -155,6 +163,7 @@ def _fit_in_turn(members: list[Any], X: Any, y: Any) -> tuple[list[Any], Keyboar
     return members, None
 
 
-def _fit_one(member: Any, X: Any, y: Any) -> Any:
-    with threadpool_limits(1), torch_threads(1):  # float32 gradients differ between numbers of threads
+def _fit_one(X: Any, y: Any, member: Any, task: Any, ensemble: Any) -> Any:
+    # float32 gradients differ between numbers of threads
+    with threadpool_limits(1), torch_threads(1), telling(ensemble, task, member, X, y):
         return member.fit(X, y)

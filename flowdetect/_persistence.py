@@ -28,6 +28,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
+from flowdetect._callbacks import forgotten
 from flowdetect._files import as_path
 from flowdetect._foreign import as_bytes, from_bytes
 from flowdetect._homes import IN_FILES as OURS
@@ -158,7 +159,7 @@ def _encode(value: Any, arrays: dict[str, NDArray[Any]], where: str) -> Any:
     if type(value).__name__ in OURS and type(value).__module__.startswith(OURS[type(value).__name__]):
         if getattr(value, "_parameter_constraints", None):
             value._validate_params()  # as `load` will
-        return {"estimator": type(value).__name__, "state": _encode(value.__getstate__(), arrays, where)}
+        return {"estimator": type(value).__name__, "state": _encode(forgotten(value.__getstate__()), arrays, where)}
     if isinstance(value, BaseEstimator):
         arrays[where] = as_bytes(value)
         return {"skops": where}

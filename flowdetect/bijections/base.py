@@ -93,7 +93,7 @@ class Chain(Layer):
             start = end
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        total = x.new_zeros(len(x))
+        total = x.new_zeros(x.shape[0])
         for layer, own in self._with_noise(noise):
             x, term = layer(x, context) if own is None else layer(x, context, own)
             total = total + term

@@ -36,7 +36,7 @@ class Coupling(Bijection):
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x_b, x_a = x.chunk(2, dim=1)
         z_a, log_s = self._map(x_a, self.net(x_b, context))
-        log_det = x.new_zeros(len(x)) if log_s is None else sum_except_batch(log_s)
+        log_det = x.new_zeros(x.shape[0]) if log_s is None else sum_except_batch(log_s)
         return torch.cat([x_b, z_a], dim=1), log_det
 
     def forward_each(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

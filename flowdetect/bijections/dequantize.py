@@ -56,10 +56,10 @@ class UniformDequantize(Dequantize):
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if noise is None:
-            return x + BIN_CENTRE, x.new_zeros(len(x))
+            return x + BIN_CENTRE, x.new_zeros(x.shape[0])
         channels, height, width = self.event_shape
         u = noise.reshape(-1, height, width, channels).permute(0, 3, 1, 2)  # (n, C, H, W)
-        return x + (u * self.n_steps).floor() / self.n_steps, x.new_zeros(len(x))
+        return x + (u * self.n_steps).floor() / self.n_steps, x.new_zeros(x.shape[0])
 
 
 class VariationalDequantize(Dequantize):
@@ -108,7 +108,7 @@ class VariationalDequantize(Dequantize):
         u = u if self.blocks is None else self.blocks.inverse(u)
         if noise is None:
             u = torch.full_like(u, BIN_CENTRE)  # but for rounding
-        return x + u.clamp(0, 1 - 1 / self.n_steps), term
+        return x + u.clamp(0.0, 1 - 1 / self.n_steps), term
 
 
 def has_blocks(event_shape: tuple[int, int, int]) -> bool:

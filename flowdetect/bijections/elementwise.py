@@ -59,7 +59,7 @@ class Rescale(Bijection):
         self.register_buffer("scale", scale.expand(event_shape).clone())
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return (x - self.loc) / self.scale, -self.scale.log().sum().expand(len(x))
+        return (x - self.loc) / self.scale, -self.scale.log().sum().expand(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return z * self.scale + self.loc
@@ -207,7 +207,7 @@ class BatchNorm(Bijection):
                 self.variance.lerp_(variance, NEW_SHARE)
         log_s = -0.5 * variance.clamp(*VARIANCES).log()
         z = (x - mean[:, None, None]) * log_s.exp()[:, None, None]
-        return z, (log_s.sum() * (x.shape[2] * x.shape[3])).expand(len(x))
+        return z, (log_s.sum() * (x.shape[2] * x.shape[3])).expand(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return z * self.variance.clamp(*VARIANCES).sqrt()[:, None, None] + self.mean[:, None, None]
@@ -241,7 +241,7 @@ class ActNorm(Bijection):
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_s, bias = self.log_scale_and_bias()
         z = x * log_s.exp()[:, None, None] + bias[:, None, None]
-        return z, (log_s.sum() * (x.shape[2] * x.shape[3])).expand(len(x))
+        return z, (log_s.sum() * (x.shape[2] * x.shape[3])).expand(x.shape[0])
 
     def forward_each(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As `forward`, with each value's own part of the log-determinant, (n, c, H, W)."""

@@ -48,7 +48,7 @@ class Permute(Bijection):
             self.order.copy_(torch.randperm(len(self.order), generator=generator))
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return x[:, self.order], x.new_zeros(len(x))
+        return x[:, self.order], x.new_zeros(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return z[:, torch.argsort(self.order)]
@@ -70,10 +70,10 @@ class Whiten(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_det = self.weight.diagonal().log().sum() * (x.shape[2] * x.shape[3])
-        return mix_channels(x, self.weight), log_det.expand(len(x))
+        return mix_channels(x, self.weight), log_det.expand(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        weight = self.weight.expand(len(z), *self.weight.shape)
+        weight = self.weight.expand(z.shape[0], *self.weight.shape)
         x: Tensor = torch.linalg.solve_triangular(weight, z.flatten(2), upper=False)
         return x.view(z.shape)
 
@@ -138,7 +138,7 @@ class Conv1x1(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         weight, log_det = self.weight_and_log_det()
-        return mix_channels(x, weight), (log_det * (x.shape[2] * x.shape[3])).expand(len(x))
+        return mix_channels(x, weight), (log_det * (x.shape[2] * x.shape[3])).expand(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return mix_channels(z, self.inverse_weight())
@@ -156,7 +156,7 @@ class NormalizedConv1x1(Bijection):
         log_s, bias = self.norm.log_scale_and_bias()
         weight, log_det = self.conv.weight_and_log_det()
         z = mix_channels(x, weight * log_s.exp(), weight @ bias)
-        return z, ((log_s.sum() + log_det) * (x.shape[2] * x.shape[3])).expand(len(x))
+        return z, ((log_s.sum() + log_det) * (x.shape[2] * x.shape[3])).expand(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return self.norm.inverse(self.conv.inverse(z))

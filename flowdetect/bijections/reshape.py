@@ -49,7 +49,7 @@ class Reorder(Bijection):
         return x.permute(0, 2, 3, 1).flatten(1)[:, order].reshape(n, h, w, c).permute(0, 3, 1, 2)
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._take(x, self.order), x.new_zeros(len(x))
+        return self._take(x, self.order), x.new_zeros(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return self._take(z, torch.argsort(self.order))
@@ -111,7 +111,7 @@ class MultiScale(Bijection):
         for i, level in enumerate(self.levels):
             x, log_det = level(x, context)
             leaves, x = self._split(x, i)
-            split = x.new_zeros(len(x))
+            split = x.new_zeros(x.shape[0])
             if i < len(self.standardizers):
                 leaves, split = self.standardizers[i](leaves, self._given(x, context))
             z.append(leaves.flatten(1))

@@ -1,11 +1,9 @@
 """Named image sets, as arrays, and made ones to probe a score with."""
 
-import math
 import os
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from flowdetect._ctrl_c import whole_imports
 
@@ -18,10 +16,10 @@ with whole_imports():
     from flowdetect._images import N_BINS_8_BIT, check_image_shape, check_n_bins, draw_seed
     from flowdetect._limits import check_count
     from flowdetect._protocols import RandomState
+    from flowdetect.datasets._archive import members_of
 
 _SPLITS = ("train", "test", "val")
 MOST_BYTES = 2**33  # of an archive
-MOST_UNCHECKED, MOST_COMPRESSED = 2**24, 100  # bytes of a member, and its ratio to the compressed ones beyond that
 
 
 class _ImageSet(NamedTuple):
@@ -217,7 +215,9 @@ def _from_archive(path: Path, name: str, split: str) -> tuple[np.ndarray, np.nda
     wanted = (f"X_{split}", f"y_{split}")
     with open_within(path, MOST_BYTES) as file:
         try:
-            splits, arrays = _read_members(file, wanted)
+            members = members_of(file)
+            splits = [split for split in _SPLITS if f"X_{split}" in members or f"y_{split}" in members]
+            arrays = {name: members[name]() for name in wanted if name in members}
         except Exception as error:  # zipfile and numpy raise whatever they stumble over
             raise ValueError(f"{path} cannot be read ({error}); {expected}.") from error
     if splits:
@@ -231,30 +231,6 @@ def _from_archive(path: Path, name: str, split: str) -> tuple[np.ndarray, np.nda
             f"{expected}."
         )
     return X, y, str(path)
-
-
-def _read_members(file: BinaryIO, wanted: Iterable[str]) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Read arrays of an .npz archive, once their headers agree with their sizes; also tell the splits it has."""
-    if not zipfile.is_zipfile(file):
-        raise zipfile.BadZipFile("not an .npz archive")
-    archive = zipfile.ZipFile(file)
-    names = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-    splits = [split for split in _SPLITS if f"X_{split}" in names or f"y_{split}" in names]
-    return splits, {name: _read_member(archive, names[name]) for name in wanted if name in names}
-
-
-def _read_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
-    if entry.file_size > max(MOST_UNCHECKED, MOST_COMPRESSED * entry.compress_size):
-        raise ValueError(f"{entry.filename} unpacks to {entry.file_size} bytes, suspiciously many")
-    with archive.open(entry) as member:
-        version = np.lib.format.read_magic(member)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(member)
-        declared, there = math.prod(shape) * dtype.itemsize, entry.file_size - member.tell()
-    if dtype.hasobject or declared != there or min(shape, default=0) < 0:
-        raise ValueError(f"{entry.filename} declares {dtype} of shape {shape}, and has {there} bytes")
-    with archive.open(entry) as member:
-        return np.lib.format.read_array(member, allow_pickle=False)
 
 
 def _from_openml(name: str, split: str) -> tuple[np.ndarray, np.ndarray, str]:

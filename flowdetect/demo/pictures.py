@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DPI = 150
 N_SHOWN = 10  # images in a row
 N_EXAMPLES = 8  # images whose transformations are shown
 WIDTH = 9  # inches
@@ -92,16 +89,6 @@ def training_curve(found: Measurements) -> Figure:
     ax.spines[["right", "top"]].set_visible(False)
     ax.legend(frameon=False)
     return figure
-
-
-def as_html(picture: Figure | Axes, alt: str) -> str:
-    """Give an <img> that carries its PNG within itself."""
-    figure: Any = getattr(picture, "figure", picture)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight")
-    data = base64.b64encode(file.getvalue()).decode()
-    width = round(figure.get_figwidth() * 100)
-    return f'<img alt="{alt}" style="width: {width}px" src="data:image/png;base64,{data}">'
 
 
 def _grid(

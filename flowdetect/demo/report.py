@@ -10,22 +10,9 @@ from flowdetect._files import write_atomically
 from flowdetect.demo import pictures, wording
 from flowdetect.demo.measure import Measurements, settings_in_words
 from flowdetect.demo.sets import OUTSIDE
+from flowdetect.evaluation.page import as_html, html_table, page
 
 PAGE = "report.html"
-STYLE = """
-body { max-width: 960px; margin: 2.5rem auto; padding: 0 1.2rem; color: #222; background: #fff;
-       font: 16px/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin-bottom: .3rem; }
-h2 { font-size: 1.2rem; margin-top: 2.6rem; border-top: 1px solid #ddd; padding-top: 1.1rem; }
-p.lead { font-size: 1.15rem; color: #0072B2; margin-top: .4rem; }
-img { max-width: 100%; height: auto; display: block; margin: 1rem auto; }
-table { border-collapse: collapse; font-size: .88rem; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem .3rem 0; text-align: right; border-bottom: 1px solid #eee; }
-th { color: #595959; font-weight: 600; border-bottom: 1px solid #bbb; }
-th:first-child, td:first-child, .words th, .words td { text-align: left; }
-.scroll { overflow-x: auto; }
-code { background: #f4f4f4; padding: .1rem .3rem; border-radius: 3px; }
-"""
 
 
 def check_folder(folder: Path) -> None:
@@ -67,10 +54,7 @@ def write_report(found: Measurements, folder: Path, command: str) -> Path:
     body = "\n".join(
         [_story(found), _scores(found), _images(found), _transformations(found), _training(found, command)]
     )
-    head = f'<meta charset="utf-8"><title>flowdetect demo: {escape(found.sets.name)}</title><style>{STYLE}</style>'
-    meta = '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    text = f'<!DOCTYPE html>\n<html lang="en"><head>{head}{meta}</head><body>\n{body}\n</body></html>\n'
-    write_atomically(path, text.encode())
+    write_atomically(path, page(f"flowdetect demo: {found.sets.name}", body).encode())
     return path
 
 
@@ -99,11 +83,11 @@ def _scores(found: Measurements) -> str:
     return (
         "<h2>The scores</h2><p>Histograms, each scaled to its own peak; scores far below are gathered at the left "
         "edge. Right is more normal.</p>"
-        + pictures.as_html(pictures.histograms(found), "histograms of the likelihood and of the corrected score")
-        + pictures.as_html(pictures.roc_curves(found), "ROC curves of both scores for each outside set")
+        + as_html(pictures.histograms(found), "histograms of the likelihood and of the corrected score")
+        + as_html(pictures.roc_curves(found), "ROC curves of both scores for each outside set")
         + f'<div class="scroll words">{found.report._repr_html_()}</div>'
         + "<p>With thresholds set on held-out images so that one in ten of these is flagged, the share flagged is</p>"
-        + wording.html_table(["set", *map(str, flagged.columns)], rows)
+        + html_table(["set", *map(str, flagged.columns)], rows)
     )
 
 
@@ -111,7 +95,7 @@ def _images(found: Measurements) -> str:
     named = [f"{name}: {OUTSIDE[name]}" for name in found.sets.outside if name in OUTSIDE]
     return (
         "<h2>The images</h2><p>Test images, the outside sets, and images that the flow drew from noise.</p>"
-        + pictures.as_html(pictures.image_rows(found), "rows of real images, outside images and samples")
+        + as_html(pictures.image_rows(found), "rows of real images, outside images and samples")
         + _list(named)
     )
 
@@ -126,9 +110,9 @@ def _transformations(found: Measurements) -> str:
         "score that follows meaning would stay; more bits/dim are less likely. The number above each image is its "
         "bits/dim.</p>"
         + _list([wording.shift_sentence(str(name), change) for name, change in table.change.items()])
-        + pictures.as_html(pictures.shift_images(found), "images before and after each transformation, with bits/dim")
-        + pictures.as_html(pictures.shifts(found), "change of bits/dim by each transformation")
-        + wording.html_table(["transformation", "bits/dim before", "after", "change"], rows)
+        + as_html(pictures.shift_images(found), "images before and after each transformation, with bits/dim")
+        + as_html(pictures.shifts(found), "change of bits/dim by each transformation")
+        + html_table(["transformation", "bits/dim before", "after", "change"], rows)
     )
 
 
@@ -137,8 +121,8 @@ def _training(found: Measurements, command: str) -> str:
     rows = [[key, value] for key, value in words.items()]
     return (
         "<h2>The training</h2>"
-        + pictures.as_html(pictures.training_curve(found), "bits/dim by epoch")
-        + f'<div class="words">{wording.html_table(["setting", "value"], rows)}</div>'
+        + as_html(pictures.training_curve(found), "bits/dim by epoch")
+        + f'<div class="words">{html_table(["setting", "value"], rows)}</div>'
     )
 
 

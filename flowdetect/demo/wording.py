@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 
 WRONG, CHANCE, RIGHT = 0.3, 0.5, 0.9  # AUROC
 SMALL_CHANGE = 0.05  # of an AUROC, or of bits/dim
@@ -77,12 +76,6 @@ def text_table(head: list[str], rows: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join("  ".join([line[0].ljust(widths[0]), *_right(line[1:], widths[1:])]) for line in lines)
-
-
-def html_table(head: list[str], rows: list[list[str]]) -> str:
-    """Give the same cells as an HTML table."""
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr>{body}</table>"
 
 
 def _right(cells: list[str], widths: list[int]) -> list[str]:

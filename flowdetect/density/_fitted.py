@@ -27,13 +27,14 @@ from flowdetect.density._parameters import DensityParameters
 from flowdetect.density._reading import read_directions, read_labels, read_one, read_rows
 from flowdetect.density._restoring import restored_model
 from flowdetect.density._scoring import Scoring, chunk_length
+from flowdetect.density.export import Exports
 from flowdetect.density.model import DensityModel, HasLatents
 from flowdetect.density.spec import DataSpec
 
 DRAWN_AT_ONCE = 64  # samples
 
 
-class FittedDensity(DensityParameters):
+class FittedDensity(Exports, DensityParameters):
     """Everything that a density can be asked once it is fitted."""
 
     spec_: DataSpec

@@ -12,6 +12,8 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 
+from flowdetect._callbacks import CallbackSupportMixin
+from flowdetect._documented import Documented
 from flowdetect._limits import is_count, short
 from flowdetect._protocols import PathName, RandomState
 
@@ -28,7 +30,7 @@ MOST = {  # of each, alone; `check_size` looks at what they make together
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DensityParameters(BaseEstimator):
+class DensityParameters(Documented, CallbackSupportMixin, BaseEstimator):
     """The parameters of data and training.
 
     Parameters

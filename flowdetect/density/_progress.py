@@ -30,11 +30,15 @@ class Place(NamedTuple):
 class Progress:
     """Shows nothing; the other kinds override what they show."""
 
+    def begin(self) -> None:
+        """Be told that an epoch begins."""
+
     def step(self, place: Place) -> None:
         """Show that a step is done."""
 
-    def epoch(self, place: Place) -> None:
-        """Show that an epoch is done."""
+    def epoch(self, place: Place) -> bool:
+        """Show that an epoch is done; say whether training is to end with it."""
+        return False
 
 
 class Bar(Progress):
@@ -62,8 +66,9 @@ class Lines(Progress):
         if time.monotonic() - self.written >= LINE_SECONDS:
             self._write(place)
 
-    def epoch(self, place: Place) -> None:
+    def epoch(self, place: Place) -> bool:
         self._write(place)
+        return False
 
     def _write(self, place: Place) -> None:
         self.written = time.monotonic()

@@ -41,6 +41,8 @@ class TrainingRows:
         Whether training goes on from the present weights.
     started : float
         The time.monotonic() from which the seconds of a time limit count.
+    events : FitEvents or None
+        The callbacks that are told of this fit.
     """
 
     training: RowSource
@@ -52,6 +54,7 @@ class TrainingRows:
     checkpoints: dict[str, Checkpoint]
     goes_on: bool
     started: float = field(default_factory=time.monotonic)
+    events: Any = None
 
 
 def read_rows(estimator: BaseEstimator, X: Any, image_shape: Any, *, reset: bool) -> tuple[RowSource, Layout]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -22,11 +21,12 @@ from torch.optim import Optimizer
 from flowdetect.density._averages import Averages
 from flowdetect.density._checkpoint import Checkpoint, Form
 from flowdetect.density._devices import hints_unheard, resolve_precision
+from flowdetect.density._events import watched
 from flowdetect.density._leaps import Leaps
 from flowdetect.density._memory import freed_memory_kept
 from flowdetect.density._order import Order, shuffled
 from flowdetect.density._processes import Processes, alone, present
-from flowdetect.density._progress import Place, Progress, show_progress
+from flowdetect.density._progress import Place
 from flowdetect.density._ranks import run_in_processes
 from flowdetect.density._time_plan import TimePlan
 from flowdetect.density.model import DensityModel, first_non_finite
@@ -70,6 +70,7 @@ def train(
     elif (processes := present()) is not None:
         result, leaps, step = train_one(processes, *args)
     else:
+        args = (model, source, held_out, replace(settings, events=None), checkpoint)  # callbacks stay in this process
         (result, leaps, step), raised = run_in_processes(settings.name, train_one, args, settings.device, n)
         if raised is not None:
             result = replace(result, failure=raised)
@@ -187,8 +188,9 @@ class Training(Averages):
         with hints_unheard():
             model, optimizer = processes.fabric.setup(self.model, self.optimizer)
         written = time.monotonic()
-        with processes.interruption, freed_memory_kept(), self._progress() as progress:
+        with processes.interruption, freed_memory_kept(), watched(self) as progress:
             while not self.finished:
+                progress.begin()
                 order = shuffled(len(self.source), stream(self.settings.seed, ORDER, self.epoch))
                 started = time.monotonic()
                 while self.batch < self.n_batches and not self._is_over:
@@ -205,20 +207,15 @@ class Training(Averages):
                         written = time.monotonic()
                 self._end_epoch(time.monotonic() - started)
                 held_out_bits = self.history["validation_bits_per_dim"][-1:]
-                progress.epoch(self._place(self.epoch, self.history["bits_per_dim"][-1], *held_out_bits))
                 self._write(checkpoint)
                 written = time.monotonic()
+                place = self._place(self.epoch, self.history["bits_per_dim"][-1], *held_out_bits)
+                self.finished = progress.epoch(place) or self.finished
                 asked = processes.means(processes.interruption.pending)[0]
                 self.finished, self.plan.exceeded = processes.of_first((self.finished, self.plan.exceeded))
                 if asked and (failure := processes.outcome()):
                     return failure
         return processes.interruption.outcome()  # after the last step
-
-    def _progress(self) -> AbstractContextManager[Progress]:
-        """Build no bar where none is shown: a hidden one would still fix the process's start method."""
-        if self.processes.rank > 0 or not self.settings.verbose:
-            return nullcontext(Progress())
-        return show_progress(self.settings.progress_name or self.settings.name, self.step, self.n_steps)
 
     def _place(self, epoch: int, bits: float, held_out_bits: float | None = None) -> Place:
         return Place(self.step, self.n_steps, epoch, math.ceil(self.n_steps / self.n_batches), bits, held_out_bits)

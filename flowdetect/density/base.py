@@ -18,6 +18,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Generator
 
+from flowdetect._callbacks import begun, ended, with_callbacks
 from flowdetect._fitting import all_or_nothing
 from flowdetect._images import check_image_shape, check_n_bins, draw_seed
 from flowdetect._resuming import check_can_write, is_folder, path_of_training
@@ -25,6 +26,7 @@ from flowdetect._sources import RowSource
 from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint, fingerprint
 from flowdetect.density._devices import import_for_training, in_torch_state, resolve_device
+from flowdetect.density._events import FitEvents
 from flowdetect.density._fitted import FittedDensity
 from flowdetect.density._launched import check_n_devices, joined, resolve_n_devices, writes_checkpoints
 from flowdetect.density._memory import check_size
@@ -71,6 +73,7 @@ class BaseDensity(FittedDensity):
 
     # ---- fitting
 
+    @with_callbacks
     @in_torch_state(gradients=True)
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Fit the density to the rows of X.
@@ -101,8 +104,11 @@ class BaseDensity(FittedDensity):
         """
         self._check_before_fit()
         import_for_training()
+        context = begun(self, X, y, len(self._stages))
+        events = None if context is None else FitEvents(self, context, X, y)
         with joined(self.n_devices, resolve_device(self.device)), ExitStack() as opened:
-            failure = self._fit(X, y, opened)
+            failure = self._fit(X, y, opened, events)
+        ended(self, context, X, y, lambda: {name: getattr(self, name) for name in vars(self) if name[-1] == "_"})
         if failure is not None:
             raise failure
         return self
@@ -118,7 +124,9 @@ class BaseDensity(FittedDensity):
             check_can_write(self.checkpoint)
 
     @all_or_nothing
-    def _fit(self, X: ArrayLike, y: ArrayLike | None, opened: ExitStack) -> BaseException | None:
+    def _fit(
+        self, X: ArrayLike, y: ArrayLike | None, opened: ExitStack, events: FitEvents | None
+    ) -> BaseException | None:
         name, started = type(self).__name__, time.monotonic()
         source, layout = read_rows(self, X, self.image_shape, reset=True)
         if y is None and self.conditional:
@@ -133,7 +141,7 @@ class BaseDensity(FittedDensity):
         seed = found[0]["seed"] if found else self.seed_ if goes_on else drawn
         fraction = self.validation_fraction if self.early_stopping else 0.0
         data = split_rows(source, labels, fraction, seed, device, checkpoints, goes_on)
-        data = replace(data, started=started)
+        data = replace(data, started=started, events=events)
         spec = learn_spec(source, data.training, layout, self.n_features_in_, self.n_bins, name)
         if classes is not None and labels is not None:
             prior = np.log(np.bincount(labels) / len(labels))
@@ -160,6 +168,7 @@ class BaseDensity(FittedDensity):
             model.load_state_dict(self.model_.state_dict())
         else:
             model.reset_parameters(Generator().manual_seed(stream(data.seed, INITIAL)))
+        epochs = max_epochs if self.time_limit is None else None
         settings = TrainingSettings(
             name=type(self).__name__,
             seed=data.seed,
@@ -179,12 +188,20 @@ class BaseDensity(FittedDensity):
             progress_name=self.progress_prefix + type(self).__name__ + stage.replace(".", " "),
             time_limit=None if self.time_limit is None else time_share * float(self.time_limit),
             started=data.started,
+            events=data.events and data.events.of_training(self._known(spec, data), stage, epochs),
         )
         training = TensorSource(data.training, spec, data.labels, data.device)
         held_out = None
         if data.held_out is not None:
             held_out = TensorSource(data.held_out, spec, data.held_out_labels, data.device)
         return train(model, training, held_out, settings, data.checkpoints.get(stage))
+
+    def _known(self, spec: DataSpec, data: TrainingRows) -> dict[str, Any]:
+        """Give the attributes of a fitted density that are known before its training."""
+        names = [name for name in ("n_features_in_", "feature_names_in_") if hasattr(self, name)]
+        told = {name: getattr(self, name) for name in names}
+        seeds = {"seed_": data.seed, "noise_seed_": stream(data.seed, SCORING)}
+        return {**told, **seeds, "spec_": spec, "device_": data.device, "_fitted_params": self._model_params()}
 
     def _batch_size(self, spec: DataSpec) -> int:
         if isinstance(self.batch_size, str):

@@ -17,9 +17,10 @@ from flowdetect._members import Members
 from flowdetect._protocols import PathName, RandomState
 from flowdetect._rows import is_torch_tensor
 from flowdetect.density.base import BaseDensity
+from flowdetect.density.export import Exports
 
 
-class EnsembleDensity(Members):
+class EnsembleDensity(Exports, Members):
     r"""Several densities of one kind, fitted with different seeds; their mixture is a density again.
 
     .. math:: p(x) = \frac{1}{M} \sum_{m=1}^{M} p_m(x)
@@ -111,6 +112,15 @@ class EnsembleDensity(Members):
                 parts.append(member.sample(len(places[-1]), temperature=temperature, random_state=seed))
         samples = np.concatenate(parts)[np.argsort(np.concatenate(places))]
         return parts[0].new_tensor(samples) if is_torch_tensor(parts[0]) else samples
+
+    def _graph_input(self) -> tuple[str, Any]:
+        found: tuple[str, Any] = self.members_[0]._graph_input()
+        return found
+
+    def _score_without_noise(self, X: Any) -> NDArray[np.float64]:
+        scores = np.stack([member._score_without_noise(X) for member in self.members_], axis=1)
+        mixture: NDArray[np.float64] = np.logaddexp.reduce(scores, axis=1) - np.log(scores.shape[1])
+        return mixture
 
     def save(self, path: PathName) -> None:
         """Write the ensemble to a file that `flowdetect.load` reads.

@@ -92,7 +92,7 @@ class FlowModel(DensityModel):
     def _dequantized(self, x: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         """Give x + u and -log q(u | x), (n,); q sees what enters the flow at the bins' centres, within their range."""
         if self.dequantize is None:
-            return x, x.new_zeros(len(x))
+            return x, x.new_zeros(x.shape[0])
         seen = None
         if isinstance(self.dequantize, VariationalDequantize):
             seen, _ = self.preprocess((x + BIN_CENTRE).clamp(0, self.dequantize.n_bins))
@@ -114,7 +114,7 @@ class FlowModel(DensityModel):
         y, term = self.flow(y)
         columns = []
         for context in contexts:
-            z, top_term = self.top(y, context.expand(len(x), -1))
+            z, top_term = self.top(y, context.expand(x.shape[0], -1))
             columns.append(standard_normal_log_prob(z).sum(1) + (log_det + term + top_term))
         return torch.stack(columns, 1)
 

@@ -98,7 +98,7 @@ class MADENet(OrderedNet):
         mask = degree_mask(degrees, place, strict=True).repeat(len(self.out_bias), 1)
         out = masked_linear(h, self.out_weight * mask, self.out_bias.flatten(), self.training)
         out = out if of_out is None else out + of_out
-        return out.reshape(len(y), *self.out_bias.shape, 1)
+        return out.reshape(y.shape[0], *self.out_bias.shape, 1)
 
     def in_order(self, y: Tensor, context: Tensor | None, members: Tensor) -> Steps:
         """As `OrderedNet.in_order`: one pass a step and member."""

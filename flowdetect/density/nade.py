@@ -69,20 +69,20 @@ class NADENet(OrderedNet):
         order = self.orders[member]
         weight, seen = self.seen_weight.index_select(1, order[:-1])
         terms = torch.addcmul(seen, y[:, 0].index_select(1, order[:-1]), weight)  # (n, D - 1, n_hidden)
-        sums = torch.cat([self._sum_of_none(len(y), context)[:, None], terms], 1).cumsum(1)
+        sums = torch.cat([self._sum_of_none(y.shape[0], context)[:, None], terms], 1).cumsum(1)
         h, weights = (sums * self.gain[:, None]).relu(), self.out_weight.index_select(0, order)
         n_values, n_numbers, n_hidden = weights.shape
         if self.training:
             out = torch.einsum("ndh,dkh->nkd", h, weights)
         else:  # a convolution computes equal rows alike wherever they stand
-            out = F.conv2d(h.reshape(len(h), -1, 1, 1), weights.reshape(-1, n_hidden, 1, 1), groups=n_values)
+            out = F.conv2d(h.reshape(h.shape[0], -1, 1, 1), weights.reshape(-1, n_hidden, 1, 1), groups=n_values)
             out = out.reshape(-1, n_values, n_numbers).transpose(1, 2)
         where_they_stand = out.index_select(2, order.argsort())
         return (where_they_stand + self.out_bias)[..., None].contiguous()
 
     def in_order(self, y: Tensor, context: Tensor | None, members: Tensor) -> Steps:
         """As `OrderedNet.in_order`: one more term of the sum a step."""
-        sums, orders = self._sum_of_none(len(y), context), self.orders[members]
+        sums, orders = self._sum_of_none(y.shape[0], context), self.orders[members]
         for d in range(y.shape[2]):
             h = (sums * self.gain[d]).relu()
             numbers = (self.out_weight[orders[:, d]] @ h[:, :, None])[..., 0] + self.out_bias.t()[orders[:, d]]

@@ -23,6 +23,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect import _persistence
+from flowdetect._callbacks import CallbackSupportMixin, begun, ended, with_callbacks
+from flowdetect._documented import Documented
 from flowdetect._fitting import all_or_nothing
 from flowdetect._images import to_rows
 from flowdetect._limits import check_count, check_seed, is_count, is_number
@@ -30,6 +32,8 @@ from flowdetect._opening import as_source, check_columns, is_lazy, names_compare
 from flowdetect._protocols import PathName, RandomState
 from flowdetect._sources import Source
 from flowdetect.density._inputs import check_finite
+from flowdetect.density.export import N_TRIED, Exports
+from flowdetect.density.graphs import NeighborsGraph
 
 MOST_REFERENCES = 2000  # rows to measure distances to where many neighbours are asked for
 AT_ONCE = 512  # rows whose distances to all references are held at a time
@@ -41,7 +45,7 @@ FEWEST_IN_GROUP = 10  # rows
 CONSTANT = 0.01  # of a constant column's value: what a whole range is there
 
 
-class NeighborsDensity(BaseEstimator):
+class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator):
     r"""The k-nearest-neighbour density at several scales, on columns scaled to their ranges.
 
     log p_k(x) = log k - log n - log V_D - D log r_k(x),  and  log p(x) = mean over k of log p_k(x),
@@ -109,7 +113,7 @@ class NeighborsDensity(BaseEstimator):
         self.contamination = contamination
         self.random_state = random_state
 
-    @all_or_nothing
+    @with_callbacks
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Keep the rows, scaled.
 
@@ -127,6 +131,13 @@ class NeighborsDensity(BaseEstimator):
         ValueError
             If a parameter is out of range or X is not finite.
         """
+        context = begun(self, X, y, 0)
+        self._fit(X)
+        ended(self, context, X, y)
+        return self
+
+    @all_or_nothing
+    def _fit(self, X: ArrayLike) -> Self:
         self._check_before_fit()
         rows = self._read(X, reset=True)
         check_finite(rows, type(self).__name__)
@@ -330,11 +341,41 @@ class NeighborsDensity(BaseEstimator):
 
     def _log_densities(self, radii: NDArray[np.float64]) -> NDArray[np.float64]:
         """Give log p_k, nats, of rows whose r_k is known: (n, n_scales)."""
+        return np.asarray(self._constants() - len(self.scale_) * np.log(radii + CLOSEST))
+
+    def _constants(self) -> NDArray[np.float64]:
+        """Give what log p_k has beside the radius: (n_scales,), nats."""
         n_columns = len(self.scale_)
         log_volume = n_columns / 2 * math.log(math.pi) - gammaln(n_columns / 2 + 1)
         n = len(self._references if self._sample is None else self._sample)
-        constant = np.log(self._scales) - math.log(n) - log_volume - np.log(self.scale_).sum()
-        return np.asarray(constant - n_columns * np.log(radii + CLOSEST))
+        return np.asarray(np.log(self._scales) - math.log(n) - log_volume - np.log(self.scale_).sum())
+
+    # ---- export
+
+    def _graph(self, answer: str = "score_samples") -> NeighborsGraph | None:
+        if answer not in ("score_samples", "member_scores"):
+            return None
+        is_mean = self._sample is None
+        return NeighborsGraph(
+            self._references if self._sample is None else self._references[self._sample],
+            self.shift_,
+            self.scale_,
+            self._scales,
+            self._constants(),
+            is_mean=is_mean,
+            is_joined=answer == "score_samples",
+            same=SAME,
+            closest=CLOSEST,
+        )
+
+    def _graph_input(self) -> tuple[str, NDArray[np.float64]]:
+        """Give rows to try a graph on: a training row, and others that lie between two."""
+        rows = self._references[:N_TRIED] * self.scale_ + self.shift_
+        rows[1:] = (rows[1:] + rows[:-1]) / 2
+        return "rows", rows
+
+    def _score_without_noise(self, X: Any) -> NDArray[np.float64]:
+        return self.score_samples(X)
 
 
 def _beyond(share: float, n: int) -> int:

@@ -127,7 +127,7 @@ class OrderedModel(AutoregressiveModel):
         """
         of_members = [self._of_member(x, context, m) for m in range(self.n_members)]
         if self.n_members == 1:
-            return {"log_px": of_members[0], "log_orders": x.new_zeros(len(x))}
+            return {"log_px": of_members[0], "log_orders": x.new_zeros(x.shape[0])}
         log_w = torch.stack([each.flatten(1).sum(1) for each in of_members], 1).log_softmax(1)
         w = log_w.exp()
         log_px = sum((w[:, m, None, None, None] * each for m, each in enumerate(of_members)), torch.zeros_like(x))
@@ -137,7 +137,7 @@ class OrderedModel(AutoregressiveModel):
 
     def _to_net(self, x: Tensor) -> Tensor:
         """(n, C, H, W) -> (n, 1, D, 1), values in the order (H, W, C)."""
-        return x.permute(0, 2, 3, 1).reshape(len(x), 1, -1, 1)
+        return x.permute(0, 2, 3, 1).reshape(x.shape[0], 1, -1, 1)
 
     def _from_net(self, x: Tensor) -> Tensor:
         channels, height, width = self.event_shape
@@ -179,7 +179,7 @@ def gather_steps(
         rows = (members == member).nonzero()[:, 0]
         numbers = net(y[rows], None if context is None else context[rows], member)[..., 0]
         own = numbers.gather(2, at[rows, None, None].expand(-1, numbers.shape[1], 1))
-        found = own.new_empty(len(y), *own.shape[1:]) if found is None else found
+        found = own.new_empty(y.shape[0], *own.shape[1:]) if found is None else found
         found[rows] = own
     assert found is not None
     return found[..., None]

@@ -110,7 +110,7 @@ class CausalLikelihood(nn.Module):
         return self._in_order(h, lambda f, i, j: self.head.mean(f))
 
     def _in_order(self, h: Tensor, value: Callable[[Tensor, int, int], Tensor]) -> Tensor:
-        y = h.new_zeros(len(h), self.head.channels, *h.shape[2:])
+        y = h.new_zeros(h.shape[0], self.head.channels, *h.shape[2:])
         for i, j, features in self.net.in_order(y, h):
             y[:, :, i, j] = value(features, i, j)[:, :, 0, 0]
         return y

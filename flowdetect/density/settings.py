@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from flowdetect.density.model import DensityModel
 
@@ -30,6 +31,8 @@ class TrainingSettings:
         Seconds; None: as long as max_epochs take.
     started : float
         The time.monotonic() from which these seconds count.
+    events : TrainingEvents or None
+        The callbacks that are told of epochs, in this process.
     """
 
     name: str
@@ -50,6 +53,7 @@ class TrainingSettings:
     progress_name: str = ""
     time_limit: float | None = None
     started: float = field(default_factory=time.monotonic)
+    events: Any = None
 
 
 @dataclass(frozen=True)

@@ -88,10 +88,10 @@ class PatchAutoregressive(Bijection):
         c, h, w = self.event_shape
         u = u.flip(1, 2) if self.is_reversed else u
         if self.patch is None:
-            return u.reshape(len(u), c, h, w)
+            return u.reshape(u.shape[0], c, h, w)
         ph, pw = self.patch
-        patches = u.reshape(len(u), h // ph, w // pw, ph, pw, c).permute(0, 5, 1, 3, 2, 4)
-        return patches.reshape(len(u), c, h, w)
+        patches = u.reshape(u.shape[0], h // ph, w // pw, ph, pw, c).permute(0, 5, 1, 3, 2, 4)
+        return patches.reshape(u.shape[0], c, h, w)
 
     # ---- in both directions
 

@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_consistent_length
 
+from flowdetect._callbacks import CallbackSupportMixin, begun, ended, with_callbacks
+from flowdetect._documented import Documented
 from flowdetect._fitting import KeepsParameters, all_or_nothing
 from flowdetect._limits import check_seed
 from flowdetect._nested import check_within
@@ -46,6 +48,8 @@ class BaseDetector(
     KnowsUsual,
     Trainings,
     OutlierMixin,
+    Documented,
+    CallbackSupportMixin,
     BaseEstimator,
 ):
     r"""A density, a score made of it, and a threshold; the base of all detectors.
@@ -195,6 +199,7 @@ class BaseDetector(
         compare with. Fewer than 20 such rows serve both purposes.
         """
 
+    @with_callbacks
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> BaseDetector:
         """Fit the density, unless it is used as it is, and the threshold; a fit that fails leaves the old one.
 
@@ -230,7 +235,9 @@ class BaseDetector(
         UserWarning
             If a fitted density is trained anew.
         """
+        context = begun(self, X, y)
         interrupt = self._fit(X, y)
+        ended(self, context, X, y)
         if interrupt is not None:
             raise interrupt
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral
 from typing import Any
 
@@ -92,4 +93,17 @@ def check_handed_on(name: str, verbose: Any, device: Any, time_limit: Any) -> No
     if time_limit is not None and not (is_number(time_limit) and time_limit > 0):
         raise ValueError(
             f"{name} needs time_limit, the seconds that fit may take, above 0, or None, got {time_limit!r}."
+        )
+
+
+def warn_of_groups(name: str, density: Any, share: float) -> None:
+    """Warn of training rows that a density of neighbours finds in a tight group: a share of them at most."""
+    n_rows = len(density.tight_group(share)) if hasattr(density, "tight_group") else 0
+    if n_rows:
+        warnings.warn(
+            f"{n_rows} rows lie in a tight group far from all others, and new rows like them are taken for normal. If "
+            f"they are outliers, leave them out or give {name} contamination, the share of outliers; "
+            f"NeighborsDensity.tight_group says which rows they are.",
+            UserWarning,
+            stacklevel=7,
         )

@@ -140,6 +140,8 @@ class ComplexityDetector(BaseDetector):
     True
     """
 
+    no_graph = "codecs of images have none"
+
     def __init__(
         self,
         density: Scorer | None,

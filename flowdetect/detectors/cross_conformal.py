@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
+from flowdetect._callbacks import share_task
 from flowdetect._fitting import is_kept
 from flowdetect._resuming import further
 from flowdetect.detectors.clones import LARGEST_SEED
@@ -81,6 +82,7 @@ class CrossConformal:
         for name, path in parameters.items():
             if name.endswith("__checkpoint") and path is not None:
                 member.set_params(**{name: further(path, f".member{number}")})
+        share_task(self, member)
         return member
 
     def _fit_without(self: Any, X_fold: Any, X: Any, y: Any) -> KeyboardInterrupt | None:
@@ -98,4 +100,5 @@ class CrossConformal:
         self.calibration_scores_ = np.sort(scores)
         self.offset_ = float(np.quantile(scores, self._share))
         interrupt: KeyboardInterrupt | None = self._end_trainings()
+        share_task(None, self)
         return interrupt

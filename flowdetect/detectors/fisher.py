@@ -90,6 +90,7 @@ class FisherDetector(BaseDetector):
     array([-1,  1, -1])
     """
 
+    no_graph = "it takes gradients by the density's parameters"
     learns = True
 
     def __init__(

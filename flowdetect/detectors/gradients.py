@@ -75,6 +75,7 @@ class GradientNormDetector(BaseDetector):
     (5,)
     """
 
+    no_graph = "it takes gradients by the density's parameters"
     needs = ("layer_gradient_norms",)
     learns = True
     density_: Density

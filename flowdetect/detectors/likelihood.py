@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowdetect.detectors.base import BaseDetector
+from flowdetect.detectors.exporting import unchanged
 
 
 class LikelihoodDetector(BaseDetector):
@@ -72,3 +73,5 @@ class LikelihoodDetector(BaseDetector):
 
     def _score(self, X: Any) -> NDArray[np.float64]:
         return self._log_likelihood(X)
+
+    _combined = staticmethod(unchanged)

@@ -93,6 +93,7 @@ class LPathDetector(BaseDetector):
     (3,)
     """
 
+    no_graph = "kernel densities of scikit-learn have none"
     needs = ("likelihood_path",)
     kept = ("kind",)
     learns = True

@@ -186,7 +186,17 @@ class LikelihoodRatioDetector(BaseDetector):
 
     def _score(self, X: Any) -> NDArray[np.float64]:
         log_background = self.background_.score_samples(_as_taken_by(self.background_, X))
-        return self._log_likelihood(X) - np.asarray(log_background, dtype=np.float64)
+        found: NDArray[np.float64] = self._combined(
+            self._log_likelihood(X), np.asarray(log_background, dtype=np.float64)
+        )
+        return found
+
+    def _asked(self) -> list[tuple[Any, str]]:
+        return [(self.density_, "score_samples"), (self.background_, "score_samples")]
+
+    @staticmethod
+    def _combined(log_px: Any, log_background: Any) -> Any:
+        return log_px - log_background
 
 
 def _as_taken_by(density: Any, X: Any) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,9 +23,10 @@ from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
 from flowdetect._sources import Source, Without
 from flowdetect.detectors.base import FEWEST_REFERENCE
 from flowdetect.detectors.calibration import log_p_value
-from flowdetect.detectors.checks import check_handed_on
+from flowdetect.detectors.checks import check_handed_on, warn_of_groups
 from flowdetect.detectors.clones import LARGEST_SEED
 from flowdetect.detectors.complexity import ComplexityDetector
+from flowdetect.detectors.exporting import unchanged
 from flowdetect.detectors.image_statistics import ImageStatistics
 from flowdetect.detectors.rows import Split, drawn, extent, few, take
 
@@ -292,7 +292,8 @@ class OODDetector(ComplexityDetector):
         if self.density is not None or self.image_shape_ is None:
             self._learn_bytes(X_train)
         if self.image_shape_ is None:
-            self._warn_of_groups()
+            if self._is_auto:
+                warn_of_groups(type(self).__name__, self.density_, USUAL_SHARE)
             return
         X_train = few(X_train)
         reference = self._reference(X_train, X_calibration)
@@ -304,19 +305,6 @@ class OODDetector(ComplexityDetector):
         self.statistics_ = ImageStatistics(self._seed_of_statistics).fit(self._unit_images(X_train))
         self._say(f"calibration on {len(reference)} images")
         self.calibration_statistics_ = self._statistics(reference)
-
-    def _warn_of_groups(self) -> None:
-        if not self._is_auto or not hasattr(self.density_, "tight_group"):
-            return
-        n_rows = len(self.density_.tight_group(USUAL_SHARE))
-        if n_rows:
-            warnings.warn(
-                f"{n_rows} rows lie in a tight group far from all others, and new rows like them are taken for normal. "
-                f"If they are outliers, leave them out or give {type(self).__name__} contamination, the share of "
-                f"outliers; NeighborsDensity.tight_group says which rows they are.",
-                UserWarning,
-                stacklevel=7,
-            )
 
     def _threshold_rows(
         self, n_rows: int, reference: NDArray[np.int_], calibration: NDArray[np.int_]
@@ -345,6 +333,12 @@ class OODDetector(ComplexityDetector):
         values, highest = super()._to_bytes(rows), (self.n_bins_ or N_BINS_8_BIT) - 1
         return np.rint(values * ((self._n_levels() - 1) / highest)).astype(np.uint8)
 
+    def _from_levels(self, levels: NDArray[Any]) -> NDArray[Any]:
+        """Give grey levels, as the density draws them, in the range of values of the training images."""
+        low, high = self.value_range_ or (0, (self.n_bins_ or N_BINS_8_BIT) - 1)
+        values = low + levels * ((high - low) / (self._n_levels() - 1))
+        return values if self.value_range_ else np.rint(values).astype(np.uint8)
+
     def _to_bytes(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
         return self._levels(rows) if self._chooses else super()._to_bytes(rows)
 
@@ -354,11 +348,9 @@ class OODDetector(ComplexityDetector):
         return (levels / np.float32(self._n_levels() - 1)).reshape(-1, *(self.image_shape_ or ()))
 
     def _density_rows(self, X: Any) -> Any:
-        if self.image_shape_ is None:
-            return X
-        if self._chooses:
+        if self.image_shape_ is not None and self._chooses:
             return self._levels(self._rows(X))
-        if getattr(self.density_, "n_bins_", None) is None:
+        if self.image_shape_ is None or getattr(self.density_, "n_bins_", None) is None:
             return X
         return np.rint(to_rows(X, self.image_shape_)[0])
 
@@ -392,6 +384,11 @@ class OODDetector(ComplexityDetector):
                 log_p = np.minimum(0.0, np.minimum(log_p, log_p_value(values, known)) + np.log(2))
             terms[name] = WEIGHTS.get(name, 1.0) * log_p
         return terms
+
+    _combined = staticmethod(unchanged)  # of a table
+
+    def _asked(self) -> list[tuple[Any, str]]:
+        return super()._asked() if self.image_shape_ is None else []
 
     def _score(self, X: Any) -> NDArray[np.float64]:
         return np.asarray(sum(self._terms(X).values()), dtype=np.float64)

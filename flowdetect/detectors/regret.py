@@ -83,6 +83,7 @@ class LikelihoodRegretDetector(BaseDetector):
     (3,)
     """
 
+    no_graph = "it fits an encoder to each row"
     needs = ("likelihood_regret",)
     kept = ("n_steps", "learning_rate")
     density_: VariationalDensity

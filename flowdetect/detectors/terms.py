@@ -87,7 +87,14 @@ class ScaleDetector(BaseDetector):
                 f"log_pz_levels (n, L); this density has {n_levels[0]}. Give it n_levels=2 or more, or take "
                 "LikelihoodDetector."
             )
-        return np.asarray(terms.log_pz_levels[:, -1] + terms.log_det_levels[:, -1], dtype=np.float64)
+        return np.asarray(self._combined(terms), dtype=np.float64)
+
+    def _asked(self) -> list[tuple[Any, str]]:
+        return [(self.density_, "likelihood_terms")]
+
+    @staticmethod
+    def _combined(terms: Any) -> Any:
+        return terms.log_pz_levels[:, -1] + terms.log_det_levels[:, -1]
 
 
 class DoSEDetector(BaseDetector):
@@ -160,6 +167,7 @@ class DoSEDetector(BaseDetector):
     array([-1])
     """
 
+    no_graph = "kernel densities and support vectors of scikit-learn have none"
     learns = True
     kept = ("kind",)
 

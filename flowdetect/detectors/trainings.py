@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 
+from flowdetect._callbacks import subtask, telling
 from flowdetect._fitting import is_kept
 from flowdetect._protocols import PathName, RandomState
 from flowdetect._resuming import checkpoint_within, make_folder, resuming_seed
@@ -55,8 +56,10 @@ class Trainings:
                 estimator._interrupt = self._interrupt  # it may calibrate, and not train
             elif not isinstance(estimator, FrozenEstimator):
                 raise self._interrupt
+        task = None if isinstance(estimator, FrozenEstimator) else subtask(self, "training")
         try:
-            estimator.fit(X, y)
+            with telling(self, task, estimator, X, y):
+                estimator.fit(X, y)
         except KeyboardInterrupt as interrupt:
             if not is_kept(estimator):
                 raise

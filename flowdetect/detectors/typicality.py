@@ -94,8 +94,12 @@ class TypicalityDetector(BaseDetector):
         self.entropy_ = float(self.calibration_nll_.mean())
 
     def _score(self, X: Any) -> NDArray[np.float64]:
-        distances: NDArray[np.float64] = np.abs(-self._log_likelihood(X) - self.entropy_)
-        return -np.round(distances, N_DECIMALS)  # rows as far above as others below shall tie, whatever the last bit
+        scores: NDArray[np.float64] = self._combined(self._log_likelihood(X))
+        return scores
+
+    def _combined(self, log_px: Any) -> Any:
+        # rows as far above as others below shall tie, whatever the last bit
+        return -abs(-log_px - self.entropy_).round(decimals=N_DECIMALS)
 
     def test_batch(
         self, X: ArrayLike, *, alpha: float = 0.05, n_bootstrap: int = 1000, random_state: RandomState = None

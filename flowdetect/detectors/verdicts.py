@@ -21,6 +21,7 @@ from flowdetect.detectors.calibration import (
     two_sample_p_value,
 )
 from flowdetect.detectors.checks import check_batch_options, check_fdr
+from flowdetect.detectors.exporting import Exports
 from flowdetect.detectors.rows import take
 
 
@@ -29,7 +30,7 @@ def _mean(scores: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     return scores[0] if len(scores) == 1 else np.mean(scores, axis=0)
 
 
-class Verdicts:
+class Verdicts(Exports):
     """What every detector answers, by its scores and those of rows that it was not trained on."""
 
     offset_: float

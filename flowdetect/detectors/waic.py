@@ -120,5 +120,13 @@ class WAICDetector(BaseDetector):
         return density if hasattr(density, "member_scores") else Members(density, self.n_members)
 
     def _score(self, X: Any) -> NDArray[np.float64]:
-        scores = self.density_.member_scores(X)
-        return scores.mean(axis=1) - scores.var(axis=1)
+        found: NDArray[np.float64] = self._combined(self.density_.member_scores(X))
+        return found
+
+    def _asked(self) -> list[tuple[Any, str]]:
+        return [(self.density_, "member_scores")]
+
+    @staticmethod
+    def _combined(scores: Any) -> Any:
+        mean = scores.mean(axis=1)
+        return mean - ((scores - mean[:, None]) ** 2).mean(axis=1)  # whose variance torch divides by another number

@@ -193,7 +193,7 @@ def _transformed(sit: Any, X: Any, y: Any) -> Any:
     """Transform X, with its labels where there are any and the SIT takes them; a frame stays one."""
     takes_y = y is not None and "y" in inspect.signature(sit.transform).parameters
     moved = sit.transform(X, y=y) if takes_y else sit.transform(X)
-    is_table = hasattr(X, "columns") and isinstance(moved, np.ndarray) and moved.shape == X.shape
+    is_table = hasattr(X, "dtypes") and isinstance(moved, np.ndarray) and moved.shape == X.shape
     return like(X, moved) if is_table else moved
 
 

@@ -275,7 +275,7 @@ class DecodedCategorical(CategoricalHead):
     def mean(self, h: Tensor) -> Tensor:
         """Mean of each channel, given the means of the channels before it: (n, C, H, W)."""
         grid = torch.linspace(-1, 1, self.n_bins, dtype=h.dtype, device=h.device)
-        y = h.new_zeros(len(h), 0, *h.shape[2:])
+        y = h.new_zeros(h.shape[0], 0, *h.shape[2:])
         for c in range(self.channels):
             p = self._logits(h, y, c).log_softmax(1).exp()  # softmax depends on the number of threads
             y = torch.cat([y, (p * grid[:, None, None]).sum(1, keepdim=True)], 1)

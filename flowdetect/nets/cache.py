@@ -113,7 +113,7 @@ class Cache(Whole):
         inputs = self.inputs.get(layer)
         if inputs is None:
             kh, kw = layer.kernel
-            inputs = self.inputs[layer] = x.new_zeros(len(x), self.height + kh, self.width + kw, x.shape[1])
+            inputs = self.inputs[layer] = x.new_zeros(x.shape[0], self.height + kh, self.width + kw, x.shape[1])
         i, j = self.i, self.j
         if self.by_row:
             inputs[:, i + layer.top, layer.left : layer.left + self.width] = x[:, :, 0].transpose(1, 2)

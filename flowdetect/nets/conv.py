@@ -101,7 +101,7 @@ class Constant(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(n, ...) -> (n, *shape)."""
-        return (SPEED * self.raw_value).expand(len(x), *self.raw_value.shape)
+        return (SPEED * self.raw_value).expand(x.shape[0], *self.raw_value.shape)
 
 
 class ContextMap(nn.Module):

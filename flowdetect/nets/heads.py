@@ -173,7 +173,7 @@ class CategoricalHead(Head):
 
     def draw(self, h: Tensor, u: Tensor, temperature: float, state: Tensor | None = None) -> Tensor:
         """Values y (n, C, H, W) at uniform draws u (n, C, H, W); logits are divided by the temperature."""
-        y = h.new_zeros(len(h), self.channels, *h.shape[2:])
+        y = h.new_zeros(h.shape[0], self.channels, *h.shape[2:])
         for c in range(self.channels):
             values = categorical_quantile(self._logits(h, y, c) / max(temperature, 1e-6), u[:, c])
             y[:, c] = values / ((self.n_bins - 1) / 2) - 1

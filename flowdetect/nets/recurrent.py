@@ -164,7 +164,7 @@ class RowLSTM(RecurrentLayer):
         return gates
 
     def memory(self, x: Tensor) -> Memory:
-        n, width = len(x), x.shape[3]
+        n, width = x.shape[0], x.shape[3]
         state, cell = x.new_zeros(2, n, self.hidden, 1, width)
         return {"state": state, "cell": cell}
 
@@ -210,7 +210,7 @@ class DiagonalBiLSTM(RecurrentLayer):
         return left + F.pad(right.flip(3), (0, 0, 1, 0))[:, :, :-1]
 
     def memory(self, x: Tensor) -> Memory:
-        n, width = len(x), x.shape[3]
+        n, width = x.shape[0], x.shape[3]
         left, right = x.new_zeros(2, n, self.hidden, 1, width)
         return {"left": left, "right": right}
 
@@ -219,7 +219,7 @@ class DiagonalBiLSTM(RecurrentLayer):
         states = memory["right"]
         memory["beside"] = memory["cell"] = state = cell = torch.zeros_like(states[..., :1])
         if "gates" not in memory:
-            memory["gates"] = states.new_zeros(len(states), 4 * self.hidden, 1, states.shape[3])
+            memory["gates"] = states.new_zeros(states.shape[0], 4 * self.hidden, 1, states.shape[3])
             return
         gates = memory["gates"] if self.own is None else memory["gates"] + self.own(above)
         for j in reversed(range(states.shape[3])):

@@ -79,14 +79,14 @@ class StretchedMixtureHead(LogisticMixtureHead):
 
     def log_prob(self, h: Tensor, y: Tensor, state: Tensor | None = None) -> Tensor:
         """Log-probability of each pixel given the state and those before it: (n, 1, H, W)."""
-        state = self.first_state(len(y)) if state is None else state
+        state = self.first_state(y.shape[0]) if state is None else state
         by_stretch = self._by_stretch(h, y)  # (n, H W, K)
         weight = torch.cat([state[:, None], by_stretch.to(state.dtype)], 1).double().cumsum(1)
         return weight.logsumexp(2).diff(dim=1).to(h.dtype).reshape(y.shape)
 
     def log_prob_of_all(self, h: Tensor, y: Tensor) -> Tensor:
         log_p, value = self._by_gap(h, y), self._values(y).flatten(1)
-        n, gaps = len(y), torch.arange(MOST_GAP + 1, device=y.device)
+        n, gaps = y.shape[0], torch.arange(MOST_GAP + 1, device=y.device)
         index = value[:, :, None] * len(gaps) + gaps
         by_value = log_p.new_zeros(n, self.n_bins * len(gaps)).scatter_add(1, index.flatten(1), log_p.flatten(1))
         chosen = (self.gap[..., None] == gaps).to(log_p.dtype).flatten(1)  # the gap of each value under each M
@@ -94,7 +94,7 @@ class StretchedMixtureHead(LogisticMixtureHead):
 
     def draw(self, h: Tensor, u: Tensor, temperature: float, state: Tensor | None = None) -> Tensor:
         """Values y (n, 1, H, W) at uniform draws u (n, 3, H, W), each pixel given the state alone."""
-        state = self.first_state(len(h)) if state is None else state
+        state = self.first_state(h.shape[0]) if state is None else state
         rest = (u[:, 0] - LEAK) / (1 - LEAK)
         m = categorical_quantile(state[:, :, None, None].expand(-1, -1, *u.shape[2:]), rest.clamp_min(0))
         m = torch.where(rest < 0, len(self.floor) - 1, m)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from flowdetect._documented import Documented
 from flowdetect._fitting import KeepsParameters
 from flowdetect._images import Layout, check_n_bins, resolve_n_bins, to_rows, warn_of_channels_first
 from flowdetect._limits import is_count, short
@@ -17,7 +18,7 @@ from flowdetect._limits import is_count, short
 LARGEST = 2**31  # pixels or turns
 
 
-class PixelTransformer(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class PixelTransformer(Documented, KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Base of the SITs on pixels; `fit` learns the layout, the bins and the value range."""
 
     image_shape: Sequence[int] | None

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from flowdetect._documented import Documented
 from flowdetect._fitting import KeepsParameters, all_or_nothing
 from flowdetect._images import Layout, to_rows
 from flowdetect._nested import check_within
@@ -17,7 +18,7 @@ from flowdetect._rows import plain
 from flowdetect.sit._base import check_whole
 
 
-class ZeroLatents(KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class ZeroLatents(Documented, KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     r"""Zero the first latent factors of a multi-scale flow and map back: an image of higher likelihood for free.
 
     Algorithm 1 of the paper, for a flow g with latents :math:`z = (z_1, \ldots, z_L)`, level 1 leaving first:

@@ -16,8 +16,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 
-from flowdetect import RealNVPDensity, load_parquet
+from flowdetect import LikelihoodDetector, RealNVPDensity, load_parquet
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -233,6 +234,19 @@ def test_threads_read_the_same(folder, cache_bytes, own_temporary_folder):
 
 
 # Fits
+
+
+def test_densities_and_detectors_take_it_for_the_frame(folder):
+    frame = table().to_pandas()[["a", "d"]].astype(float)
+    source = load_parquet(folder, columns=["a", "d"])
+    density = RealNVPDensity(max_epochs=1, hidden_channels=8, n_steps=2, random_state=0)
+    by_frame = density.fit(frame).score_samples(frame)
+    np.testing.assert_array_equal(density.fit(source).score_samples(source), by_frame)
+    assert density.feature_names_in_.tolist() == ["a", "d"]
+    detector = LikelihoodDetector(clone(density), random_state=0)
+    np.testing.assert_array_equal(detector.fit(source).predict(source), detector.fit(frame).predict(frame))
+    with pytest.raises(ValueError, match="must have the columns passed during fit"):
+        detector.predict(load_parquet(folder, columns=["d", "a"]))
 
 
 def test_null_is_refused_with_its_row(tmp_path):

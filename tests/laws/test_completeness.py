@@ -11,6 +11,7 @@ import flowdetect
 
 # where the classes are checked that are neither of one density nor of pixels
 ELSEWHERE = {
+    "BitsPerDimMonitor": "test_callbacks.py",  # no estimator
     "EnsembleDensity": "laws/test_detectors.py",  # scikit-learn's checks
     "FlowOD": "detectors/test_pyod.py",  # what pyod asserts of its own detectors
     "NeighborsDensity": "laws/test_detectors.py",  # scikit-learn's checks

@@ -1,0 +1,176 @@
+"""flowdetect report: how well a model tells other data from normal ones."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import time
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowdetect.commands.options import INPUT_HELP, add_reading_options, seed
+
+if TYPE_CHECKING:
+    from flowdetect.commands.console import Console
+    from flowdetect.commands.models import Model
+    from flowdetect.evaluation.ood import OODReport
+
+ENDINGS = (".html", ".csv")
+N_SHOWN = 10  # images of each set
+USAGE = "MODEL NORMAL OTHER... -o OUT [options]"
+DESCRIPTION = """\
+Compare normal data, which the model was not fitted to, with other data: how well their scores are told
+apart. The sets are held in memory."""
+EPILOG = """\
+what the numbers mean:
+  AUROC      chance that a row of the other set scores lower than a normal one: 1 is perfect, 0.5 guessing;
+             with its 95 % interval
+  AUPR       average precision, with the other set, or the normal one, as what is to be found
+  FPR at 95 % TPR   share of normal rows that are flagged when 95 % of the other rows are
+  ms/image   milliseconds a row
+
+example:
+  flowdetect report model.fd normal_test.csv broken.csv drift=week32.csv -o report.html
+
+A set is called by its file's name, or as in drift=week32.csv by another. A .csv has the numbers alone.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.add_argument("model", metavar="MODEL", help="a file of 'flowdetect fit', or of a model's save()")
+    parser.add_argument("normal", metavar="NORMAL", help=INPUT_HELP)
+    parser.add_argument("others", nargs="+", metavar="OTHER", help="the same, of other data")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="ends in .html or .csv")
+    parser.add_argument("--seed", type=seed, default=0, help="of the intervals (default: 0)")
+    add_reading_options(parser)
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Check, read, score and write."""
+    from flowdetect.commands.inputs import check_fitting
+    from flowdetect.commands.models import Model
+    from flowdetect.commands.writing import output_path
+
+    named = _named([options.normal, *options.others])
+    path = output_path(options.output, ENDINGS, [options.model, *named.values()])
+    check_fitting(options, list(named.values()))
+    model = Model(options.model)
+    readers = {name: model.open([each], options) for name, each in named.items()}
+    import numpy as np
+
+    from flowdetect._files import write_atomically
+    from flowdetect.evaluation import ood_report
+
+    started = time.perf_counter()
+    in_set, *out_sets = named
+    sets = {name: model.rows(_in_memory(reader.whole())) for name, reader in readers.items()}
+    console.note(f"Scoring {sum(map(len, sets.values())):,} rows of {len(sets)} sets.")
+    found = ood_report(
+        {_scorer_name(model): model.estimator},
+        sets[in_set],
+        {name: sets[name] for name in out_sets},
+        name=in_set,
+        random_state=options.seed,
+    )
+    frame, scores = found.to_frame(), found.scores[_scorer_name(model)]
+    flagged = None
+    if model.is_detector:
+        flagged = {name: float(np.mean(values < model.estimator.offset_)) for name, values in scores.items()}
+    if path.suffix.lower() == ".csv":
+        content = frame.to_csv(index=False, lineterminator="\n")
+    else:
+        content = _page(found, model, {name: np.asarray(X) for name, X in sets.items()}, flagged, console)
+    write_atomically(path, content.encode())
+    console.say(f"{found}\n\nThe report: {options.output}")
+    seconds = time.perf_counter() - started
+    return {
+        "model": options.model,
+        "output": options.output,
+        "rows": {name: len(X) for name, X in sets.items()},
+        "results": frame.to_dict("records"),
+        "flagged": flagged,
+        "seconds": seconds,
+    }
+
+
+def _named(inputs: list[str]) -> dict[str, str]:
+    """Give each input a name: that before its =, or its file's."""
+    named: dict[str, str] = {}
+    for each in inputs:
+        name, sign, path = each.partition("=")
+        if not sign or os.path.exists(each):
+            path, stem = each, Path(each).stem
+            name = each if stem in named or not stem else stem
+        if not name or not path or name in named:
+            raise ValueError(
+                f"each set must have a name of its own, got {each!r} twice or without one; write NAME=PATH"
+            )
+        named[name] = path
+    return named
+
+
+def _in_memory(X: Any) -> Any:
+    import numpy as np
+
+    return X if hasattr(X, "columns") and hasattr(X, "iloc") else np.asarray(X)
+
+
+def _scorer_name(model: Model) -> str:
+    return model.kind
+
+
+def _page(
+    found: OODReport, model: Model, sets: dict[str, Any], flagged: dict[str, float] | None, console: Console
+) -> str:
+    """Write the page of HTML."""
+    from flowdetect._tensor_file import VERSION
+    from flowdetect.evaluation.page import as_html, html_table, page
+
+    in_set, worst = found.in_set, min(found.results, key=lambda result: result["auroc"])
+    body = [
+        f"<h1>What is not like {escape(in_set)}?</h1>",
+        f'<p class="lead">The hardest set is {escape(worst["out_set"])}: AUROC {worst["auroc"]:.3f}.</p>',
+        f"<p>The model {escape(model.name)}, a {escape(model.kind)}, scored {len(sets[in_set])} rows of "
+        f"{escape(in_set)} and rows of {len(found.results)} other set(s); higher is more normal. AUROC is the chance "
+        f"that a row of the other set scores lower than one of {escape(in_set)}: 1 is perfect, 0.5 is guessing, and "
+        f"below 0.5 the score prefers the other set.</p>",
+        f'<div class="scroll words">{found._repr_html_()}</div>',
+    ]
+    if flagged is not None:
+        rows = [[name, f"{len(sets[name]):,}", f"{share:.1%}"] for name, share in flagged.items()]
+        body += [
+            f"<p>With the model's own threshold, {model.estimator.offset_:.6g}, the share called outliers is</p>",
+            html_table(["set", "rows", "outliers"], rows),
+        ]
+    body += ["<h2>The scores</h2>", as_html(found.plot(), "histograms of the scores, and ROC curves")]
+    if model.image_shape is not None:
+        body += [
+            "<h2>The images</h2><p>Of each set, those that score lowest; below each its score.</p>",
+            as_html(_lowest(found, model, sets), "the images of each set that score lowest"),
+        ]
+    told = {
+        "call": shlex.join(["flowdetect", *console.arguments]),
+        "model": f"{model.kind} with {type(model.density).__name__}",
+        "takes": model.what_it_takes,
+        "flowdetect": VERSION,
+    }
+    body.append("<h2>The call</h2>")
+    body.append(f'<div class="words">{html_table(["setting", "value"], [list(pair) for pair in told.items()])}</div>')
+    return page(f"flowdetect report: {in_set}", "\n".join(body))
+
+
+def _lowest(found: OODReport, model: Model, sets: dict[str, Any]) -> Any:
+    """Draw the images of each set that score lowest, a row for each."""
+    import numpy as np
+
+    from flowdetect.commands.pictures import image_grid
+
+    images, captions = [], []
+    for name, scores in found.scores[_scorer_name(model)].items():
+        order = np.argsort(scores)[np.minimum(np.arange(N_SHOWN), len(scores) - 1)]
+        images.append(sets[name].reshape(-1, *(model.image_shape or ()))[order])
+        captions += [f"{score:.4g}" for score in scores[order]]
+    return image_grid(np.concatenate(images), model, captions=captions, row_labels=list(sets), n_columns=N_SHOWN)
