@@ -10,7 +10,7 @@ PIP_OLDEST = $(OLDEST)/bin/python $(PIP_INSTALL) constraints-oldest.txt
 PIP_ENGINES = $(ENGINES)/bin/python $(PIP_INSTALL) constraints.txt
 OLDEST := .venv-oldest
 ENGINES := .venv-engines
-OTHER_PYTHONS := 3.12 3.13
+OTHER_PYTHONS := 3.12 3.13 3.14
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -83,7 +83,7 @@ $(OLDEST)/.stamp-run: pyproject.toml constraints-oldest.txt
 	$(if $(PYTHON),,$(error no Python of at least 3.11 found; name one with make PYTHON=...))
 	$(PYTHON) -m venv $(OLDEST)
 	$(PIP_OLDEST) setuptools torch
-	$(PIP_OLDEST) --no-build-isolation --editable .
+	$(PIP_OLDEST) --no-build-isolation --editable '.[parquet,tables]' polars
 	touch $@
 
 $(ENGINES)/.stamp-engines: pyproject.toml constraints.txt

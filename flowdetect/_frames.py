@@ -24,12 +24,12 @@ DATES = "turn dates and durations into numbers of a unit, such as (X - X.min()) 
 NULLABLE = "drop or impute the missing cells, then X.astype(float)"
 NULLABLE_IN_POLARS = 'drop or impute the missing cells, such as X.fill_null(strategy="mean")'
 PIPELINE = (
-    "or let a pipeline do it: make_pipeline(skrub.TableVectorizer(), SimpleImputer(add_indicator=True), "
+    "or let a pipeline do it: make_pipeline(skrub.TableVectorizer(), SimpleImputer(), "
     "OODDetector()), or with another detector or density at its end"
 )
 WHAT_A_PIPELINE_DOES = {ENCODE, DATES, NULLABLE, NULLABLE_IN_POLARS}
 IMPUTE = (
-    "drop such rows, or impute in a pipeline: make_pipeline(SimpleImputer(add_indicator=True), OODDetector()), or with "
+    "drop such rows, or impute in a pipeline: make_pipeline(SimpleImputer(), OODDetector()), or with "
     "another detector or density at its end"
 )
 

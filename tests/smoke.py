@@ -61,6 +61,45 @@ def pyod():
     flowdetect.FlowOD().fit(X).predict(X)
 
 
+def tables():
+    """Find outliers in a frame with categories, dates and gaps, by the extra `tables`."""
+    import pandas as pd
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from skrub import TableVectorizer
+
+    frame = pd.DataFrame(X, columns=["a", "b", "c"]).mask(X > 2)
+    frame["city"] = np.array(["Lima", "Oslo"])[np.arange(60) % 2]
+    frame["since"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(60), unit="D")
+    pipeline = make_pipeline(TableVectorizer(), SimpleImputer(), flowdetect.OODDetector()).fit(frame)
+    assert flowdetect.explain(pipeline, frame[:2], frame).columns == list(frame.columns)
+
+
+def polars():
+    """Take a frame of polars, and give one."""
+    import polars
+
+    frame = polars.DataFrame(X, schema=["a", "b", "c"])
+    flow = flowdetect.MAFDensity(max_epochs=1).set_output(transform="polars").fit(frame)
+    assert isinstance(flow.transform(frame), polars.DataFrame)
+    flowdetect.OODDetector().fit(frame).explain(frame[:2])
+
+
+def arrow():
+    """Take columns of pyarrow's dtypes."""
+    import pandas as pd
+
+    frame = pd.DataFrame(X, columns=["a", "b", "c"]).astype("float64[pyarrow]")
+    flowdetect.OODDetector().fit(frame).predict(frame)
+
+
+def callbacks():
+    """Record a training by scikit-learn's callbacks."""
+    monitor = flowdetect.BitsPerDimMonitor()
+    flowdetect.MAFDensity(max_epochs=2).set_callbacks(monitor).fit(X)
+    assert len(monitor.get_logs().data) == 2
+
+
 def demonstration():
     """Measure and write a report: pictures and tables."""
     found = measure(load_sets("digits", ["halved"], 100), Settings(epochs=1, steps=1, hidden=8))
@@ -72,7 +111,8 @@ def main():
     warnings.simplefilter("ignore")
     print(f"Python {sys.version.split()[0]};", ", ".join(f"{name} {version(name)}" for name in LIBRARIES))
     jobs = {name: lambda name=name: density(name) for name in flowdetect.__all__ if name.endswith("Density")}
-    jobs |= {"detectors": outliers, "pyod": pyod, "demonstration": demonstration}
+    jobs |= {"detectors": outliers, "pyod": pyod, "demonstration": demonstration, "callbacks": callbacks}
+    jobs |= {"tables": tables, "polars": polars, "arrow": arrow}
     failed = []
     for name, job in jobs.items():
         try:

@@ -32,7 +32,7 @@ def with_lost(value):
 
 ODD_FRAMES = {
     "a frame with NaN": Refused(
-        lambda: with_lost(np.nan), words("'income' (NaN in row 7 and 2 more)", "SimpleImputer(add_indicator=True)")
+        lambda: with_lost(np.nan), words("'income' (NaN in row 7 and 2 more)", "make_pipeline(SimpleImputer()")
     ),
     "a frame with infinity": Refused(lambda: with_lost(np.inf), words("'income' (infinity in row 7 and 2 more)")),
     "a frame with None among numbers": Refused(
