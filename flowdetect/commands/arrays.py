@@ -50,10 +50,6 @@ class Pictures(Reader):
     def __init__(self, paths: list[Path], name: str, settings: Settings) -> None:
         from flowdetect.datasets import load_folder
 
-        if settings.size is None:
-            raise ValueError(
-                f"{name!r} holds pictures, which need one size in pixels; pass --size H,W such as --size 32,32"
-            )
         self.name = name
         folders = [path for path in paths if path.is_dir()]
         if folders and len(paths) > 1:
@@ -82,7 +78,8 @@ def open_array(path: Path, name: str, settings: Settings) -> ArrayFile:
         except WrongCall:
             raise
         except Exception as error:  # numpy and zipfile raise whatever they stumble over
-            told = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            told = str(error).rstrip(".") or type(error).__name__
+            told = "it holds Python objects, or is no such file" if "pickle" in told or "object" in told else told
             raise ValueError(
                 f"{name!r} must be a whole file of arrays without pickles ({told}); save it with numpy.save or savez"
             ) from error

@@ -9,13 +9,15 @@ import inspect
 from importlib import import_module
 from typing import Any
 
+from flowdetect._ctrl_c import whole_imports
 from flowdetect._homes import HOMES, NOT_IN_FILES
 
+NOT_SET = {"density", "prefit", "verbose"}  # parameters that are no plain values, or have an option
 DETECTORS = sorted(name for name in HOMES if name.endswith("Detector") and name not in NOT_IN_FILES)
 DENSITIES = sorted(name for name in HOMES if name.endswith("Density") and name != "EnsembleDensity")
 
 
-def build(options: argparse.Namespace) -> Any:
+def build(options: argparse.Namespace, shows_progress: bool = False) -> Any:
     """Make the detector that the options ask for; what cannot work is refused."""
     kind = _class("detector", options.detector, DETECTORS)
     density = None if options.density is None else _class("density", options.density, DENSITIES)()
@@ -34,13 +36,17 @@ def build(options: argparse.Namespace) -> Any:
         "device": options.device,
         "checkpoint": options.checkpoint,
         "image_shape": options.image_shape,
-        "verbose": int(options.verbose) or None,
+        "verbose": int(shows_progress) or None,
         "random_state": options.seed,
     }
     for key, value in options_of.items():
         if value is not None and key not in dict(asked):
             _set(model, key, value, _option(key))
     for key, value in asked:
+        if key in NOT_SET:
+            raise ValueError(
+                f"--set must not name {key}, got {value!r}; name a density with --density, and use --verbose"
+            )
         _set(model, key, value, f"--set {key}")
     model._check_parameters()  # before inputs are read
     return model
@@ -57,7 +63,8 @@ def _class(what: str, asked: str, there: list[str]) -> Any:
             f"--{what} must be one of {', '.join(name.removesuffix(ending) for name in there)}, got {asked!r}{hint}"
         )
     name = by_name[asked.lower()]
-    return getattr(import_module(f"flowdetect.{HOMES[name]}"), name)
+    with whole_imports():
+        return getattr(import_module(f"flowdetect.{HOMES[name]}"), name)
 
 
 def _pair(text: str) -> tuple[str, Any]:
@@ -85,9 +92,14 @@ def _set(model: Any, key: str, value: Any, option: str) -> None:
         model.set_params(**{full: value})
         return
     own = getattr(model, "density", None) is None
-    if key in ("verbose", "device"):
+    if key == "verbose":
         return
-    choices = sorted({name.removeprefix("density__") for name in there})
+    if own and not option.startswith("--set"):
+        raise ValueError(
+            f"{option} needs a density that has {key}, got {value!r} for a {type(model).__name__} without "
+            f"--density; name one, such as --density PixelCNN, or leave it out"
+        )
+    choices = sorted({name.removeprefix("density__") for name in there} - NOT_SET)
     near = difflib.get_close_matches(key.removeprefix("density__"), choices, 1)
     who = type(model).__name__ if own else f"{type(model).__name__} and {type(model.density).__name__}"
     hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(choices)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import sys
 import warnings
@@ -13,6 +14,12 @@ from typing import Any
 
 NOISE = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ImportWarning, ResourceWarning)
 NUMBERS = re.compile(r"[-+]?\d[\d.,]*(?:e[-+]?\d+)?")
+# what the library tells to pass, and how it is called here
+OPTIONS = {
+    "pass on_error='skip' to load_folder": "pass --on-error skip",
+    "pass on_error='skip'": "pass --on-error skip",
+    "convert others, or pass a list of the files": "convert others, or name the files",
+}
 
 
 class WrongCall(ValueError):
@@ -54,6 +61,14 @@ class Console:
         if self.as_json:
             print(json.dumps(_plain({**result, "warnings": self.warnings}), allow_nan=False), flush=True)
         sys.stdout.flush()
+
+    @staticmethod
+    def forget_output() -> None:
+        """Drop what standard output cannot take any more, so that the end of the process does not try again."""
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def fail(self, message: str, code: int) -> int:
         """Tell in one sentence why there is no result; give the exit code."""
@@ -97,9 +112,10 @@ class Console:
 
 def one_sentence(text: str) -> str:
     """Write a message of several lines or sentences as one."""
-    whole = " ".join(text.split()).rstrip(".; ")
+    whole = " ".join(text.split()).rstrip(".; ").replace(".;", ";")
     first, *others = re.split(r"(?<=[\w)'\"\]>%])[.] (?=[A-Z])", whole)
-    return "; ".join([first, *map(_in_a_sentence, others)]) + "."
+    sentence = "; ".join([first, *map(_in_a_sentence, others)])
+    return sentence if sentence.endswith("?") else f"{sentence}."
 
 
 def reason_of(error: BaseException) -> str:
@@ -108,7 +124,10 @@ def reason_of(error: BaseException) -> str:
         return f"{error.filename!r}: {error.strerror}" if error.filename is not None else error.strerror
     if isinstance(error, MemoryError):
         return str(error) or "there is not enough memory; give fewer rows or columns"
-    return str(error) or type(error).__name__
+    text = str(error) or type(error).__name__
+    for words, option in OPTIONS.items():
+        text = text.replace(words, option)
+    return text
 
 
 def _in_a_sentence(text: str) -> str:

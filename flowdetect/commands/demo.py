@@ -14,10 +14,9 @@ if TYPE_CHECKING:
     from flowdetect.commands.console import Console
     from flowdetect.demo import Measurements
 
-DATA_HELP = (
-    "The digits come with scikit-learn. Other sets are read from the folder that the environment variable "
-    "FLOWDETECT_DATA names (fashion_mnist.npz, mnist.npz, ...), else fetched from OpenML, once."
-)
+DATA_HELP = """\
+The digits come with scikit-learn. Other sets are read from the folder that the environment variable
+FLOWDETECT_DATA names (fashion_mnist.npz, mnist.npz, ...), else fetched from OpenML, once."""
 USAGE = "[options]"
 DESCRIPTION = f"""\
 Fit a Glow flow, compare likelihood and corrected score, write one HTML page.

@@ -52,11 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # of --help and --version
         return int(end.code or 0)
     except BrokenPipeError:  # whoever reads standard output has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.forget_output()
         return DONE
     except KeyboardInterrupt as error:
         return console.fail(f"interrupted, and nothing was written{f'; {error}' if str(error) else ''}", INTERRUPTED)
     except (ValueError, TypeError, OSError, FloatingPointError, ImportError, MemoryError) as error:
+        console.forget_output()
         if console.verbose and not isinstance(error, WrongCall):
             traceback.print_exc()
         return console.fail(reason_of(error), REFUSED)

@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Check, choose rows, explain and write."""
+    from flowdetect.commands.inputs import check_fitting
     from flowdetect.commands.models import Model
     from flowdetect.commands.writing import need_pyarrow, output_path
 
@@ -68,6 +69,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         raise ValueError(
             f"at most {MOST_DRAWN} rows are drawn, got {n_asked}; name fewer, or an output that ends in .csv"
         )
+    check_fitting(options, [options.input])
     model = Model(options.model)
     model.demand_detector("explain")
     reader = model.open([options.input], options)

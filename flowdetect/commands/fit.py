@@ -19,17 +19,18 @@ if TYPE_CHECKING:
     from flowdetect.commands.console import Console
     from flowdetect.commands.readers import Reader, Settings
 
+USUAL_SIZE = (32, 32)  # of pictures, pixels
 USAGE = "INPUT... -o MODEL.fd [options]"
 DESCRIPTION = """\
 Learn from a table or from images what is normal, and write a model file.
 
 The rows should be normal: what is rare among them is later called an outlier. Without --density, a table
 is learned by its nearest neighbours, in seconds; images by a small PixelCNN, in about five minutes of one
-core for 28 x 28 pixels."""
+core for 28 x 28 grey pixels."""
 EPILOG = """\
 example:
   flowdetect fit normal.csv -o model.fd --drop id
-  flowdetect fit photos/ -o model.fd --size 32,32 --time-limit 300
+  flowdetect fit photos/ -o model.fd --size 32,32 --mode L --time-limit 300
 
 The model file keeps the names of the columns, or the size of the images, so that 'flowdetect score' reads
 new data the same way. It holds no code, and is safe to load from anyone.
@@ -80,11 +81,12 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     settings = _settings(options)
     reader = open_inputs(options.inputs, settings)
     from flowdetect.commands.choosing import build
+    from flowdetect.commands.readers import what_it_is
 
-    model = build(options)
+    model = build(options, console.shows_progress)
     X, started = reader.whole(), time.perf_counter()
     _check_rows(reader)
-    console.note(f"Fitting {type(model).__name__} to {reader.n_rows:,} rows of {reader.name}.")
+    console.note(f"Fitting {type(model).__name__} to {reader.n_rows:,} rows of {reader.name}, {what_it_is(reader)}.")
     try:
         model.fit(X, _labels(options, model, reader))
     except KeyboardInterrupt:
@@ -103,6 +105,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
+    from flowdetect.commands.inputs import kinds_of
     from flowdetect.commands.readers import Settings
 
     return Settings(
@@ -111,11 +114,11 @@ def _settings(options: argparse.Namespace) -> Settings:
         label=options.label,
         separator=options.separator,
         array=options.array,
-        size=options.size,
+        size=options.size or (USUAL_SIZE if "pictures" in kinds_of(options.inputs).values() else None),
         mode=options.mode or "RGB",
         fit=options.fit or "crop",
         limit=options.limit,
-        on_error=options.on_error or "raise",
+        on_error=options.on_error or "skip",
     )
 
 

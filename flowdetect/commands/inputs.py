@@ -128,6 +128,8 @@ def _kind_of(name: str) -> str:
     if not path.exists():
         if name.partition(":")[0] in NAMED:
             return "named"
+        if ending or os.sep in name:
+            raise ValueError(f"there is no file or folder {name!r}; correct the path")
         raise ValueError(
             f"there is no file, folder or named set {name!r}; correct the path, or take a named set, such as digits or "
             f"digits:test (of {', '.join(NAMED)})"

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from flowdetect.commands.inputs import check_fitting, kinds_of, open_inputs
@@ -33,8 +34,7 @@ class Model:
     """
 
     def __init__(self, name: str) -> None:
-        from flowdetect._persistence import notes_of
-        from flowdetect.density import load
+        from flowdetect._persistence import load, notes_of
 
         if not os.path.exists(name):
             raise ValueError(f"there is no model file {name!r}; make one with 'flowdetect fit', or correct the path")
@@ -98,7 +98,7 @@ class Model:
         told = {name: value for name, value in told.items() if value is not None}
         left_out = [*settings.drop, *([settings.label] if settings.label else [])]
         told = {"drop": left_out, "if_there": "drop" not in told, **told}
-        return replace(settings, label=None, on_error=options.on_error or "raise", **told)
+        return replace(settings, label=None, on_error=options.on_error or "skip", **told)
 
     def _told(self, name: str) -> str:
         return f"{name!r} must be like what the model {self.name!r} was fitted to, {self.what_it_takes}"
@@ -133,8 +133,8 @@ class Model:
         if lacking:
             return f"it lacks {some(lacking)}"
         if more:
-            return f"leave out {some(more)} with --drop {','.join(more)}"
-        return f"the order differs: pass --columns {','.join(wanted)}"
+            return f"leave out {some(more)} with --drop {quote(','.join(more))}"
+        return f"the order differs: pass --columns {quote(','.join(wanted))}"
 
     def rows(self, part: NDArray[Any]) -> Any:
         """Give rows as the estimator takes them: with names if it knows some."""

@@ -52,7 +52,7 @@ def add_reading_options(parser: argparse.ArgumentParser, *, fitting: bool = Fals
     table.add_argument("--array", metavar="NAME", help="which array of an .npz holds the rows")
     folder = parser.add_argument_group("reading folders of images")
     if fitting:
-        folder.add_argument("--size", metavar="H,W", type=sides, help="height and width that images get, in pixels")
+        folder.add_argument("--size", metavar="H,W", type=sides, help="pixels that images get (default: 32,32)")
         folder.add_argument("--mode", choices=["L", "RGB"], help="L: grey; RGB: colour (default: RGB)")
         folder.add_argument(
             "--fit",
@@ -63,7 +63,7 @@ def add_reading_options(parser: argparse.ArgumentParser, *, fitting: bool = Fals
     folder.add_argument(
         "--on-error",
         choices=["raise", "skip"],
-        help="what to do with files that are no whole image: refuse, or skip and name them (default: raise)",
+        help="what to do with files that are no whole image: refuse, or leave out and name them (default: skip)",
     )
 
 

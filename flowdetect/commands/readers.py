@@ -28,7 +28,7 @@ class Settings:
     mode: str = "RGB"
     fit: str = "crop"
     limit: int | None = None
-    on_error: str = "raise"
+    on_error: str = "skip"
 
 
 class Reader:

@@ -50,11 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Check, read, score and write."""
+    from flowdetect.commands.inputs import check_fitting
     from flowdetect.commands.models import Model
     from flowdetect.commands.writing import output_path
 
     named = _named([options.normal, *options.others])
     path = output_path(options.output, ENDINGS, [options.model, *named.values()])
+    check_fitting(options, list(named.values()))
     model = Model(options.model)
     readers = {name: model.open([each], options) for name, each in named.items()}
     import numpy as np

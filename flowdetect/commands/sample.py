@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import io
 import os
 import tempfile
 import time
@@ -123,15 +124,16 @@ def _new_folder(name: str) -> Path:
 def _write(rows: Any, path: Path, model: Model, is_folder: bool) -> None:
     import numpy as np
 
-    from flowdetect._files import replacing, write_atomically
+    from flowdetect._files import write_atomically
 
     rows = np.asarray(rows)
     ending = path.suffix.lower()
     if is_folder:
         _write_folder(_images(rows, model), path, model)
     elif ending == ".npy":
-        with replacing(path) as file:
-            np.save(file, rows, allow_pickle=False)
+        content = io.BytesIO()
+        np.save(content, rows, allow_pickle=False)
+        write_atomically(path, content.getvalue())
     elif ending == ".png":
         from flowdetect.commands.pictures import image_grid
         from flowdetect.evaluation.page import as_png

@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Check, then read, score and write part by part."""
+    from flowdetect.commands.inputs import check_fitting
     from flowdetect.commands.models import Model
     from flowdetect.commands.writing import STDOUT, need_pyarrow, output_path, table_writer
 
@@ -62,6 +63,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     console.stdout_is_taken = is_stdout
     path = None if is_stdout else output_path(options.output, ENDINGS, [options.model, *options.inputs])
     need_pyarrow(path)
+    check_fitting(options, options.inputs)
     model = Model(options.model)
     _check_options(options, model)
     reader = model.open(options.inputs, options)

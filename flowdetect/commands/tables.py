@@ -68,7 +68,7 @@ class TextTable(Reader):
                     names=self._all,
                     index_col=False,
                     chunksize=n_rows,
-                    float_precision="round_trip",
+                    **_exactly(pd.__version__),
                     skipinitialspace=True,
                     encoding="utf-8-sig",
                 )
@@ -77,10 +77,10 @@ class TextTable(Reader):
                         if len(frame):
                             yield frame[columns]
             except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
-                told = str(error).replace("Error tokenizing data. C error: ", "")
+                told = " ".join(str(error).replace("Error tokenizing data. C error: ", "").split())
                 raise ValueError(
-                    f"{self.name!r} must be text in UTF-8 with as many cells in every line as in the first, got one "
-                    f"that is not ({told.rstrip('. ')}); correct it, or give the --separator"
+                    f"{self.name!r} must be text in UTF-8 with as many cells in every line as in the first, and it is "
+                    f"not ({told.rstrip('.')}); correct it, or give another --separator"
                 ) from error
 
 
@@ -167,6 +167,12 @@ def _header(path: Path, name: str, separator: str) -> list[str]:
     if twice is not None:
         raise ValueError(f"{name!r} must have a name of its own for each column, got {twice!r} twice; rename one")
     return found
+
+
+def _exactly(version: str) -> dict[str, Any]:
+    """Let pandas read numbers to the last bit, as 3.1 does unasked."""
+    is_asked = tuple(int(part) for part in version.split(".")[:2]) < (3, 1)
+    return {"float_precision": "round_trip"} if is_asked else {}
 
 
 def _is_number(text: str) -> bool:

@@ -18,7 +18,6 @@ from flowdetect._protocols import PathName, RandomState
 from flowdetect._rows import is_torch_tensor
 from flowdetect.density.base import BaseDensity
 from flowdetect.density.export import Exports
-from flowdetect.density.graphs import graph_of
 
 
 class EnsembleDensity(Exports, Members):
@@ -113,9 +112,6 @@ class EnsembleDensity(Exports, Members):
                 parts.append(member.sample(len(places[-1]), temperature=temperature, random_state=seed))
         samples = np.concatenate(parts)[np.argsort(np.concatenate(places))]
         return parts[0].new_tensor(samples) if is_torch_tensor(parts[0]) else samples
-
-    def _graph(self) -> Any:
-        return graph_of(self)
 
     def _graph_input(self) -> tuple[str, Any]:
         found: tuple[str, Any] = self.members_[0]._graph_input()

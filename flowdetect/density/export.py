@@ -22,13 +22,13 @@ from flowdetect._graphs import Verdict
 from flowdetect._protocols import PathName
 from flowdetect._reach import OutOfReachError
 from flowdetect.density._devices import in_torch_state
-from flowdetect.density.graphs import ModelGraph, ScoreOutput, VerdictOutput, graph_of
+from flowdetect.density.graphs import ModelGraph, ScoreOutput, TermsGraph, VerdictOutput, graph_of
 from flowdetect.density.model import DensityModel
 
 FORMATS = "torch", "onnx"
 N_TRIED = 5  # rows
 # how far the file's scores may be from ours: nats, and what float32 rounds off a sum of that size or of so many values
-TOLERANCE, ROUNDING = 1e-5, 1e-6
+TOLERANCE, ROUNDING = 1e-5, 32 * float(np.finfo(np.float32).eps)
 MOST_OF_ONNX = 2**31 - 2**20  # bytes; a message of protobuf has at most 2 GiB
 QUIET = "torch.onnx", "torch.export", "onnxscript", "onnx_ir"  # loggers of hints about what was not asked for
 Arrays = NDArray[Any]
@@ -57,7 +57,7 @@ class Exports:
         ----------
         path : str or path
             An older file of that name is replaced only when the new one is whole and has been tried: on five rows
-            its scores must be ours to 1e-5 nats and a millionth of the score or of the number of values, for rounding.
+            its scores must be ours to 1e-5 nats, and float32's rounding of a sum of that size.
         format : {"torch", "onnx"}, default="torch"
             "torch": a ``.pt2`` of `torch.export`, for ``torch.export.load(path).module()``; load files that you trust.
             "onnx": for onnxruntime and others; it needs ``pip install 'flowdetect-ood[onnx]'``.
@@ -113,9 +113,10 @@ class Exports:
 
     # ---- what a density says of itself
 
-    def _graph(self: Any) -> nn.Module:
-        """Give the module of the score, rows (n, n_features) float64 -> (n,)."""
-        return ModelGraph(self.model_, self.spec_)
+    def _graph(self: Any, answer: str = "score_samples") -> nn.Module | None:
+        """Give the module of what a method answers, rows (n, n_features) float64 -> (n,); None if there is none."""
+        kinds = {"score_samples": ModelGraph, "likelihood_terms": TermsGraph}
+        return kinds[answer](self.model_, self.spec_) if answer in kinds else None
 
     def _graph_input(self: Any) -> tuple[str, Any]:
         """Give the axes of X, as in `Layout`, and some rows in the data's layout to try a graph on."""

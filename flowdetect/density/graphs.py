@@ -129,6 +129,8 @@ class NeighborsGraph(nn.Module):
         What is added to -D log r, nats.
     is_mean : bool
         Whether r is the mean distance to so many neighbours, not that to the last of them.
+    is_joined : bool
+        Whether the mean over the scales is given, (n,), not each scale's log p, (n, n_scales).
     same, closest : float
         Below the first a row is the reference itself; the second is added to r.
     """
@@ -150,6 +152,7 @@ class NeighborsGraph(nn.Module):
         constants: Arrays,
         *,
         is_mean: bool,
+        is_joined: bool,
         same: float,
         closest: float,
     ) -> None:
@@ -157,12 +160,12 @@ class NeighborsGraph(nn.Module):
         kept = {"references": references, "squares": (references**2).sum(1), "shift": shift, "scale": scale}
         for name, array in {**kept, "constants": constants, "same": same, "closest": closest}.items():
             _keep(self, name, array)
-        self.scales, self.is_mean = tuple(scales), is_mean
+        self.scales, self.is_mean, self.is_joined = tuple(scales), is_mean, is_joined
         self.n_found = min(len(references), max(scales) + 1 + SPARE)
         self.n_noise = 0
 
     def forward(self, rows: Tensor) -> Tensor:
-        """(n, D) -> (n,) nats."""
+        """(n, D) -> (n,) nats, or (n, n_scales)."""
         x = (rows - self.shift) / self.scale
         about = self.squares - 2 * (x @ self.references.T)  # squared distances but for |x|^2
         nearest = self.references[about.topk(self.n_found, largest=False).indices]  # (n, k, D)
@@ -174,7 +177,7 @@ class NeighborsGraph(nn.Module):
         else:
             radii = [distances[:, k - 1] for k in self.scales]
         log_p = self.constants - len(self.scale) * (torch.stack(radii, 1) + self.closest).log()
-        return nan_where_lost(log_p.mean(1), rows)
+        return nan_where_lost(log_p.mean(1), rows) if self.is_joined else log_p
 
 
 class ScoreOutput(nn.Module):
@@ -265,14 +268,12 @@ def graph_of(density: Any, answer: str = "score_samples") -> nn.Module:
     members = getattr(density, "members_", None)
     if members is not None and answer in ("score_samples", "member_scores"):
         return MembersGraph([graph_of(member) for member in members], is_mixture=answer == "score_samples")
-    if answer == "likelihood_terms" and hasattr(density, "spec_"):
-        return TermsGraph(density.model_, density.spec_)
-    if answer != "score_samples" or not hasattr(density, "_graph"):
+    graph: nn.Module | None = density._graph(answer) if hasattr(density, "_graph") else None
+    if graph is None:
         raise TypeError(
-            f"export needs densities of flowdetect, whose {answer} is a torch module, got {type(density).__name__}; "
-            f"take e.g. MAFDensity or NeighborsDensity."
+            f"export needs densities of flowdetect whose {answer} has a graph, got {type(density).__name__}; take e.g. "
+            f"MAFDensity, or an ensemble of it."
         )
-    graph: nn.Module = density._graph()
     return graph
 
 

@@ -79,6 +79,9 @@ class DensityModel(nn.Module):
 
     def log_prob_by_context(self, x: Tensor, contexts: Tensor, noise: Tensor | None = None) -> Tensor:
         """log p(x | k) under each of K contexts (K, n_context): (n, C, H, W) -> (n, K) nats."""
+        if torch.compiler.is_exporting() and noise is None:  # one pass for all contexts, so that a graph stays small
+            every = x[:, None].expand(-1, len(contexts), -1, -1, -1).flatten(0, 1)
+            return self.log_prob(every, contexts.repeat(x.shape[0], 1)).reshape(-1, len(contexts))
         columns = [self.log_prob(x, context.expand(x.shape[0], -1), noise) for context in contexts]
         return torch.stack(columns, 1)
 

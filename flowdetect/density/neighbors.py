@@ -352,7 +352,9 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
 
     # ---- export
 
-    def _graph(self) -> NeighborsGraph:
+    def _graph(self, answer: str = "score_samples") -> NeighborsGraph | None:
+        if answer not in ("score_samples", "member_scores"):
+            return None
         is_mean = self._sample is None
         return NeighborsGraph(
             self._references if self._sample is None else self._references[self._sample],
@@ -361,6 +363,7 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
             self._scales,
             self._constants(),
             is_mean=is_mean,
+            is_joined=answer == "score_samples",
             same=SAME,
             closest=CLOSEST,
         )

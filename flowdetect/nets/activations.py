@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, TypeVarTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Pads = tuple[int, int, int, int]  # columns left and right, rows above and below
@@ -104,7 +105,10 @@ class AddGated(torch.autograd.Function):
 
 
 def concat_elu(x: Tensor, pads: Pads = (0, 0, 0, 0)) -> Tensor:
-    """Call `ConcatElu`."""
+    """Call `ConcatElu`; for a graph in operators that write nothing in place, with the same bits."""
+    if torch.compiler.is_exporting():
+        e = torch.minimum(x, -x).expm1()
+        return F.pad(torch.cat([torch.maximum(x, e), torch.maximum(-x, e)], dim=1), pads)
     return _call(ConcatElu.apply, ConcatElu.forward, x, pads)
 
 
