@@ -12,11 +12,12 @@ from flowdetect._images import find_layout
 from flowdetect._rows import is_hugging_face, is_loader, is_torch_tensor
 from flowdetect._sources import Source
 
-IMAGE_KEYS = "image", "img", "pixel_values", "x", "X", "data"  # of items that are mappings, the first that is there
+IMAGE_KEYS = "image", "img", "pixel_values", "x", "X", "data"  # of items that are mappings, the first that is there;
+# where none is, the one array among the other entries
 LABEL_KEYS = "label", "labels", "fine_label", "y", "target"
 
 
-def dataset_source(X: Any) -> Source:
+def dataset_source(X: Any, image_shape: Any = None) -> Source:
     """Give a dataset, or that of a DataLoader, as a source.
 
     Of a DataLoader only the dataset counts: `fit` shuffles and makes batches itself, and scores have the dataset's
@@ -25,20 +26,20 @@ def dataset_source(X: Any) -> Source:
     X = X.dataset if is_loader(X) else X
     if is_hugging_face(X) and (names := _numeric_columns(X)):
         return HuggingFaceTable(X, names)
-    return DatasetSource(X)
+    return DatasetSource(X, image_shape)
 
 
 class DatasetSource(Source):
     """Rows of a map-style dataset: items that are arrays, tensors or images, or tuples or mappings that hold one."""
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Any, image_shape: Any = None) -> None:
+        self.dataset, self._image_shape = dataset, image_shape
         if not len(dataset):
             self.row_shape, self.dtype, self._axes, self._item_shape = (1,), np.dtype(float), "rows", None
             return
         first = _item(dataset, 0)
         self._item_shape = tuple(first.shape)
-        values, layout = find_layout(first[None])
+        values, layout = find_layout(first[None], image_shape)
         self._axes, self.dtype = layout.axes, np.asarray(values).dtype
         self.row_shape = tuple(np.shape(values)[1:]) or (1,)
 
@@ -60,6 +61,8 @@ class DatasetSource(Source):
 
     def read(self, indices: NDArray[np.intp]) -> NDArray[Any]:
         """Read the items one by one."""
+        if not len(indices):
+            return np.empty((0, *self.row_shape), self.dtype)
         return np.concatenate([self._row(int(i)) for i in indices])
 
     def _row(self, i: int) -> NDArray[Any]:
@@ -69,7 +72,7 @@ class DatasetSource(Source):
                 f"All items of a dataset must have one shape, got {tuple(item.shape)} in item {i} after "
                 f"{self._item_shape} in item 0; resize, crop or pad them in the dataset's transform."
             )
-        return np.asarray(find_layout(item[None])[0]).reshape(1, *self.row_shape)
+        return np.asarray(find_layout(item[None], self._image_shape)[0]).reshape(1, *self.row_shape)
 
 
 class HuggingFaceTable(Source):
@@ -133,14 +136,23 @@ def _item(dataset: Any, i: int) -> Any:
         ) from error
     item = whole
     if isinstance(whole, Mapping):
-        item = next((whole[key] for key in IMAGE_KEYS if key in whole), next(iter(whole.values()), None))
+        item = _data_of(whole)
     elif isinstance(whole, tuple | list) and len(whole):
         item = whole[0]
     item = item if is_torch_tensor(item) else np.asarray(item)
     if item.dtype == object or getattr(item.dtype, "kind", "f") not in "biuf":
         raise ValueError(
-            f"Items of a dataset must be arrays, tensors or images of numbers, or tuples that begin with one, got "
-            f"{str(whole)[:60]!r} of type {type(whole).__name__} in item {i}; give the array alone, e.g. by "
-            f"a dataset that wraps this one."
+            f"Items of a dataset must be arrays, tensors or images of numbers, tuples that begin with one, or mappings "
+            f"with one, got {str(whole)[:60]!r} of type {type(whole).__name__} in item {i}; give the array alone, "
+            f"or name it {IMAGE_KEYS[0]!r}, e.g. by a dataset that wraps this one."
         )
     return item
+
+
+def _data_of(item: Mapping[Any, Any]) -> Any:
+    """Give the data among the entries of an item; the item itself where these are none, or several."""
+    for key in IMAGE_KEYS:
+        if key in item:
+            return item[key]
+    arrays = [value for key, value in item.items() if key not in LABEL_KEYS and np.ndim(value)]
+    return arrays[0] if len(arrays) == 1 else item

@@ -19,12 +19,17 @@ SHOWN = 5  # names of columns that a message lists
 
 def is_lazy(X: Any) -> bool:
     """Whether the rows of X are to be read in parts: sources, datasets, DataLoaders, arrays in files."""
-    if isinstance(X, Source) or is_dataset(X) or is_loader(X):
+    if isinstance(X, Source):
         return True
-    return is_read_in_parts(X) and len(X.shape) > 1
+    try:
+        return is_dataset(X) or is_loader(X) or (is_read_in_parts(X) and len(X.shape) > 1)
+    except RuntimeError as error:  # h5py's, whatever is asked
+        raise ValueError(
+            f"X must be open to be read, got a {type(X).__name__} ({error}); open its file anew."
+        ) from error
 
 
-def as_source(X: Any) -> Source:
+def as_source(X: Any, image_shape: Any = None) -> Source:
     """Give what is lazy as a Source.
 
     Raises
@@ -34,7 +39,7 @@ def as_source(X: Any) -> Source:
     """
     kind = type(X).__name__
     if not isinstance(X, Source):
-        X = dataset_source(X) if is_dataset(X) or is_loader(X) else ArrayElsewhere(X)
+        X = dataset_source(X, image_shape) if is_dataset(X) or is_loader(X) else ArrayElsewhere(X)
     if not len(X):
         raise ValueError(
             f"X must have rows, got {'a dataset' if kind != 'Part' else 'a part'} of length 0 ({kind}), hence 0 "
@@ -66,7 +71,7 @@ def open_source(X: Any, image_shape: Any) -> tuple[Any, RowSource | None, Layout
     layout : Layout
     """
     if is_lazy(X):
-        source = as_source(X)
+        source = as_source(X, image_shape)
         return source.rows(np.arange(min(2, len(source)))), source, layout_of(source, image_shape)
     values, layout = find_layout(X, image_shape)
     if layout.axes == "rows":

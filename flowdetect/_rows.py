@@ -84,7 +84,7 @@ def is_read_in_parts(X: Any) -> bool:
 
 def is_dataset(X: Any) -> bool:
     """Whether X is a map-style dataset: it has a length and items, and is no array, frame, list, text or mapping."""
-    if isinstance(X, list | tuple | str | bytes | dict | np.ndarray) or not hasattr(type(X), "__getitem__"):
+    if isinstance(X, list | tuple | str | bytes | Mapping | np.ndarray) or not hasattr(type(X), "__getitem__"):
         return False
     if is_hugging_face(X):
         return True

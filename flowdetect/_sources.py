@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowdetect._images import flatten_images
+from flowdetect._limits import short
 
 ROWS_AT_ONCE_BYTES = 2**21  # of one pass over the data, whose float64 copies take some eight times as much
 
@@ -74,6 +75,8 @@ class Source:
 
     def __getitem__(self, index: Any) -> Any:
         """Give one row by its number, or the source of some rows by a slice, a mask or indices."""
+        if isinstance(index, tuple) and len(index) == 2 and index[1] is Ellipsis:
+            index = index[0]  # as scikit-learn asks arrays for rows
         if isinstance(index, int | np.integer):
             i = range(len(self))[index]
             return self.read(np.array([i]))[0]
@@ -81,10 +84,7 @@ class Source:
             return Part(self, range(len(self))[index])
         if isinstance(index, Without):
             return Part(self, index)
-        chosen = np.asarray(index)
-        if chosen.dtype == bool:
-            chosen = np.flatnonzero(chosen)
-        return Part(self, np.arange(len(self))[chosen] if (chosen < 0).any() else chosen.astype(np.intp))
+        return Part(self, _indices(index, len(self)))
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         for _, part in self.parts():
@@ -251,6 +251,27 @@ def digest_of_source(source: RowSource) -> str:
             found.update(f"{len(source)}{rows.shape[1:]}{rows.dtype}".encode())
         found.update(np.ascontiguousarray(rows).data)
     return found.hexdigest()
+
+
+def _indices(index: Any, n_rows: int) -> NDArray[np.intp]:
+    """Give the rows, 0 .. n_rows - 1, that a mask or a list of numbers names."""
+    chosen = np.asarray(index) if isinstance(index, list | range | np.ndarray) or hasattr(index, "__array__") else None
+    if chosen is None or chosen.ndim != 1 or (chosen.dtype.kind not in "biu" and len(chosen)):
+        raise IndexError(
+            f"A source is indexed by rows: a number, a slice, a mask or a list of numbers, got {short(index)}; columns "
+            f"are chosen where it is opened, or of its array()."
+        )
+    if chosen.dtype == bool:
+        if len(chosen) != n_rows:
+            raise IndexError(f"A mask must have one entry a row, {n_rows}, got {len(chosen)}; make it of these rows.")
+        return np.flatnonzero(chosen)
+    chosen = chosen.astype(np.intp)
+    if len(chosen) and not (-n_rows <= chosen.min() and chosen.max() < n_rows):
+        raise IndexError(
+            f"Indices must be rows of the source, {-n_rows}..{n_rows - 1}, got {chosen.min()}..{chosen.max()}; "
+            f"correct them."
+        )
+    return np.where(chosen < 0, chosen + n_rows, chosen)
 
 
 def _as_slice(indices: NDArray[np.intp]) -> slice | NDArray[np.intp]:

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from flowdetect._frames import like
 from flowdetect._images import to_rows
 from flowdetect.detectors.occlusion import occlusion_maps
-from flowdetect.detectors.rows import is_frame, take
+from flowdetect.detectors.rows import flat, is_frame, take
 from flowdetect.explanation import Explanation, ImageExplanation, TableExplanation
 
 Score = Callable[[NDArray[Any]], NDArray[np.float64]]  # of rows (n, D)
@@ -55,7 +55,7 @@ def remembered_rows(X: Any, *, is_image: bool) -> NDArray[Any]:
     if len(X) > most:
         chosen = np.sort(np.random.default_rng(0).choice(len(X), most, replace=False))
         X = take(X, chosen)
-    return _numbers(to_rows(X)[0]).copy()
+    return _numbers(flat(X)).copy()
 
 
 class Explains:

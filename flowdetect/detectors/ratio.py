@@ -22,7 +22,7 @@ from flowdetect._resuming import further
 from flowdetect._sources import Mapped, Source
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.clones import seeded_clone
-from flowdetect.detectors.rows import few
+from flowdetect.detectors.rows import few, flat
 
 MUTATION_SEED, BACKGROUND_SEED = 0, 0x5EED
 
@@ -166,7 +166,7 @@ class LikelihoodRatioDetector(BaseDetector):
         """Give training rows with redrawn features as the background takes them; those of a source as they are read."""
         if not isinstance(X, Source):
             return _as_taken_by(background, mutated(X, self.mutation_rate))
-        rows = Mapped(X, partial(mutated, rate=self.mutation_rate, donors=np.asarray(to_rows(few(X))[0])))
+        rows = Mapped(X, partial(mutated, rate=self.mutation_rate, donors=np.asarray(flat(few(X)))))
         return rows if hasattr(background, "image_shape") else _as_taken_by(background, rows.array())
 
     def _same_kind(self) -> Any:

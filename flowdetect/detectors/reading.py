@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import validate_data
 
 from flowdetect._frames import without_integers
@@ -26,6 +27,8 @@ class ReadsRows:
     density_: Scorer
     image_shape: ImageShape
     image_shape_: tuple[int, int, int] | None
+    shared: tuple[str, ...]
+    _as_used: Any
     _density_rows: Any
     _singles: Any
     _warn_of_range: Any
@@ -58,14 +61,18 @@ class ReadsRows:
 
     def _opened(self, X: Any, *, reset: bool) -> Source:
         """Open what is read in parts, and check the form of its rows; their values are checked where they are read."""
-        source = as_source(X)
-        layout = layout_of(source, self.image_shape if reset else self.image_shape_)
+        image_shape = self.image_shape if reset else self.image_shape_
+        source = as_source(X, image_shape)
+        layout = layout_of(source, image_shape)
         head = source.rows(np.arange(min(2, len(source))))
         with names_compared(source):
             validate_data(self, head, reset=reset, dtype="numeric", ensure_min_samples=2 if reset else 1)
         check_columns(self, source, reset=reset)
         if reset:
             self.image_shape_ = layout.image_shape
+            for used in (self._as_used(getattr(self, name)) for name in self.shared):
+                if isinstance(used, FrozenEstimator):
+                    check_columns(used, source, reset=False)
         return source
 
     def _settle_image_shape(self) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
 
-from flowdetect._images import is_whole, to_rows
+from flowdetect._images import flatten_images, is_whole, to_rows
 from flowdetect._opening import names_compared
 from flowdetect._reach import OutOfReachError
 from flowdetect._sources import Source, Without, rows_at_once
@@ -76,6 +76,11 @@ def few(X: Any) -> Any:
     return X if most is None else X[:: -(-len(X) // most)].array()
 
 
+def flat(X: Any) -> Any:
+    """Give checked rows or images as rows (n, D), a frame as it is; the axes of arrays were told when checked."""
+    return flatten_images(X) if isinstance(X, np.ndarray) and X.ndim > 2 else to_rows(X)[0]
+
+
 def extent(X: Any) -> tuple[float, float, bool]:
     """Give least and largest value, and whether all are whole numbers, of rows or images read a few at a time."""
     low, high, whole = np.inf, -np.inf, True
@@ -89,8 +94,11 @@ def parts(X: Any) -> Iterator[NDArray[Any]]:
     length = max(1, VALUES_AT_ONCE // max(1, int(np.prod(X.shape[1:]))))
     for start in range(0, len(X), length):
         stop = min(start + length, len(X))
+        if isinstance(X, Source):
+            yield X.rows(np.arange(start, stop))
+            continue
         part = take(X, np.arange(start, stop)) if is_frame(X) else X[start:stop]
-        rows = np.asarray(to_rows(part)[0])
+        rows = np.asarray(flat(part))
         yield rows.astype(np.float64) if rows.dtype == object else rows  # frames of flags and numbers
 
 

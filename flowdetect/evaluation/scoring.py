@@ -12,12 +12,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
 from flowdetect._images import find_layout, to_rows
-from flowdetect._opening import as_source, is_lazy
+from flowdetect._opening import as_source, check_columns, is_lazy, names_compared
 from flowdetect._rows import plain
-from flowdetect._sources import Source
+from flowdetect._sources import Source, rows_at_once
 
 SHOWN_ROWS = 10  # how many row numbers of unscored rows a text lists
-AT_ONCE = 8192  # rows that are converted to float64 at a time
+AT_ONCE, AT_ONCE_BYTES = 8192, 2**23  # rows that are converted to float64 at a time, and their bytes in a source
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,10 @@ def _score_rows(scorer: Any, X: Any, method: str) -> tuple[NDArray[np.float64], 
 def _score_batch(scorer: Any, X: Any, n_rows: int, method: str) -> NDArray[np.float64]:
     knows_images = hasattr(scorer, "image_shape")
     if not knows_images and isinstance(X, Source):
-        return np.concatenate([_score_batch(scorer, part, len(part), method) for _, part in X.parts(AT_ONCE)])
+        check_columns(scorer, X, reset=False)
+        length = min(AT_ONCE, rows_at_once(X, AT_ONCE_BYTES))
+        with names_compared(X):
+            return np.concatenate([_score_batch(scorer, part, len(part), method) for _, part in X.parts(length)])
     if not knows_images and isinstance(X, np.ndarray) and X.dtype.kind in "iub":
         # GaussianMixture squares uint8 pixels as uint8, which overflows
         parts = (X[i : i + AT_ONCE].astype(np.float64) for i in range(0, n_rows, AT_ONCE))
