@@ -8,14 +8,14 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
+from torch import Tensor, nn
 
 from flowdetect._files import as_path, check_writable, write_atomically
 from flowdetect._graphs import Verdict
@@ -26,7 +26,8 @@ from flowdetect.density.graphs import ModelGraph, ScoreOutput, TermsGraph, Verdi
 from flowdetect.density.model import DensityModel
 
 FORMATS = "torch", "onnx"
-N_TRIED = 5  # rows
+N_TRIED = 8  # rows
+FAR = 5.0  # how much wider than the data half of them lie, since it is far out that operators lose digits
 # how far the file's scores may be from ours: nats, and what float32 rounds off a sum of that size or of so many values
 TOLERANCE, ROUNDING = 1e-5, 32 * float(np.finfo(np.float32).eps)
 MOST_OF_ONNX = 2**31 - 2**20  # bytes; a message of protobuf has at most 2 GiB
@@ -38,7 +39,10 @@ Runner = Callable[[Arrays], list[Arrays]]
 class Exports:
     """A density whose score can be written as a graph."""
 
-    not_exported: ClassVar[dict[str, str]] = {}  # format -> why there is none
+    @property
+    def not_exported(self) -> dict[str, str]:
+        """The formats that `export` does not write of this density, each with the reason."""
+        return {}
 
     @property
     def export_formats(self) -> tuple[str, ...]:
@@ -56,7 +60,7 @@ class Exports:
         Parameters
         ----------
         path : str or path
-            An older file of that name is replaced only when the new one is whole and has been tried: on five rows
+            An older file of that name is replaced only when the new one is whole and has been tried: on eight rows
             its scores must be ours to 1e-5 nats, and float32's rounding of a sum of that size.
         format : {"torch", "onnx"}, default="torch"
             "torch": a ``.pt2`` of `torch.export`, for ``torch.export.load(path).module()``; load files that you trust.
@@ -120,7 +124,11 @@ class Exports:
 
     def _graph_input(self: Any) -> tuple[str, Any]:
         """Give the axes of X, as in `Layout`, and some rows in the data's layout to try a graph on."""
-        return self.spec_.layout.axes, self.spec_.arranged(self.spec_.random_rows(N_TRIED))
+        spec, rows = self.spec_, self.spec_.random_rows(N_TRIED)
+        if spec.loc is not None:
+            centre = spec.with_constants(spec.loc[None])
+            rows[N_TRIED // 2 :] = centre + FAR * (rows[N_TRIED // 2 :] - centre)
+        return spec.layout.axes, spec.arranged(rows)
 
     def _score_without_noise(self: Any, X: Any) -> NDArray[np.float64]:
         scores: NDArray[np.float64] = self.score_samples(X, dequantize=False)
@@ -227,6 +235,27 @@ def _quietly() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def _log_sigmoid(x: Tensor) -> Tensor:
+    return x.clamp(max=0.0) - torch.log(1 + torch.exp(-x.abs()))
+
+
+def _log_sigmoid_forward(x: Tensor) -> tuple[Tensor, Tensor]:
+    return _log_sigmoid(x), x
+
+
+def _expm1(x: Tensor) -> Tensor:
+    return torch.tanh(x / 2) * (torch.exp(x) + 1)
+
+
+# ONNX has none of these, and its exporter writes log(sigmoid(x)) and exp(x) - 1, whose digits are lost far below 0 and
+# near 0
+PRECISE = {
+    torch.ops.aten.log_sigmoid.default: _log_sigmoid,
+    torch.ops.aten.log_sigmoid_forward.default: _log_sigmoid_forward,
+    torch.ops.aten.expm1.default: _expm1,
+}
+
+
 def _torch_file(program: Any, names: tuple[str, ...], told: dict[str, Any]) -> tuple[bytes, Runner]:
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={"flowdetect.json": json.dumps(told)})
@@ -243,6 +272,7 @@ def _onnx_file(program: Any, names: tuple[str, ...], told: dict[str, Any]) -> tu
             f'format="onnx" writes one file of at most 2 GiB, and this graph holds {n_bytes:,} bytes; pass '
             f'format="torch".'
         )
+    program = program.run_decompositions(PRECISE)
     made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["X"], output_names=list(names))
     assert made is not None
     made.model.metadata_props["flowdetect"] = json.dumps(told)

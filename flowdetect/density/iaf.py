@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from flowdetect.bijections import Autoregressive, Bijection, Inverse
 from flowdetect.density.autoregressive_flow import AutoregressiveFlowDensity
 
+MOST_IN_A_GRAPH = 64  # values
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class IAFDensity(AutoregressiveFlowDensity):
@@ -84,6 +86,17 @@ class IAFDensity(AutoregressiveFlowDensity):
     """
 
     univariate: str = "affine"
+
+    @property
+    def not_exported(self) -> dict[str, str]:
+        """No format, of a fitted density of more than 64 values: a graph holds a pass of each transform for each."""
+        if not self.__sklearn_is_fitted__() or self.spec_.n_values <= MOST_IN_A_GRAPH:
+            return {}
+        reason = (
+            f"each of its transforms solves for one value after the other, and a graph would hold all "
+            f"{self.spec_.n_values} passes (the most are {MOST_IN_A_GRAPH}); take MAFDensity, which scores in one pass."
+        )
+        return dict.fromkeys(("torch", "onnx"), reason)
 
     def _directed(self, transform: Autoregressive) -> Bijection:
         return Inverse(transform)
