@@ -43,7 +43,7 @@ def exported(estimator, tmp_path):
     path = tmp_path / "graph.pt2"
     estimator.export(path)
     module = torch.export.load(path).module()
-    return lambda rows: [found.numpy() for found in module(torch.from_numpy(np.asarray(rows, float)))]
+    return lambda rows: [found.numpy() for found in module(torch.from_numpy(np.array(rows, dtype=float)))]
 
 
 def answers(estimator, rows, tmp_path):
