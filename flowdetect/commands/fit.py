@@ -139,8 +139,8 @@ def _labels(options: argparse.Namespace, model: Any, reader: Reader) -> Any:
 def _hold_out_threshold(model: Any) -> None:
     """Set the threshold by rows that the model was not trained on, where enough of them are known.
 
-    Training rows score higher than new ones, most of all images, of which some statistics are distances to the nearest
-    training image: a threshold that calls one in ten of 1,300 training images outliers called half of new ones so.
+    A density may find the rows that it was trained on likelier than new ones, so that a threshold by these calls more
+    new rows outliers than the share says.
     """
     import numpy as np
 
