@@ -156,7 +156,13 @@ class ParquetTable(Source):
                 if self._store is None:
                     self._store = self._written_down()
                     self._stream = iter(())  # a generator of ours would keep us, and so the file, alive
-        return self._store.read(indices)
+        store = self._store
+        try:
+            return store.read(indices)
+        except FileNotFoundError:  # it was another's, of which this is a copy, and went with that
+            with self._lock:
+                self._store = None if self._store is store else self._store
+            return self.read(indices)
 
     # ---- rows in order
 

@@ -180,7 +180,11 @@ def test_a_copy_whose_file_is_gone_writes_its_own(folder, own_temporary_folder):
     source.read(order)
     travelled = pickle.dumps(source)
     del source
-    np.testing.assert_array_equal(pickle.loads(travelled).read(order), expected(table())[order, :2])
+    late = pickle.loads(travelled)
+    np.testing.assert_array_equal(late.read(order), expected(table())[order, :2])
+    copy = pickle.loads(pickle.dumps(late))
+    del late  # which takes the file with it
+    np.testing.assert_array_equal(copy.read(order), expected(table())[order, :2])
 
 
 def test_many_questions_about_few_rows_end_in_writing_down(folder, own_temporary_folder):
