@@ -19,6 +19,7 @@ from flowdetect._fitting import all_or_nothing, is_kept
 from flowdetect._images import draw_seed
 from flowdetect._limits import MOST_MEMBERS, check_count, check_jobs, is_count
 from flowdetect._nested import check_within
+from flowdetect._opening import check_columns
 from flowdetect._protocols import RandomState, Scorer
 from flowdetect._resuming import checkpoint_within, further, resuming_seed
 from flowdetect._threads import torch_threads
@@ -79,6 +80,8 @@ class Members(Documented, CallbackSupportMixin, BaseEstimator):
             self.members_, interrupt = _fit_in_turn(tasks, X, y)
         else:
             self.members_ = list(Parallel(n_jobs=self.n_jobs)(delayed(_fit_one)(X, y, *task) for task in tasks))
+        self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
+        check_columns(self, X, reset=True)
         for told in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.members_[0], told):
                 setattr(self, told, getattr(self.members_[0], told))
@@ -99,6 +102,7 @@ class Members(Documented, CallbackSupportMixin, BaseEstimator):
     def member_scores(self, X: ArrayLike) -> NDArray[np.float64]:
         """Score rows with every member: (n, n_members), nats."""
         check_is_fitted(self, "members_")
+        check_columns(self, X, reset=False)  # members of others do not know a source's names
         return np.stack([np.asarray(member.score_samples(X), dtype=np.float64) for member in self.members_], axis=1)
 
     def _example(self) -> Any:

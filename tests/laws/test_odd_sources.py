@@ -11,6 +11,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_sp
 
 from flowdetect import (
     ComplexityDetector,
+    EnsembleDensity,
     GlowDensity,
     LikelihoodDetector,
     LikelihoodRatioDetector,
@@ -100,6 +101,10 @@ def test_columns_of_another_order_are_refused_by_what_was_fitted_before():
         with pytest.raises(ValueError, match="the order differs; choose"):
             LikelihoodDetector(density, prefit=True).fit(turned)
         LikelihoodDetector(density, prefit=True).fit(Rows(TABLE, ["a", "b", "c"]))
+    ensemble = EnsembleDensity(GaussianMixture(), n_members=2, random_state=0).fit(Rows(TABLE, ["a", "b", "c"]))
+    with pytest.raises(ValueError, match="the order differs; choose"):
+        ensemble.score_samples(turned)
+    assert not hasattr(ensemble.fit(TABLE), "feature_names_in_")
     same = Rows(TABLE + 1, ["a", "b", "c"])
     assert np.isfinite(ood_report([mixture], same, {"same": same}, n_bootstrap=5).to_frame().auroc).all()
     unscored = ood_report([mixture], turned, {"same": same}, n_bootstrap=5).unscored[0]
