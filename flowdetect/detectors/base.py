@@ -34,7 +34,6 @@ from flowdetect.detectors.trainings import Trainings
 from flowdetect.detectors.usual import KnowsUsual
 from flowdetect.detectors.verdicts import Verdicts
 
-FLOATS = [np.float64, np.float32]
 FEWEST_REFERENCE = 10  # rows
 
 
@@ -260,13 +259,11 @@ class BaseDetector(
         self.__dict__.pop("members_", None)
         train, reference, calibration = self._split(len(checked), random, most_read(checked))
         self._learn(checked, y, train, reference, random)
-        is_calibration = np.zeros(len(checked), dtype=bool)
-        is_calibration[calibration] = True
         rows = self._threshold_rows(len(checked), reference, calibration)
         if rows is None and len(checked) > (most_read(checked) or len(checked)):
             rows = np.union1d(reference, calibration)
         scores = self._finite_scores(checked if rows is None else take(checked, rows))
-        self._settle(scores, is_calibration if rows is None else is_calibration[rows])
+        self._settle(scores, np.isin(np.arange(len(checked)) if rows is None else rows, calibration))
         return self._end_trainings()
 
     def _learn(self, X: Any, y: Any, train: Any, reference: Any, random: np.random.RandomState) -> None:

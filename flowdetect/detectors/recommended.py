@@ -225,8 +225,10 @@ class OODDetector(ComplexityDetector):
         return self._in_memory(X[chosen])  # a density of neighbours keeps its rows
 
     def _split(self, n_rows: int, random: np.random.RandomState, most: int | None = None) -> Split:
+        if not self._scores_itself:
+            return super()._split(n_rows, random, most)
         rows = np.arange(n_rows)
-        return (rows, rows, rows) if self._scores_itself else super()._split(n_rows, random, most)
+        return rows, rows, rows
 
     @property
     def _scores_itself(self) -> bool:
