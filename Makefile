@@ -90,7 +90,7 @@ $(ENGINES)/.stamp-engines: pyproject.toml constraints.txt
 	$(if $(PYTHON),,$(error no Python of at least 3.11 found; name one with make PYTHON=...))
 	$(PYTHON) -m venv $(ENGINES)
 	$(PIP_ENGINES) setuptools torch
-	$(PIP_ENGINES) --no-build-isolation --editable '.[dev,engines]' datasets mlflow zarr
+	$(PIP_ENGINES) --no-build-isolation --editable '.[dev,engines,mlflow]' datasets zarr
 	touch $@
 
 $(VENV)/.stamp-%: $(VENV)/.stamp-run

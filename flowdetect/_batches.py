@@ -69,14 +69,13 @@ def answer_for_rows(outputs: Outputs) -> Any:
 
 def stacked(values: NDArray[Any]) -> NDArray[Any]:
     """Give a column whose cells are arrays or lists of one shape as one array, (n, ...); others as they are."""
-    if values.dtype == object and len(values) and all(isinstance(cell, np.ndarray | list | tuple) for cell in values):
-        shapes = {np.shape(cell) for cell in values}
-        if len(shapes) > 1:
-            raise ValueError(
-                f"Arrays in a column must have one shape, got {sorted(shapes)[:SHOWN]}; resize, crop or pad them."
-            )
-        return np.stack([np.asarray(cell) for cell in values])
-    return values
+    if values.dtype != object or not len(values) or not all(isinstance(c, np.ndarray | list | tuple) for c in values):
+        return values
+    cells = [stacked(np.asarray(cell)) for cell in values]  # an image may come as an array of arrays
+    shapes = sorted({cell.shape for cell in cells})
+    if len(shapes) > 1:
+        raise ValueError(f"Arrays in a column must have one shape, got {shapes[:SHOWN]}; resize, crop or pad them.")
+    return np.stack(cells)
 
 
 class _OfColumns:

@@ -175,6 +175,12 @@ class Without:
     def __getitem__(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
         return places + np.searchsorted(self._ahead, places, side="right")
 
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.asarray(self).tolist())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[np.arange(len(self))].astype(dtype or np.intp)
+
 
 class ArraySource:
     """Rows of an array, which may be a memory map: (n, D), or images (n, H, W[, C])."""

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import IsolationForest
+from sklearn.impute import SimpleImputer
 from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -158,6 +159,28 @@ def test_transformers_warn_of_the_rows_once(pipeline):
         warnings.simplefilter("always")
         explain(warning, row(city="Atlantis"), FRAME)
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_skrub_is_seen_through(library):
+    skrub = pytest.importorskip("skrub")
+    X, asked = FRAME.astype({"city": object}), row(city="Lima", cold=40.0)
+    if library == "polars":
+        polars = pytest.importorskip("polars")
+        X, asked = (polars.DataFrame(each.to_dict("list"), nan_to_null=True, strict=False) for each in (X, asked))
+    pipeline = make_pipeline(skrub.TableVectorizer(), SimpleImputer(), OODDetector(random_state=0)).fit(X)
+    assert {"city_Lima", "since_year"} <= set(pipeline[0].get_feature_names_out())
+    found = explain(pipeline, asked, X)
+    assert found.columns == list(X.columns)
+    assert found.to_frame()["column"][0] == "cold"
+    assert pipeline[-1].p_values(pipeline[:-1].transform(asked))[0] < 0.01
+
+
+def test_tables_of_other_libraries_are_refused(pipeline):
+    arrow = pytest.importorskip("pyarrow")
+    table = arrow.Table.from_pandas(FRAME)
+    with pytest.raises(ValueError, match=r"a Table; convert it, e\.g\. by X\.to_pandas"):
+        explain(pipeline, table, table)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ PAGES = sorted(Path(__file__).parents[1].glob("docs/how_to/*.rst"))
 MOST_LINES = 48  # a screen
 BLOCK = re.compile(r"^\.\. code-block:: (python|bash)\n((?:   :.*\n)*)\n((?:   .*\n|\n)+)", re.MULTILINE)
 NEEDS = re.compile(r"^\.\. needs: (.+)$", re.MULTILINE)
+ENGINE = re.compile(r"^\.\. engine: .+$", re.MULTILINE)  # a page that starts several processes
 
 
 def blocks(page):
@@ -38,7 +39,9 @@ def script(page):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "index"], ids=lambda page: page.stem)
-def test_a_page_runs_as_it_is_typed(page, tmp_path, monkeypatch):
+def test_a_page_runs_as_it_is_typed(page, tmp_path, monkeypatch, request):
+    if ENGINE.search(page.read_text()) and not any("engines" in argument for argument in request.config.args):
+        pytest.skip("run by make test-engines")
     for needed in ", ".join(NEEDS.findall(page.read_text())).split(", "):
         if needed:
             pytest.importorskip(needed)

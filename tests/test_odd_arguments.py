@@ -2,9 +2,11 @@
 
 import datetime
 import inspect
+import tempfile
 import warnings
-from functools import partial
+from functools import cache, partial
 from numbers import Real
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -70,10 +72,18 @@ def refuse(do, *words):
 # ---- parameters: each of every class, found by its signature
 
 
+@cache
+def saved_detector():
+    path = Path(tempfile.mkdtemp(), "detector.safetensors")
+    LikelihoodDetector(MIXTURE, prefit=True).fit(TABLE).save(path)
+    return path
+
+
 def maker(name):
     """Make an object of a public class around whatever it needs."""
     kind = getattr(flowdetect, name)
-    first = {"PyODDetector": {"model": KNN()}, "ZeroLatents": {"flow": WhiteningFlow()}}.get(name, {})
+    needed = {"PyODDetector": {"model": KNN()}, "ZeroLatents": {"flow": WhiteningFlow()}}
+    first = {"path": saved_detector()} if name == "Scorer" else needed.get(name, {})
     parameters = inspect.signature(kind).parameters
     if "density" in parameters and not first:
         first = {"density": Untrained()}

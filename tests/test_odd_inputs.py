@@ -12,6 +12,7 @@ from sit_table import SITS
 from sklearn.mixture import GaussianMixture
 from smallest_densities import REACHED, SMALLEST, Untrained
 
+import flowdetect
 from flowdetect import (
     EnsembleDensity,
     FlowOD,
@@ -170,4 +171,5 @@ def test_every_public_class_is_asked():
     estimators = [*(make() for make in DENSITIES.values()), *detectors(Asked()).values()]
     estimators += [OODDetector(), *(make() for make in ALL_SITS.values())]
     asked = {type(estimator).__name__ for estimator in estimators}
-    assert {name for name in HOMES if name[0].isupper()} <= asked
+    classes = {name for name in HOMES if name[0].isupper() and hasattr(getattr(flowdetect, name), "fit")}
+    assert classes <= asked

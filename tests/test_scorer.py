@@ -125,21 +125,44 @@ def glow(folder):
     return saved(density, folder, "glow"), density.score_samples(X)
 
 
+def arrow_tensors(X):
+    pa = pytest.importorskip("pyarrow")
+    return pa.table({"image": pa.FixedShapeTensorArray.from_numpy_ndarray(X)})
+
+
+def arrow_lists(X):
+    return pytest.importorskip("pyarrow").table({"image": X.astype(int).tolist()})
+
+
+def polars_arrays(X):
+    pl = pytest.importorskip("polars")
+    return pl.DataFrame({"image": X}, schema={"image": pl.Array(pl.UInt8, X.shape[1:])})
+
+
 @pytest.mark.parametrize(
     "kind",
-    [np.asarray, lambda X: torch.from_numpy(X)[:, None], lambda X: {"image": X, "path": np.arange(len(X))}, "arrow"],
+    [
+        np.asarray,
+        lambda X: torch.from_numpy(X)[:, None],
+        lambda X: {"image": X, "path": np.arange(len(X))},
+        lambda X: pd.DataFrame({"image": list(X)}),
+        lambda X: arrow_lists(X).to_pandas(),  # arrays of arrays
+        arrow_tensors,
+        arrow_lists,
+        polars_arrays,
+    ],
 )
 def test_images(kind, glow):
     path, scores = glow
-    X = IMAGES[:60]
-    if kind == "arrow":
-        pa = pytest.importorskip("pyarrow")
-        batch = pa.table({"image": pa.FixedShapeTensorArray.from_numpy_ndarray(X)})
-    else:
-        batch = kind(X)
-    answer = Scorer(path, columns="image" if not hasattr(batch, "ndim") else None)(batch)
+    batch = kind(IMAGES[:60])
+    answer = Scorer(path, columns=None if hasattr(batch, "dtype") else "image")(batch)
     np.testing.assert_array_equal(np.asarray(answer["score"]), scores)
     assert Scorer(path).schema == "score double"  # a density has no p-values
+
+
+def test_images_of_several_sizes_are_refused(glow):
+    with pytest.raises(ValueError, match=r"must have one shape, got \[\(8, 8\), \(9, 9\)\]; resize"):
+        Scorer(glow[0], columns="image")(pd.DataFrame({"image": [np.zeros((8, 8)), np.zeros((9, 9))]}))
 
 
 def test_flows_score_alike_in_any_batch_and_thread(folder):

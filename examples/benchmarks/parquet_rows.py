@@ -91,7 +91,7 @@ def fit_and_score(folder: Path, every: int, memory: float, threads: int, queue: 
         return result
 
     n_rows = timed("reading_alone", lambda: read_alone(folder))
-    source = load_parquet(folder)
+    source = load_parquet(folder, cache_bytes=0)  # few rows are written down like many
     timed("reading_as_rows", lambda: sum(len(part) for _, part in source.parts()))
     density = RealNVPDensity(
         n_steps=2,

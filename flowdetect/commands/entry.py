@@ -14,6 +14,7 @@ from flowdetect.commands.console import Console, WrongCall, reason_of
 from flowdetect.commands.options import Parser, add_console_options
 
 DONE, REFUSED, INTERRUPTED = 0, 2, 130  # exit codes; 1 is what a command is asked to say
+EXPECTED = (ValueError, TypeError, OSError, FloatingPointError, ImportError, MemoryError)
 COMMANDS = {
     "fit": "learn from a table or from images what is normal, and write a model file",
     "score": "say of each row how normal it is: a score, a p-value and a label",
@@ -56,11 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     except KeyboardInterrupt as error:
         return console.fail(f"interrupted, and nothing was written{f'; {error}' if str(error) else ''}", INTERRUPTED)
-    except (ValueError, TypeError, OSError, FloatingPointError, ImportError, MemoryError) as error:
+    except EXPECTED as error:
         console.forget_output()
-        if console.verbose and not isinstance(error, WrongCall):
-            traceback.print_exc()
         return console.fail(reason_of(error), REFUSED)
+    except Exception as error:
+        console.forget_output()
+        if console.verbose:
+            traceback.print_exc()
+        told = f"{type(error).__name__}: {str(error).rstrip('.') or 'no more is known'}"
+        return console.fail(f"{told}; this should not happen: please report it, with what --verbose prints", REFUSED)
 
 
 def _run(arguments: list[str], console: Console) -> int:

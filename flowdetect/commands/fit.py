@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flowdetect.commands.console import Console
     from flowdetect.commands.readers import Reader, Settings
 
+FEWEST_HELD_OUT = 10  # rows whose scores make a threshold
 USUAL_SIZE = (32, 32)  # of pictures, pixels
 USAGE = "INPUT... -o MODEL.fd [options]"
 DESCRIPTION = """\
@@ -32,8 +33,9 @@ example:
   flowdetect fit normal.csv -o model.fd --drop id
   flowdetect fit photos/ -o model.fd --size 32,32 --mode L --time-limit 300
 
-The model file keeps the names of the columns, or the size of the images, so that 'flowdetect score' reads
-new data the same way. It holds no code, and is safe to load from anyone.
+The threshold calls one in ten of rows that the model was not trained on outliers; --contamination says
+another share. The model file keeps the names of the columns, or the size of the images, so that
+'flowdetect score' reads new data the same way. It holds no code, and is safe to load from anyone.
 """
 
 
@@ -93,6 +95,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         raise KeyboardInterrupt(
             "" if options.checkpoint else "with --checkpoint FOLDER a fit that was interrupted goes on"
         ) from None
+    _hold_out_threshold(model)
     from flowdetect._persistence import save
 
     save(model, path, notes(settings))
@@ -131,6 +134,22 @@ def _labels(options: argparse.Namespace, model: Any, reader: Reader) -> Any:
     """Give labels where they are asked for, or where a density wants them."""
     wants = options.label is not None or getattr(getattr(model, "density", None), "conditional", False)
     return reader.labels if wants else None
+
+
+def _hold_out_threshold(model: Any) -> None:
+    """Set the threshold by rows that the model was not trained on, where enough of them are known.
+
+    A density may find the rows that it was trained on likelier than new ones, so that a threshold by these calls more
+    new rows outliers than the share says.
+    """
+    import numpy as np
+
+    from flowdetect.detectors import OODDetector
+
+    share = model._share
+    knows_outliers = isinstance(model, OODDetector) and model.image_shape_ is None and model.contamination != "auto"
+    if model.cv is None and not knows_outliers and len(model.calibration_scores_) >= FEWEST_HELD_OUT:
+        model.offset_ = float(np.quantile(model.calibration_scores_, share))
 
 
 def _result(options: argparse.Namespace, model: Any, reader: Reader, seconds: float) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def _page(
     body = [
         f"<h1>What is not like {escape(in_set)}?</h1>",
         f'<p class="lead">The hardest set is {escape(worst["out_set"])}: AUROC {worst["auroc"]:.3f}.</p>',
-        f"<p>The model {escape(model.name)}, a {escape(model.kind)}, scored {len(sets[in_set])} rows of "
+        f"<p>The model {escape(model.name)}, of class {escape(model.kind)}, scored {len(sets[in_set])} rows of "
         f"{escape(in_set)} and rows of {len(found.results)} other set(s); higher is more normal. AUROC is the chance "
         f"that a row of the other set scores lower than one of {escape(in_set)}: 1 is perfect, 0.5 is guessing, and "
         f"below 0.5 the score prefers the other set.</p>",

@@ -28,6 +28,7 @@ columns of the answer:
   score     higher is more normal; its unit is the detector's (a log-likelihood is in nats)
   p_value   share of normal rows that score as low, in (0, 1]; small for outliers
   label     1 normal, -1 outlier: the score is below the threshold; with --fdr by the p-values of all rows
+A file that holds a density and no detector gives the score alone.
 
 example:
   flowdetect score model.fd new.csv -o scores.csv

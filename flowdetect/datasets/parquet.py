@@ -120,9 +120,14 @@ class ParquetTable(Source):
     y : (n,) array of labels, or None
     """
 
+    columns: list[str]
+    _store: RowStore | None
+    _stream: Iterator[tuple[int, NDArray[Any]]]
+    _buffer: tuple[int, NDArray[Any]]
+
     def __init__(self, pieces: Sequence[Piece], columns: Sequence[str] | None, y: str | None, cache_bytes: int) -> None:
         first = pieces[0]
-        self.columns: list[str] = chosen_columns(first.schema, columns, y)
+        self.columns = chosen_columns(first.schema, columns, y)
         for piece in pieces[1:]:
             check_same(piece.schema, self.columns, y, piece.name, first.name)
         schemas = [piece.schema for piece in pieces]
@@ -145,22 +150,33 @@ class ParquetTable(Source):
             return np.empty((0, *self.row_shape), self.dtype)
         if self._store is None:
             low, high = int(indices.min()), int(indices.max()) + 1
-            if high - low <= SPARSE * len(indices) or high - low <= self._batch_rows:
-                with self._lock:
-                    if self._n_wasted <= len(self):
-                        return self._between(low, high, len(indices))[indices - low]
-            self._write_down()
-        assert self._store is not None
+            with self._lock:
+                if self._store is None and self._is_read_in_order(high - low, len(indices)):
+                    return self._between(low, high, len(indices))[indices - low]
+                if self._store is None:
+                    self._store = self._written_down()
+                    self._stream = iter(())  # a generator of ours would keep us, and so the file, alive
         return self._store.read(indices)
 
     # ---- rows in order
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._store: RowStore | None = None
-        self._rows = self._decoded(0, self.columns)  # from where the last question ended
-        self._buffer, self._buffer_start = np.empty((0, *self.row_shape), self.dtype), 0  # the last rows decoded
+        self._store = None
         self._n_wasted = 0  # rows decoded for questions that asked for few of them
+        self._go_to(0)
+
+    def _go_to(self, group: int) -> None:
+        """Let the next row decoded be the first of a group."""
+        start = int(self._group_starts[group])
+        self._stream = self._numbered(group, start)
+        self._buffer = start, np.empty((0, *self.row_shape), self.dtype)  # the last rows decoded, and where they begin
+
+    def _numbered(self, group: int, start: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        for table in self._decoded(group, self.columns):
+            rows = to_rows(table, self.columns, self.dtype)
+            yield start, rows
+            start += len(rows)
 
     def _decoded(self, group: int, columns: list[str]) -> Iterator[Any]:
         """Decode all rows from a group on, some MB at a time."""
@@ -174,31 +190,41 @@ class ParquetTable(Source):
 
     def _between(self, low: int, high: int, n_asked: int) -> NDArray[Any]:
         """Read rows low .. high - 1, going on from where the last question ended if they lie ahead."""
-        end = self._buffer_start + len(self._buffer)
         group = int(np.searchsorted(self._group_starts, low, side="right")) - 1
-        if low < self._buffer_start or self._group_starts[group] > end:
-            self._rows, end = self._decoded(group, self.columns), int(self._group_starts[group])
-            self._buffer, self._buffer_start = self._buffer[:0], end
+        if low < self._buffer[0] or self._group_starts[group] > self._buffer[0] + len(self._buffer[1]):
+            self._go_to(group)
         found = np.empty((high - low, *self.row_shape), self.dtype)
         n_decoded = 0
-        while True:
-            start, end = self._buffer_start, self._buffer_start + len(self._buffer)
-            if end > low:
-                a, b = max(low, start), min(high, end)
-                found[a - low : b - low] = self._buffer[a - start : b - start]
-            if end >= high:
-                break
-            self._buffer, self._buffer_start = self._next(), end
-            n_decoded += len(self._buffer)
+        try:
+            while True:
+                start, rows = self._buffer
+                end = start + len(rows)
+                if end > low:
+                    a, b = max(low, start), min(high, end)
+                    found[a - low : b - low] = rows[a - start : b - start]
+                if end >= high:
+                    break
+                self._buffer = self._next(end)
+                n_decoded += len(self._buffer[1])
+        except BaseException:  # Ctrl-C too, which may have lost rows of the stream
+            self._go_to(0)
+            raise
         if SPARSE * n_asked < n_decoded:
             self._n_wasted += n_decoded - n_asked
         return found
 
-    def _next(self) -> NDArray[Any]:
-        batch = next(self._rows, None)
-        if batch is None:
-            raise ValueError(f"{self._pieces[-1].name} has fewer rows than when it was opened; open the table anew.")
-        return to_rows(batch, self.columns, self.dtype)
+    def _next(self, end: int) -> tuple[int, NDArray[Any]]:
+        """Decode the rows after row end - 1."""
+        start, rows = next(self._stream, (-1, None))
+        if rows is None or start != end:
+            raise self._changed(end)
+        return start, rows
+
+    def _changed(self, n_rows: int) -> ValueError:
+        return ValueError(
+            f"The files of a table must stay as they were when it was opened, with {len(self)} rows, got {n_rows} from "
+            f"{self._pieces[0].name} to {self._pieces[-1].name}; open the table anew."
+        )
 
     def _labels(self, y: str) -> NDArray[Any]:
         parts, start = [], 0
@@ -209,18 +235,29 @@ class ParquetTable(Source):
 
     # ---- rows in any order
 
-    def _write_down(self) -> None:
-        with self._lock:
-            if self._store is None:
-                shape = (len(self), len(self.columns))
-                parts = (to_rows(batch, self.columns, self.dtype) for batch in self._decoded(0, self.columns))
-                n_bytes = int(np.prod(shape)) * self.dtype.itemsize
-                kind = RowsInMemory if n_bytes <= self._cache_bytes else RowsOnDisk
-                self._store = kind(parts, shape, self.dtype)
-                self._rows, self._buffer = iter(()), self._buffer[:0]
+    def _is_read_in_order(self, span: int, n_asked: int) -> bool:
+        """Whether so many rows, which lie among `span`, are to be read by decoding all of these."""
+        is_dense = span <= max(SPARSE * n_asked, self._batch_rows)
+        return is_dense and self._n_wasted <= len(self)
+
+    def _written_down(self) -> RowStore:
+        """Decode all rows once, and keep them where any can be read."""
+        shape = (len(self), len(self.columns))
+        kind = RowsInMemory if int(np.prod(shape)) * self.dtype.itemsize <= self._cache_bytes else RowsOnDisk
+        return kind(self._all(), shape, self.dtype)
+
+    def _all(self) -> Iterator[NDArray[Any]]:
+        end = 0
+        for start, rows in self._numbered(0, 0):
+            end = start + len(rows)
+            if end > len(self):
+                break
+            yield rows
+        if end != len(self):
+            raise self._changed(end)
 
     def __getstate__(self) -> dict[str, Any]:
-        left = ("_lock", "_rows", "_buffer", "_buffer_start", "_n_wasted")
+        left = ("_lock", "_stream", "_buffer", "_n_wasted")
         state = {name: value for name, value in self.__dict__.items() if name not in left}
         state["_store"] = self._store if isinstance(self._store, RowsOnDisk) else None
         return state

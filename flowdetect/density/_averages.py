@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -34,7 +35,13 @@ class Averages:
     def move_average(self) -> None:
         """Take the weights of a step into the average."""
         weight = 1 - min(EMA_DECAY, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), weight)
+        averages, weights = self._parameters
+        torch._foreach_lerp_(averages, weights, weight)
+
+    @cached_property
+    def _parameters(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The averages and what they are of; to collect them takes longer than to move them."""
+        return list(self.average.parameters()), list(self.model.parameters())
 
     @torch.no_grad()
     def copy_buffers(self) -> None:

@@ -82,11 +82,20 @@ class Processes:
 
     def means(self, *values: Tensor | float) -> list[float]:
         """Give the mean of each of some scalars over the processes."""
+        return self.begin_means(*values)()
+
+    def begin_means(self, *values: Tensor | float) -> Callable[[], list[float]]:
+        """Ask for the mean of each of some scalars over the processes, which the function that is given waits for."""
         if self.n == 1:
-            return [float(value) for value in values]
+            return lambda: [float(value) for value in values]
         together = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=self.device) for value in values])
-        distributed.all_reduce(together)
-        return (together / self.n).tolist()
+        work = distributed.all_reduce(together, async_op=True)
+
+        def wait() -> list[float]:
+            work.wait()
+            return (together / self.n).tolist()
+
+        return wait
 
     def total(self, value: float) -> float:
         """Give the sum of a number over the processes."""
@@ -213,7 +222,7 @@ def _distributed_fabric(position: Position, device: str, backend: str) -> Fabric
         def set_global_rank(self, rank: int) -> None:
             pass
 
-    strategy = DDPStrategy(cluster_environment=Placed(), process_group_backend=backend)
+    strategy = DDPStrategy(cluster_environment=Placed(), process_group_backend=backend, gradient_as_bucket_view=True)
     with _threads_kept(), hints_unheard():
         fabric = Fabric(accelerator=device, devices=position.n_here, strategy=strategy, precision="32-true")
         fabric.launch()

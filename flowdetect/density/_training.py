@@ -270,12 +270,13 @@ class Training(Averages):
         loss = -model(x, context, noise).mean() / (x[0].numel() * math.log(2))  # bits/dim
         if processes.n > 1:
             loss = loss * (len(x) * processes.n / self.batch_size)  # the mean over processes is that over rows
+        # several processes stop at the same step; what they ask each other is answered while gradients are computed
+        means = processes.begin_means(loss.detach(), processes.interruption.pending)
         processes.fabric.backward(loss)
         norm = processes.fabric.clip_gradients(model, optimizer, max_norm=GRADIENT_CLIP, error_if_nonfinite=False)
         assert norm is not None  # as it would be if single values were clipped
-        # several processes stop at the same step
-        value, asked = processes.means(loss.detach(), processes.interruption.pending)
-        self.is_interrupted = asked > 0
+        value, asked = means()
+        self.is_interrupted = asked > 0 or (processes.n == 1 and processes.interruption.pending)
         self.step += 1
         self.batch += 1
         finite = math.isfinite(value) and bool(torch.isfinite(norm))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowdetect._frames import is_polars
 from flowdetect.detectors.rows import is_frame
 
 SECONDS_A_DAY = 86_400
@@ -191,6 +192,12 @@ def check_alike(X: Any, background: Any) -> tuple[Any, Any]:
     ValueError
         If they differ in kind or in columns, or have none.
     """
+    for each in (X, background):
+        if is_frame(each) and not hasattr(each, "iloc") and not is_polars(each):
+            raise ValueError(
+                f"explain needs X and background as arrays or frames of pandas or polars, got a "
+                f"{type(each).__name__}; convert it, e.g. by X.to_pandas() or X.collect()."
+            )
     X, background = (each if is_frame(each) else np.asarray(each) for each in (X, background))
     if type(X) is not type(background):
         raise ValueError(

@@ -35,7 +35,6 @@ N_LEVELS = 32  # grey levels that images are rounded to
 N_STEPS = 1500  # of training, of the density that images get
 BATCH_SIZE = 16
 MOST_NEIGHBORS = 100_000  # rows of a source that a density of neighbours keeps
-MOST_JUDGED = 2000  # images whose scores make the threshold, if they are not all held out
 TIME_SHARE = 0.8  # of time_limit, for the density; the rest is for statistics, codecs and calibration
 NAMES = ("complexity", *ImageStatistics.names)
 WEIGHTS = {"spectrum": 2.0, "shape": 0.5}  # of log p-values; all others have 1
@@ -96,8 +95,8 @@ class OODDetector(ComplexityDetector):
     calibration_statistics_ : (n, 5) array, on images
         Of the rows that the statistics' p-values compare with; higher is rarer.
     offset_ : float
-        The `contamination` quantile of the scores of all rows given to `fit`; of more than 2,000 images, of those that
-        the density was not trained on.
+        The `contamination` quantile of the scores of all rows given to `fit`; of images, of those that the density was
+        not trained on, if they are at least 20.
     calibration_scores_ : (n_calibration,) array
         Scores of the calibration rows, sorted.
     image_shape_ : tuple of int (H, W, C) or None
@@ -309,8 +308,9 @@ class OODDetector(ComplexityDetector):
     def _threshold_rows(
         self, n_rows: int, reference: NDArray[np.int_], calibration: NDArray[np.int_]
     ) -> NDArray[np.int_] | None:
-        many = self.image_shape_ is not None and n_rows > MOST_JUDGED
-        return np.union1d(reference, calibration) if many and len(calibration) else None
+        held_out = np.union1d(reference, calibration)
+        # images are their own nearest neighbours in the statistics, so that those trained on score higher than new ones
+        return held_out if self.image_shape_ is not None and len(held_out) >= 2 * FEWEST_REFERENCE else None
 
     def _settle(self, scores: NDArray[np.float64], is_calibration: NDArray[np.bool_]) -> None:
         super()._settle(scores, is_calibration)

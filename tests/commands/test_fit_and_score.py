@@ -127,7 +127,7 @@ def test_a_folder(here, call, tmp_path):
 
 
 def test_a_folder_as_a_stranger_types_it(here, call, tmp_path):
-    done = call("fit", "photos", "-o", tmp_path / "a.fd", *TINY, "--json")
+    done = call("fit", "photos", "-o", tmp_path / "a.fd", *TINY, "--set", "n_levels=1", "--json")
     assert done.result["image_shape"] == [32, 32, 3]
     lines = call("score", tmp_path / "a.fd", "photos", "-o", "-").out.splitlines()
     scores = load(tmp_path / "a.fd").score_samples(load_folder("photos", size=32).array())

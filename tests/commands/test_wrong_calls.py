@@ -189,6 +189,17 @@ def test_an_error_for_machines(name, here, call):
     assert last_line(done.err) == f"flowdetect: {done.result['error']}"
 
 
+def test_what_should_not_happen_is_a_sentence_too(here, call, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("the device is gone.")
+
+    monkeypatch.setattr("flowdetect.commands.score._answers", broken)
+    done = call(*SCORE, "new.csv", *OUT)
+    assert done.code == 2
+    assert last_line(done.err).startswith("flowdetect: RuntimeError: the device is gone; this should not happen")
+    assert "Traceback" in call(*SCORE, "new.csv", *OUT, "--verbose").err
+
+
 def test_a_wrong_call_of_a_process(here):
     before = contents(here)
     command = [sys.executable, "-m", "flowdetect", "score", "model.fd", "now.csv", "-o", "out.csv"]

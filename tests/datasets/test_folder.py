@@ -14,7 +14,7 @@ from flowdetect import RealNVPDensity, load_folder
 def picture(seed=0, size=(9, 7), mode="RGB"):
     height, width = size
     shape = (height, width) if mode == "L" else (height, width, len(mode))
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8), mode=None)
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
 
 
 @pytest.fixture

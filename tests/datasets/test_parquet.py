@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 
 from flowdetect import LikelihoodDetector, RealNVPDensity, load_parquet
+from flowdetect.datasets._arrow import to_rows
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -92,16 +93,21 @@ QUESTIONS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.fixture(scope="module")
+def two_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    pq.write_table(table().slice(0, 600), folder / "a.parquet", row_group_size=130)
+    pq.write_table(table().slice(600), folder / "b.parquet", row_group_size=1000)
+    return folder
+
+
+@settings(max_examples=30, deadline=None)
 @given(QUESTIONS, st.sampled_from([1, 17, 64]), st.sampled_from([0, 2**28]))
-def test_rows_in_whatever_order_are_those_of_the_array(questions, batch_rows, cache_bytes):
-    with tempfile.TemporaryDirectory() as name:
-        pq.write_table(table().slice(0, 600), Path(name, "a.parquet"), row_group_size=130)
-        pq.write_table(table().slice(600), Path(name, "b.parquet"), row_group_size=1000)
-        source = load_parquet(name, columns=["a", "b", "c", "d"], cache_bytes=cache_bytes)
-        source._batch_rows = batch_rows
-        for indices in questions:
-            np.testing.assert_array_equal(source.read(indices), expected(table())[indices])
+def test_rows_in_whatever_order_are_those_of_the_array(two_files, questions, batch_rows, cache_bytes):
+    source = load_parquet(two_files, columns=["a", "b", "c", "d"], cache_bytes=cache_bytes)
+    source._batch_rows = batch_rows
+    for indices in questions:
+        np.testing.assert_array_equal(source.read(indices), expected(table())[indices])
 
 
 def test_types_become_floats_as_stated():
@@ -203,6 +209,36 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(folder, own_tempora
     with pytest.raises(ValueError, match=r"part2\.parquet cannot be read"):
         source.read(np.array([900, 3]))
     assert not written()
+
+
+@pytest.mark.parametrize("n", [500, 700])
+@pytest.mark.parametrize("cache_bytes", [0, 2**28])
+def test_files_that_change_are_noticed(folder, n, cache_bytes):
+    source = load_parquet(folder, columns=["a"], cache_bytes=cache_bytes)
+    source._batch_rows = 50
+    pq.write_table(table(n), folder / "part2.parquet")
+    with pytest.raises(ValueError, match="must stay as they were when it was opened, with 1000 rows, got"):
+        source.read(np.array([900, 3]))
+    if n < 600:
+        with pytest.raises(ValueError, match="must stay as they were"):
+            source.array()
+
+
+def test_ctrl_c_in_the_middle_loses_no_rows(folder, monkeypatch):
+    source = load_parquet(folder, columns=["a", "b"])
+    source._batch_rows = 50
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return to_rows(*arguments)
+
+    monkeypatch.setattr("flowdetect.datasets.parquet.to_rows", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        source.read(np.arange(400))
+    np.testing.assert_array_equal(source.read(np.arange(130, 260)), expected(table())[130:260, :2])
 
 
 def test_too_little_room_is_told(folder, monkeypatch):

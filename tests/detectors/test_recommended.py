@@ -264,6 +264,12 @@ def test_both_directions(on_digits):
         assert auroc(on_digits.score_samples(X), on_digits.score_samples(outside)) > 0.9
 
 
+def test_a_tenth_of_new_images_are_called_outliers(on_digits):
+    """Of 500 new images 10 % +- 4 standard deviations: of 500 draws, and of a threshold by 60 held out."""
+    flagged = np.mean(on_digits.predict(load_images("digits", "test")[0]) == -1)
+    assert abs(flagged - 0.1) < 4 * np.sqrt(0.09 / 500 + 0.09 / 60)
+
+
 def test_files(on_digits, tmp_path):
     on_digits.save(tmp_path / "detector")
     X = load_images("digits", "test")[0][:20]

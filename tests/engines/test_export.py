@@ -53,7 +53,7 @@ def ran(path, X):
 
 def check(density, X, tmp_path):
     expected = density._score_without_noise(X)
-    allowed = TOLERANCE + ROUNDING * np.maximum(np.abs(expected), X[0].size if hasattr(X[0], "size") else 1)
+    allowed = TOLERANCE + ROUNDING * np.maximum(np.abs(expected), int(np.prod(np.shape(X[0]))))
     for format in FORMATS:
         path = tmp_path / f"graph.{'pt2' if format == 'torch' else format}"
         if format not in density.export_formats:

@@ -1,5 +1,6 @@
 """The recipe of docs/how_to/mlflow.rst against stores on disk: no pickle is written, and bad rows are refused."""
 
+import os
 import re
 from pathlib import Path
 
@@ -16,7 +17,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "how_to" / "mlflow.rst"
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory):
     """The uri of a logged model, the detector, its rows and the folder of the store."""
-    folder = tmp_path_factory.mktemp("mlflow")
+    folder, environment = tmp_path_factory.mktemp("mlflow"), dict(os.environ)
     code = re.search(r"<<'END'\n(.*?)\n   END", PAGE.read_text(), re.DOTALL)[1]
     (folder / "flowdetect_model.py").write_text(re.sub(r"^   ", "", code, flags=re.MULTILINE))
     X = pd.DataFrame(np.random.default_rng(0).normal(size=(100, 2)), columns=["height", "weight"])
@@ -30,7 +31,9 @@ def logged(tmp_path_factory):
         artifacts={"model": str(folder / "model.fd")},
         pip_requirements=["flowdetect-ood"],
     )
-    return info.model_uri, detector, X, folder
+    yield info.model_uri, detector, X, folder
+    os.environ.clear()  # MLflow leaves its experiment there, which the how-to's page would look for
+    os.environ.update(environment)
 
 
 def test_a_loaded_model_gives_our_verdicts(logged):

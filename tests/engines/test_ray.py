@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 from dying import DyingScorer
 
-from flowdetect import Scorer
+from flowdetect import GlowDensity, Scorer, load_images
 
 ray = pytest.importorskip("ray")
 BATCH = 100  # rows
@@ -26,6 +27,16 @@ def test_rows_in_one_column(table, path, compare, tmp_path):
     )  # no wrapper: the scorer itself
     (tmp_path / "died").touch()
     compare(answers.to_pandas(), tmp_path / "died")
+
+
+@pytest.mark.parametrize("batch_format", ["default", "pandas", "pyarrow"])
+def test_images(batch_format, tmp_path):
+    X = load_images("digits")[0][:100]
+    density = GlowDensity(n_bins=17, n_steps=1, hidden_channels=4, max_epochs=1, random_state=0).fit(X)
+    density.save(tmp_path / "glow")
+    rows = ray.data.from_numpy(X).map_batches(Scorer(tmp_path / "glow", columns="data"), batch_format=batch_format)
+    found = np.sort(rows.to_pandas()["score"].to_numpy(float))
+    np.testing.assert_array_equal(found, np.sort(density.score_samples(X)))
 
 
 def test_an_error_of_a_worker_is_told(table, path):

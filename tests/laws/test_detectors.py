@@ -41,7 +41,7 @@ def checked_by_scikit_learn():
 
 def test_every_public_detector_is_in_the_table():
     tabled = {type(make(gaussian())) for make in (DETECTORS | ASK_FOR_MORE).values()}
-    public = {getattr(detectors, name) for name in detectors.__all__} - {BaseDetector}
+    public = {getattr(detectors, name) for name in detectors.__all__ if name[0].isupper()} - {BaseDetector}
     assert public == tabled
 
 
