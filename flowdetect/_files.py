@@ -8,13 +8,13 @@ import os
 import secrets
 import stat
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from flowdetect._protocols import PathName
+from flowdetect._warning import warn
 
 try:
     import fcntl
@@ -222,11 +222,9 @@ class Lock:
                 if error.errno not in NO_LOCKS:
                     raise
                 self._beside.unlink(missing_ok=True)
-                warnings.warn(
+                warn(
                     f"{self.name}={str(self.path)!r} is not locked, since its file system has no locks "
-                    f"({error.strerror}); let no other training write it.",
-                    UserWarning,
-                    stacklevel=2,
+                    f"({error.strerror}); let no other training write it."
                 )
                 return
             if self._is_beside(file):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from flowdetect._limits import check_seed
 from flowdetect._reach import OutOfReachError
 from flowdetect._rows import is_torch_tensor, plain, tensor_values
+from flowdetect._warning import warn
 
 N_BINS_8_BIT = 256
 LARGEST_N_BINS = 2**20  # beyond, float32 leaves fewer than 16 steps within a bin
@@ -182,13 +182,11 @@ def warn_of_channels_first(image_shape: tuple[int, int, int] | None) -> None:
     """Warn of an image_shape that was meant as (C, H, W), most likely; called where data are learned from."""
     if image_shape is not None and _looks_channel_first(image_shape) and min(image_shape[1:]) > max(CHANNELS):
         channels, height, width = image_shape
-        warnings.warn(
+        warn(
             f"image_shape={image_shape} is (height, width, channels): {channels} x {height} pixels of {width} "
             f"channels. Where it is meant as {channels} channels of {height} x {width} pixels, channels come last: "
             f"pass X.reshape(-1, {channels}, {height}, {width}).transpose(0, 2, 3, 1), whose image_shape is "
-            f"{(height, width, channels)}.",
-            UserWarning,
-            stacklevel=6,
+            f"{(height, width, channels)}."
         )
 
 

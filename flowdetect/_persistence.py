@@ -107,10 +107,7 @@ def load(path: PathName, *, trusted: Sequence[str] = (), max_bytes: int = MOST_B
     >>> bool((flowdetect.load(path).score_samples(X[:5]) == detector.score_samples(X[:5])).all())
     True
     """
-    if not isinstance(max_bytes, Integral) or isinstance(max_bytes, bool) or max_bytes < 1:
-        raise ValueError(f"max_bytes must be a whole number >= 1, got {max_bytes!r}.")
-    if isinstance(trusted, str) or not all(isinstance(name, str) for name in trusted):
-        raise TypeError(f"trusted must be a list of names of types, got {trusted!r}.")
+    check_load_options(trusted, max_bytes)
     with TensorFile(as_path(path), "estimator", int(max_bytes)) as file:
         try:
             tree = file.header["estimator"]
@@ -127,6 +124,14 @@ def load(path: PathName, *, trusted: Sequence[str] = (), max_bytes: int = MOST_B
                 f"{str(path)!r} is no whole flowdetect file ({told}); nothing was loaded. Save the estimator again."
             ) from error
     return estimator
+
+
+def check_load_options(trusted: Any, max_bytes: Any) -> None:
+    """Refuse a list of types, or a largest size, that `load` cannot work with."""
+    if not isinstance(max_bytes, Integral) or isinstance(max_bytes, bool) or max_bytes < 1:
+        raise ValueError(f"max_bytes must be a whole number >= 1, got {max_bytes!r}.")
+    if isinstance(trusted, str) or not all(isinstance(name, str) for name in trusted):
+        raise TypeError(f"trusted must be a list of names of types, got {trusted!r}.")
 
 
 class _Refusal(Exception):

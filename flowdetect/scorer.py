@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from flowdetect._batches import SHOWN, Batch, Outputs, answer_for_rows, open_batch
 from flowdetect._files import as_path
 from flowdetect._limits import check_count
-from flowdetect._persistence import load
+from flowdetect._persistence import check_load_options, load
 from flowdetect._protocols import PathName
 from flowdetect._tensor_file import MOST_BYTES
 from flowdetect._threads import torch_threads
@@ -112,7 +112,8 @@ class Scorer:
         self.columns = None if columns is None else _names("columns", columns)
         self.keep = _names("keep", keep)
         self.n_threads = check_count("n_threads", n_threads)
-        self._load_options = (tuple(trusted) if not isinstance(trusted, str) else trusted, max_bytes)
+        check_load_options(trusted, max_bytes)
+        self._load_options = (tuple(trusted), int(max_bytes))
         self._digest = _digest(self.path)
         model = self._model()
         self.outputs = _outputs(model, outputs)

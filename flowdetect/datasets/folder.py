@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from flowdetect._limits import check_count, is_count, short
 from flowdetect._protocols import PathName
 from flowdetect._sources import Source
+from flowdetect._warning import warn
 from flowdetect.datasets._pictures import (
     ENDINGS,
     UNREAD_ENDINGS,
@@ -254,11 +254,9 @@ class ImageFolder(Source):
             self._items = [self._items[i] for i in kept]
             self.y = None if self.y is None else self.y[kept]
             self._cache, self._is_cached = self._cache[: len(kept)], self._is_cached[: len(kept)]
-            warnings.warn(
+            warn(
                 f"load_folder left out {len(self.skipped_)} file(s) that cannot be read: {_some(self.skipped_)}; see "
-                f"skipped_.",
-                UserWarning,
-                stacklevel=4,
+                f"skipped_."
             )
 
 
@@ -326,11 +324,9 @@ def _tell_of_unread(folder: Path, others: Counter[str], any_found: bool) -> None
     unread = {ending: n for ending, n in others.items() if ending in UNREAD_ENDINGS}
     if unread:
         counted = ", ".join(f"{n} {ending}" for ending, n in sorted(unread.items()))
-        warnings.warn(
+        warn(
             f"load_folder leaves out pictures of formats that it does not read ({counted}); convert them to PNG or "
-            f"JPEG to have them read.",
-            UserWarning,
-            stacklevel=5,
+            f"JPEG to have them read."
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +14,7 @@ from flowdetect._limits import is_number, short
 from flowdetect._reach import OutOfReachError, differs
 from flowdetect._rows import is_torch_tensor, plain, tensor_values
 from flowdetect._sources import RowSource, chunks
-
-OF_THE_CALLER = 6  # frames between a warning and the line that called fit
+from flowdetect._warning import warn
 
 # a column is heavily tied if it has this share of distinct values, or less, among this many rows, or more
 TIED_SHARE, TIED_ROWS = 0.05, 100
@@ -110,11 +108,9 @@ def warn_of_ties(rows: NDArray[Any], columns: NDArray[np.intp], name: str) -> No
     distinct = (np.diff(np.sort(rows, axis=0), axis=0) != 0).sum(0) + 1
     tied = columns[distinct <= TIED_SHARE * n_rows]
     if len(tied):
-        warnings.warn(
+        warn(
             f"{name}: column(s) {_some(tied)} hold few distinct values, on which a density is unbounded; "
-            f"its likelihoods compare with no other model's. If integers 0..n-1, pass n_bins, else add jitter.",
-            UserWarning,
-            stacklevel=OF_THE_CALLER,
+            f"its likelihoods compare with no other model's. If integers 0..n-1, pass n_bins, else add jitter."
         )
 
 
@@ -129,24 +125,18 @@ def warn_of_extremes(
     taken = np.flatnonzero((middle > 0) & (scale > EXTREME_RATIO * middle))
     if len(taken):
         i, column = taken[0], columns[taken[0]]
-        warnings.warn(
+        warn(
             f"{name}: the scale of column(s) {_some(columns[taken])} is that of a few extreme values: column {column} "
             f"has a standard deviation of {scale[i]:.3g}, but its middle half spreads as one of {middle[i]:.3g}, with "
             f"values from {moments.low[column]:.3g} to {moments.high[column]:.3g}. All else is squeezed into a sliver; "
-            f"drop such rows, impute codes for missing values, or take logarithms of heavy tails.",
-            UserWarning,
-            stacklevel=OF_THE_CALLER,
+            f"drop such rows, impute codes for missing values, or take logarithms of heavy tails."
         )
 
 
 def warn_of_constants(columns: NDArray[np.intp], name: str) -> None:
     """Warn of the constant columns that a table's density drops."""
     if len(columns):
-        warnings.warn(
-            f"{name}: column(s) {_some(columns)} are constant and left out; see constant_features_.",
-            UserWarning,
-            stacklevel=OF_THE_CALLER,
-        )
+        warn(f"{name}: column(s) {_some(columns)} are constant and left out; see constant_features_.")
 
 
 def warns_of_outbreak(
@@ -161,12 +151,10 @@ def warns_of_outbreak(
     found = np.argwhere(differs(rows[:, columns], values))
     if len(found):
         row, i = found[0]
-        warnings.warn(
+        warn(
             f"{name}: column {columns[i]} was {values[i]:g} in all rows trained on and is not modelled, and row "
             f"{start + row} has {rows[row, columns[i]]:g} there, which its score does not show; a detector takes such "
-            f"rows for outliers, see constant_features_.",
-            UserWarning,
-            stacklevel=OF_THE_CALLER,
+            f"rows for outliers, see constant_features_."
         )
     return bool(len(found))
 

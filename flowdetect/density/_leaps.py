@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-import warnings
 from dataclasses import dataclass, field
 
+from flowdetect._warning import warn
 from flowdetect.density.settings import TrainingSettings
 
 RECENT = 20  # steps
@@ -42,10 +42,8 @@ class Leaps:
         if not self.count:
             return
         back = f", and training went back to earlier weights {self.recoveries} time(s)" if self.recoveries else ""
-        warnings.warn(
+        warn(
             f"{settings.name}: in {self.count} of {n_steps} steps the loss leapt, to as much as {self.largest:.3g} "
             f"bits/dim; they were skipped{back}. Lower learning_rate (now {settings.learning_rate:g}), or look for "
-            f"extreme values in X.",
-            UserWarning,
-            stacklevel=6,
+            f"extreme values in X."
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
@@ -23,6 +22,7 @@ from flowdetect._fitting import all_or_nothing
 from flowdetect._images import check_image_shape, check_n_bins, draw_seed
 from flowdetect._resuming import check_can_write, is_folder, path_of_training
 from flowdetect._sources import RowSource
+from flowdetect._warning import warn
 from flowdetect.density import _inputs
 from flowdetect.density._checkpoint import Checkpoint, fingerprint
 from flowdetect.density._devices import import_for_training, in_torch_state, resolve_device
@@ -260,10 +260,8 @@ def _open_checkpoint(path: str, mark: dict[str, Any], *, waits: bool) -> Checkpo
                 raise
         if not is_told and time.monotonic() - started > QUIET_SECONDS:
             is_told = True
-            warnings.warn(
+            warn(
                 f"checkpoint={path!r} is in use: another process does the same training, and this fit waits for its "
-                f"result. Press Ctrl-C to stop waiting.",
-                UserWarning,
-                stacklevel=2,
+                f"result. Press Ctrl-C to stop waiting."
             )
         time.sleep(BETWEEN_TRIES)

@@ -31,7 +31,7 @@ FAR = 5.0  # how much wider than the data half of them lie, since it is far out 
 # how far the file's scores may be from ours: nats, and what float32 rounds off a sum of that size or of so many values
 TOLERANCE, ROUNDING = 1e-5, 32 * float(np.finfo(np.float32).eps)
 MOST_OF_ONNX = 2**31 - 2**20  # bytes; a message of protobuf has at most 2 GiB
-QUIET = "torch.onnx", "torch.export", "onnxscript", "onnx_ir"  # loggers of hints about what was not asked for
+QUIET = "torch.onnx", "torch.export", "torch.__trace", "onnxscript", "onnx_ir"  # loggers of what was not asked for
 Arrays = NDArray[Any]
 Runner = Callable[[Arrays], list[Arrays]]
 

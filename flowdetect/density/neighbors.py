@@ -9,7 +9,6 @@ Loftsgaarden and Quesenberry, "A Nonparametric Estimate of a Multivariate Densit
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -31,6 +30,7 @@ from flowdetect._limits import check_count, check_seed, is_count, is_number
 from flowdetect._opening import as_source, check_columns, is_lazy, names_compared
 from flowdetect._protocols import PathName, RandomState
 from flowdetect._sources import Source
+from flowdetect._warning import warn
 from flowdetect.density._inputs import check_finite
 from flowdetect.density.export import N_TRIED, Exports
 from flowdetect.density.graphs import NeighborsGraph
@@ -277,10 +277,9 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
         if len(gross):
             names = getattr(self, "feature_names_in_", None)
             name = repr(str(names[gross[0]])) if names is not None else str(gross[0])
-            warnings.warn(
+            warn(
                 f"Column {name} has values up to {np.abs(rows[:, gross[0]]).max():g}, though all but {2 * end} of its "
-                f"rows span {inner[gross[0]]:g}; its scale leaves them out. Are they codes for missing values?",
-                stacklevel=3,
+                f"rows span {inner[gross[0]]:g}; its scale leaves them out. Are they codes for missing values?"
             )
         largest = float(np.abs(ordered[[0, -1]]).max()) or 1.0
         size = np.maximum(np.abs(ordered[0]), min(largest, 1.0))  # columns may all be in a tiny unit

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 from sklearn.neighbors import KernelDensity
 from sklearn.preprocessing import StandardScaler
+
+from flowdetect._warning import warn
 
 OUTLIER, NORMAL = -1, 1
 TAIL_SHARE = 0.05  # of the known scores; the exponential through them goes on below
@@ -37,13 +38,11 @@ def select_by_p_values(p_values: NDArray[np.float64], fdr: float, n_known: int) 
     n_together = math.ceil(len(p_values) / (fdr * (1 + n_known)) * (1 - 1e-12))
     if n_together > 1:
         n_needed = math.ceil(len(p_values) / fdr * (1 - 1e-12)) - 1
-        warnings.warn(
+        warn(
             f"select compares {len(p_values)} rows with {n_known} calibration scores, so that at fdr={fdr:g} it "
             f"names outliers only where at least {n_together} rows score below all of these; for a single one it "
             f"needs {n_needed}. Fit on more rows or with a larger calibration_fraction, compare with every row by "
-            f"cv=5, or give select fewer rows or a larger fdr.",
-            UserWarning,
-            stacklevel=3,
+            f"cv=5, or give select fewer rows or a larger fdr."
         )
     return np.where(false_discovery_control(p_values, method="bh") <= fdr, OUTLIER, NORMAL)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from sklearn.frozen import FrozenEstimator
 
 from flowdetect._limits import MOST_DRAWN, is_count, is_number, short
+from flowdetect._warning import warn
 
 FEWEST_FOLDS = 2
 
@@ -100,10 +100,8 @@ def warn_of_groups(name: str, density: Any, share: float) -> None:
     """Warn of training rows that a density of neighbours finds in a tight group: a share of them at most."""
     n_rows = len(density.tight_group(share)) if hasattr(density, "tight_group") else 0
     if n_rows:
-        warnings.warn(
+        warn(
             f"{n_rows} rows lie in a tight group far from all others, and new rows like them are taken for normal. If "
             f"they are outliers, leave them out or give {name} contamination, the share of outliers; "
-            f"NeighborsDensity.tight_group says which rows they are.",
-            UserWarning,
-            stacklevel=7,
+            f"NeighborsDensity.tight_group says which rows they are."
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from sklearn.base import clone
@@ -10,6 +9,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
 from flowdetect._fitting import is_fitted
+from flowdetect._warning import warn
 from flowdetect.detectors.checks import name_of
 
 
@@ -58,9 +58,7 @@ class UsesPrefit:
         given = getattr(self, self.shared[0])
         if not self.is_frozen and self._is_fitted(given):
             name, kind = type(self).__name__, name_of(given)
-            warnings.warn(
+            warn(
                 f"{name} got a fitted {kind}, and trains a clone of it anew on the rows given to fit. To use it as it "
-                f"is, pass prefit=True; to train anew without this warning, pass sklearn.base.clone of it.",
-                UserWarning,
-                stacklevel=5,  # fit, the fit within and its decorator
+                f"is, pass prefit=True; to train anew without this warning, pass sklearn.base.clone of it."
             )

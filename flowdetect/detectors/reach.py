@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowdetect._reach import OutOfReachError
+from flowdetect._warning import warn
 from flowdetect.detectors.rows import take
 
 LOWEST_SCORE = -1e250  # finite, so that differences, means and ranks of scores are
@@ -72,11 +72,9 @@ def _scores_in_reach(
         scores[reached] = score(take(X, reached))
     n_far = len(X) - len(reached)
     if len(X) >= FEWEST_WARNED_OF and 2 * n_far > len(X):
-        warnings.warn(
+        warn(
             f"{n_far} of {len(X)} rows lie too far from the training data to be scored, and are taken for outliers; "
-            f"check that X has their unit and range of values: {ranges()}.",
-            UserWarning,
-            stacklevel=2,
+            f"check that X has their unit and range of values: {ranges()}."
         )
     return scores
 

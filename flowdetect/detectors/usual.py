@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from flowdetect._images import is_whole
 from flowdetect._reach import differs
 from flowdetect._sources import Source, rows_at_once
+from flowdetect._warning import warn
 from flowdetect.detectors.reach import warns_of_reach
 from flowdetect.detectors.rows import few, parts
 
@@ -49,11 +50,9 @@ class KnowsUsual:
             warnings.filterwarnings("ignore", message=".*its score does not show", category=UserWarning)
             is_known = bool(ranges) and warns_of_reach(single._log_likelihood, X, row)
         if ranges and not is_known:
-            warnings.warn(
+            warn(
                 f"{type(self).__name__} is asked about another range of numbers than it was fitted on: {ranges}. "
-                f"Scores then compare nothing; give X the unit and range of the training data.",
-                UserWarning,
-                stacklevel=4,
+                f"Scores then compare nothing; give X the unit and range of the training data."
             )
 
 

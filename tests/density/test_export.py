@@ -16,13 +16,12 @@ from flowdetect import (
     ComplexityDetector,
     DoSEDetector,
     EnsembleDensity,
-    GlowDensity,
     LikelihoodDetector,
     LikelihoodRatioDetector,
-    MAFDensity,
     NeighborsDensity,
     OODDetector,
     PixelCNNDensity,
+    RadialDensity,
     TypicalityDetector,
     WAICDetector,
 )
@@ -33,9 +32,8 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(80, 3)) * [1, 1e-3, 10] + [0, 1e4, 0]  # the second column is far from 0: float32 alone loses it
 NEW = RNG.normal(size=(40, 3)) * [1, 1e-3, 10] + [0, 1e4, 0]
 IMAGES = RNG.integers(0, 8, size=(40, 4, 4)).astype(np.uint8)
-maf = partial(MAFDensity, n_transforms=1, hidden_features=(4,), max_epochs=1, batch_size=16, random_state=0)
+radial = partial(RadialDensity, n_steps=2, max_epochs=1, batch_size=16, random_state=0)
 pixelcnn = partial(PixelCNNDensity, n_bins=8, n_filters=4, n_blocks=1, max_epochs=1, random_state=0)
-glow = partial(GlowDensity, n_steps=1, hidden_channels=4, max_epochs=1, batch_size=16, random_state=0)
 
 
 def exported(estimator, tmp_path):
@@ -43,7 +41,7 @@ def exported(estimator, tmp_path):
     path = tmp_path / "graph.pt2"
     estimator.export(path)
     module = torch.export.load(path).module()
-    return lambda rows: [found.numpy() for found in module(torch.from_numpy(np.array(rows, dtype=float)))]
+    return lambda rows: [found.numpy() for found in module(torch.from_numpy(np.asarray(rows, float).copy()))]
 
 
 def answers(estimator, rows, tmp_path):
@@ -54,7 +52,7 @@ def answers(estimator, rows, tmp_path):
 def test_any_number_of_rows_in_the_data_s_units_classes_summed_over_constants_left_out(tmp_path):
     rows, new = (np.column_stack([values, np.full(len(values), 7.0)]) for values in (X, NEW))
     with pytest.warns(UserWarning, match="constant"):
-        density = maf(conditional=True).fit(rows, np.arange(80) % 3)
+        density = radial(conditional=True).fit(rows, np.arange(80) % 3)
     graph = exported(density, tmp_path)
     for n_rows in (1, 2, 40):
         (score,) = graph(new[:n_rows])
@@ -74,7 +72,7 @@ def test_images_come_in_the_layout_of_the_training_data(layout, tmp_path):
 
 
 def test_noise_stays_outside(tmp_path):
-    density = glow(n_bins=8).fit(IMAGES)
+    density = radial(n_bins=8).fit(IMAGES)
     expected = density.score_samples(IMAGES, dequantize=False)
     np.testing.assert_allclose(answers(density, IMAGES, tmp_path)[0], expected, rtol=0, atol=1e-4)
     detector = LikelihoodDetector(density, prefit=True).fit(IMAGES)
@@ -93,13 +91,10 @@ def test_a_row_that_is_refused_has_no_score(tmp_path):
 
 
 DETECTORS = {
-    "scales": WAICDetector(FrozenEstimator(NeighborsDensity().fit(X))),
     "typicality": TypicalityDetector(NeighborsDensity(), random_state=0),
     "WAIC": WAICDetector(NeighborsDensity(contamination=0.1), n_members=2, random_state=0),
-    "ratio": LikelihoodRatioDetector(NeighborsDensity(), random_state=0),
     "recommended, outliers": OODDetector(contamination=0.1, random_state=0),
     "folds": LikelihoodDetector(NeighborsDensity(), cv=2, random_state=0),
-    "ensemble": LikelihoodDetector(FrozenEstimator(EnsembleDensity(NeighborsDensity(), 2, random_state=0).fit(X))),
 }
 
 
@@ -152,11 +147,11 @@ def test_training_rows_are_scored_by_the_others_in_a_graph_too(tmp_path):
 @pytest.mark.parametrize(
     ("detector", "told"),
     [
-        (ComplexityDetector(maf(), random_state=0), "codecs"),
-        (DoSEDetector(maf(), random_state=0), "kernel densities"),
+        (ComplexityDetector(radial(), random_state=0), "codecs"),
+        (DoSEDetector(radial(), random_state=0), "kernel densities"),
         (LikelihoodDetector(GaussianMixture(), random_state=0), "no density of flowdetect"),
         (
-            LikelihoodRatioDetector(maf(), GaussianMixture(), random_state=0),
+            LikelihoodRatioDetector(radial(), GaussianMixture(), random_state=0),
             "densities of flowdetect whose score_samples",
         ),
         (LikelihoodDetector(FrozenEstimator(EnsembleDensity(GaussianMixture(), 2).fit(X))), "no density of flowdetect"),

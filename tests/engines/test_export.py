@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 from density_table import DENSITIES
+from sklearn.frozen import FrozenEstimator
 from smallest_densities import SMALLEST
 
 import flowdetect
@@ -17,6 +18,7 @@ from flowdetect import (
     LikelihoodDetector,
     LikelihoodRatioDetector,
     NeighborsDensity,
+    OODDetector,
     PixelCNNDensity,
     ScaleDetector,
     TypicalityDetector,
@@ -117,6 +119,21 @@ def verdicts(detector, X, tmp_path):
 def test_detectors_of_a_trained_density(kind, tmp_path):
     detector = kind(SMALLEST["MAFDensity"](), random_state=0).fit(TABLE)
     verdicts(detector, TABLE + 0.01, tmp_path)
+
+
+NEIGHBORS = NeighborsDensity().fit(TABLE)
+OF_NEIGHBORS = {
+    "scales": WAICDetector(FrozenEstimator(NEIGHBORS)),
+    "ratio": LikelihoodRatioDetector(NeighborsDensity(), random_state=0),
+    "ensemble": LikelihoodDetector(EnsembleDensity(NeighborsDensity(), 2), random_state=0),
+    "recommended": OODDetector(random_state=0),
+    "recommended, folds": OODDetector(random_state=0, cv=3),
+}
+
+
+@pytest.mark.parametrize("name", OF_NEIGHBORS)
+def test_detectors_of_neighbours(name, tmp_path):
+    verdicts(OF_NEIGHBORS[name].fit(TABLE), TABLE + 0.01, tmp_path)
 
 
 def test_the_last_scale_of_a_flow(tmp_path):
