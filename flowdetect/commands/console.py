@@ -18,6 +18,7 @@ NUMBERS = re.compile(r"[-+]?\d[\d.,]*(?:e[-+]?\d+)?")
 OPTIONS = {
     "pass on_error='skip' to load_folder": "pass --on-error skip",
     "pass on_error='skip'": "pass --on-error skip",
+    "; see skipped_": "",
     "convert others, or pass a list of the files": "convert others, or name the files",
 }
 
