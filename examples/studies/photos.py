@@ -233,6 +233,7 @@ def main() -> None:
         make_new(options.to / "new")
         return
     rows = read_scores(options.to / "scores.csv")
+    options.out.mkdir(parents=True, exist_ok=True)
     draw_originals(options.to / "photos", options.out)
     draw_verdicts(options.to / "new", rows, options.out)
     tell(rows)

@@ -19,6 +19,9 @@ OPTIONS = {
     "pass on_error='skip' to load_folder": "pass --on-error skip",
     "pass on_error='skip'": "pass --on-error skip",
     "; see skipped_": "",
+    "a larger calibration_fraction": "a larger share by --set calibration_fraction=0.3",
+    "by cv=5": "by --set cv=5",
+    "give select fewer rows": "give it fewer rows",
     "convert others, or pass a list of the files": "convert others, or name the files",
 }
 
@@ -95,7 +98,7 @@ class Console:
         if kind in self._told:
             return
         self._told.add(kind)
-        self.warnings.append(one_sentence(text))
+        self.warnings.append(one_sentence(_in_options(text)))
         if not self.quiet:
             print(f"flowdetect: warning: {self.warnings[-1]}", file=sys.stderr, flush=True)
 
@@ -125,7 +128,11 @@ def reason_of(error: BaseException) -> str:
         return f"{error.filename!r}: {error.strerror}" if error.filename is not None else error.strerror
     if isinstance(error, MemoryError):
         return str(error) or "there is not enough memory; give fewer rows or columns"
-    text = str(error) or type(error).__name__
+    return _in_options(str(error) or type(error).__name__)
+
+
+def _in_options(text: str) -> str:
+    """Write what the library tells to pass as it is called here."""
     for words, option in OPTIONS.items():
         text = text.replace(words, option)
     return text

@@ -1,5 +1,7 @@
 """Datasets of other libraries are fitted and scored as the arrays they hold."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -36,8 +38,7 @@ def test_columns_of_hugging_face_are_a_table():
     datasets = pytest.importorskip("datasets")
     columns = {name: TABLE[:, i] for i, name in enumerate("abc")}
     dataset = datasets.Dataset.from_dict({**columns, "text": ["a row"] * 300, "label": [0, 1] * 150})
-    make = lambda: LikelihoodDetector(RealNVPDensity(**SMALL), random_state=0)  # noqa: E731
-    detector = same_scores(make, TABLE, dataset)
+    detector = same_scores(partial(LikelihoodDetector, RealNVPDensity(**SMALL), random_state=0), TABLE, dataset)
     assert detector.feature_names_in_.tolist() == ["a", "b", "c"]
     with pytest.raises(ValueError, match=r"missing are \['c'\]"):
         detector.score_samples(dataset.rename_column("c", "d"))
@@ -51,7 +52,7 @@ def test_arrays_in_files(kind, tmp_path):
         stored[:] = DIGITS
     else:
         stored = library.File(tmp_path / "X.h5", "w").create_dataset("X", data=DIGITS)
-    make = lambda: LikelihoodDetector(GlowDensity(n_bins=17, **SMALL), random_state=0)  # noqa: E731
+    make = partial(LikelihoodDetector, GlowDensity(n_bins=17, **SMALL), random_state=0)
     detector = same_scores(make, DIGITS, stored)
     report = ood_report([detector], stored, {"reversed": 16 - DIGITS}, n_bootstrap=10)
     assert np.isfinite(report.to_frame().auroc).all()
