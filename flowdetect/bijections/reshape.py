@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from flowdetect.bijections.base import Bijection, Layer
-from flowdetect.bijections.reversible import keeping_little
+from flowdetect.bijections.reversible import by_rows, keeping_little
 
 
 class Squeeze(Bijection):
@@ -133,6 +133,11 @@ class MultiScale(Bijection):
         z, term = layer(leaves, given)
         return z, term
 
+    def _initialized(self, layer: Bijection, leaves: Tensor, given: Tensor) -> Tensor:
+        if self.memory_efficient:
+            return by_rows(layer, leaves, given)[0]
+        return layer.initialize(leaves, given)
+
     def _split(self, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
         channels = self.latent_shapes[i][0]
         return x[:, :channels], x[:, channels:]
@@ -159,7 +164,7 @@ class MultiScale(Bijection):
         for i, level in enumerate(self.levels):
             leaves, x = self._split(level.initialize(x, context), i)
             if i < len(self.standardizers):
-                leaves = self.standardizers[i].initialize(leaves, self._given(x, context))
+                leaves = self._initialized(self.standardizers[i], leaves, self._given(x, context))
             z.append(leaves.flatten(1))
         return torch.cat(z, 1)
 
