@@ -7,13 +7,14 @@ Sizes: "28", 28x28 with 2 levels of 8 steps and networks of 128 channels; "512",
 with 3 levels. Batches of 64. Every model sees the same values: grey levels mapped by our `Gaussianize`, whose
 log-determinant is added. Ours trains by `GlowDensity.fit`, with all that it does beside (clipping, averaged weights),
 in float32 and in "auto", which is bfloat16 in the networks where the processor has it; peers take a step of Adam in
-float32. Scores of all are float32; a peer scores in the batches that suit it best of 64, 256 and 1,024.
+float32. Scores of all are float32; a peer scores and samples in the batches that suit it best of 64, 256 and 1,024.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class Rival:
         self.peer, self.x, self.map = peer, x, grey_map(x)
         self.optimizer = torch.optim.Adam(peer.parameters(), lr=PEAK)
         self.generator = torch.Generator().manual_seed(SEED)
-        self.piece = PIECES[0]
+        self.pieces = {"scoring": PIECES[0], "sampling": PIECES[0]}
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Nats of images (n, C, H, W) with noise in their bins."""
@@ -79,20 +80,22 @@ class Rival:
     @torch.no_grad()
     def score(self, x: Tensor) -> Tensor:
         """Nats of images, in pieces."""
-        return torch.cat([self.log_prob(piece) for piece in x.split(self.piece)])
-
-    def choose_piece(self, x: Tensor) -> None:
-        """Take the batch in which it scores fastest."""
-        seconds = {}
-        for self.piece in PIECES:
-            self.score(x)
-            seconds[self.piece] = min(side.seconds_of(lambda: self.score(x)) for _ in range(2))
-        self.piece = min(seconds, key=seconds.__getitem__)
+        return torch.cat([self.log_prob(piece) for piece in x.split(self.pieces["scoring"])])
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
-        """Draw grey levels."""
-        return self.map.inverse(self.peer.sample(n))
+        """Draw grey levels, in pieces."""
+        piece = self.pieces["sampling"]
+        return torch.cat([self.map.inverse(self.peer.sample(min(piece, n - i))) for i in range(0, n, piece)])
+
+    def choose_piece(self, what: str, work: Callable[[], object]) -> None:
+        """Take the batch in which it scores or samples fastest."""
+        seconds = {}
+        for piece in PIECES:
+            self.pieces[what] = piece
+            work()
+            seconds[piece] = min(side.seconds_of(work) for _ in range(2))
+        self.pieces[what] = min(seconds, key=seconds.__getitem__)
 
 
 class Pair:
@@ -125,9 +128,7 @@ class Pair:
     def training(self, precision: str) -> dict[str, Any]:
         """Compare training: an epoch of ours is a block of steps."""
         n_images = self.n_steps * BATCH
-        blocks: dict[str, Callable[[], object]] = {
-            name: lambda rival=rival: rival.train(self.n_steps) for name, rival in self.rivals.items()
-        }
+        blocks = {name: partial(rival.train, self.n_steps) for name, rival in self.rivals.items()}
         seconds = side.train_in_turn(self.density(precision, 1 + self.n_rounds), self.X[:n_images], blocks)
         return side.compared(seconds, n_images)
 
@@ -137,17 +138,17 @@ class Pair:
         n, x, found = len(self.scored), tensor(self.scored), {}
         for rival in self.rivals.values():
             rival.train(1)
-            rival.choose_piece(x)
-        blocks: dict[str, Callable[[], object]]
-        if "scoring" in what:
-            blocks = {side.OURS: lambda: density.score_samples(self.scored)}
-            blocks |= {name: lambda rival=rival: rival.score(x) for name, rival in self.rivals.items()}
-            found["scoring"] = side.compared(side.in_turn(blocks, self.n_rounds), n)
-            found["scoring"]["batches"] = {name: rival.piece for name, rival in self.rivals.items()}
-        if "sampling" in what:
-            blocks = {side.OURS: lambda: density.sample(n, random_state=SEED)}
-            blocks |= {name: lambda rival=rival: rival.sample(n) for name, rival in self.rivals.items()}
-            found["sampling"] = side.compared(side.in_turn(blocks, self.n_rounds), n)
+        ours = {
+            "scoring": lambda: density.score_samples(self.scored),
+            "sampling": lambda: density.sample(n, random_state=SEED),
+        }
+        theirs = {"scoring": lambda rival: rival.score(x), "sampling": lambda rival: rival.sample(n)}
+        for kind in (kind for kind in ours if kind in what):
+            works = {name: partial(theirs[kind], rival) for name, rival in self.rivals.items()}
+            for name, rival in self.rivals.items():
+                rival.choose_piece(kind, works[name])
+            found[kind] = side.compared(side.in_turn({side.OURS: ours[kind], **works}, self.n_rounds), n)
+            found[kind]["batches"] = {name: rival.pieces[kind] for name, rival in self.rivals.items()}
         return found
 
 

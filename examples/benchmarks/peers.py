@@ -6,10 +6,12 @@ stands in its function.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+import torch
 from torch import Tensor, nn
 
 
@@ -56,8 +58,98 @@ def normflows_glow(size: Size) -> Peer:
     return Peer(model, lambda x: model.log_prob(x, None), lambda n: model.sample(n)[0])
 
 
+def conv_net(into: int, hidden: int, out: int) -> nn.Sequential:
+    """Glow's network, 3x3, 1x1 and 3x3, which begins at zero, for the libraries that take one."""
+    last = nn.Conv2d(hidden, out, 3, padding=1)
+    nn.init.zeros_(last.weight)
+    assert last.bias is not None
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(
+        nn.Conv2d(into, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, hidden, 1), nn.ReLU(), last
+    )
+
+
+class WithoutContext(nn.Module):
+    """A network as nflows calls it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, context: None = None) -> Tensor:
+        """Apply it."""
+        found: Tensor = self.net(x)
+        return found
+
+
+def nflows_glow(size: Size) -> Peer:
+    """nflows' layers put together as Glow: ActNorm, 1x1 convolution by LU, affine coupling; latents are standard."""
+    from nflows import transforms
+    from nflows.distributions import StandardNormal
+    from nflows.flows import Flow
+
+    channels, height, width = size.shape
+    levels = transforms.MultiscaleCompositeTransform(size.n_levels)
+    for _ in range(size.n_levels):
+        channels, height, width = 4 * channels, height // 2, width // 2
+        mask = torch.ones(channels)
+        mask[: channels // 2] = -1  # these stay
+        steps = [transforms.SqueezeTransform()]
+        for _ in range(size.n_steps):
+            coupling = transforms.AffineCouplingTransform(
+                mask, lambda into, out: WithoutContext(conv_net(into, size.hidden, out))
+            )
+            steps += [transforms.ActNorm(channels), transforms.OneByOneConvolution(channels), coupling]
+        levels.add_transform(transforms.CompositeTransform(steps), (channels, height, width))
+        channels //= 2
+    model = Flow(levels, StandardNormal([math.prod(size.shape)]))
+    return Peer(model, model.log_prob, model.sample)
+
+
+def freia_glow(size: Size) -> Peer:
+    """FrEIA's blocks as Glow: a coupling, a scale and shift, and a fixed rotation of the channels, not a learned one."""
+    from FrEIA import framework, modules
+
+    nodes = [framework.InputNode(*size.shape)]
+    outputs = []
+    for level in range(size.n_levels):
+        nodes.append(framework.Node(nodes[-1], modules.IRevNetDownsampling, {}))
+        net = {"subnet_constructor": lambda into, out: conv_net(into, size.hidden, out), "permute_soft": True}
+        for _ in range(size.n_steps):
+            nodes.append(framework.Node(nodes[-1], modules.AllInOneBlock, net))
+        if level < size.n_levels - 1:
+            nodes.append(framework.Node(nodes[-1], modules.Split, {}))
+            outputs.append(framework.OutputNode(nodes[-1].out1))
+    outputs.append(framework.OutputNode(nodes[-1]))
+    model = framework.GraphINN([*nodes, *outputs])
+    shapes = [node.input_dims[0] for node in outputs]
+
+    def log_prob(x: Tensor) -> Tensor:
+        latents, log_det = model(x)
+        z = torch.cat([part.flatten(1) for part in latents], 1)
+        return -0.5 * (z.square() + math.log(2 * math.pi)).sum(1) + log_det
+
+    return Peer(model, log_prob, lambda n: model([torch.randn(n, *shape) for shape in shapes], rev=True)[0])
+
+
+def torchflows_glow(size: Size) -> Peer:
+    """torchflows' AffineGlow, of another shape: no other is offered.
+
+    A level has three checkerboards and three channel-wise couplings, whose networks have few channels and end in a
+    linear layer for all values.
+    """
+    from torchflows.bijections.finite.multiscale.architectures import AffineGlow
+    from torchflows.flows import Flow
+
+    model = Flow(AffineGlow(size.shape, n_layers=size.n_levels))
+    return Peer(model, model.log_prob, lambda n: model.sample((n,)))
+
+
 GLOWS: dict[str, tuple[str, Callable[[Size], Peer]]] = {
     "normflows": ("normflows", normflows_glow),
+    "nflows": ("nflows", nflows_glow),
+    "FrEIA": ("FrEIA", freia_glow),
+    "torchflows": ("torchflows", torchflows_glow),
 }
 
 
