@@ -13,12 +13,12 @@ float32. Scores of all are float32; a peer scores and samples in the batches tha
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import peers
+import rivals
 import side_by_side as side
 import torch
 from peers import Peer, Size
@@ -54,48 +54,36 @@ def grey_map(x: Tensor) -> Gaussianize:
     return Gaussianize(torch.stack(counts))
 
 
-class Rival:
-    """A peer, its training and its scoring, on values that our map of grey levels makes."""
+class Rival(rivals.Rival):
+    """A peer on values that our map of grey levels makes."""
 
     def __init__(self, peer: Peer, x: Tensor) -> None:
-        self.peer, self.x, self.map = peer, x, grey_map(x)
-        self.optimizer = torch.optim.Adam(peer.parameters(), lr=PEAK)
-        self.generator = torch.Generator().manual_seed(SEED)
-        self.pieces = {"scoring": PIECES[0], "sampling": PIECES[0]}
+        super().__init__(peer, x, BATCH, PEAK, PIECES)
+        self.map = grey_map(x)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Nats of images (n, C, H, W) with noise in their bins."""
         z, log_det = self.map(x + torch.rand(x.shape, generator=self.generator))
         return self.peer.log_prob(z) + log_det
 
-    def train(self, n_steps: int) -> None:
-        """Take some steps."""
-        for _ in range(n_steps):
-            x = self.x[torch.randint(len(self.x), (BATCH,), generator=self.generator)]
-            loss = -self.log_prob(x).mean()
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+    def drawn(self, n: int) -> Tensor:
+        """Draw grey levels."""
+        return self.map.inverse(self.peer.sample(n))
 
-    @torch.no_grad()
-    def score(self, x: Tensor) -> Tensor:
-        """Nats of images, in pieces."""
-        return torch.cat([self.log_prob(piece) for piece in x.split(self.pieces["scoring"])])
 
-    @torch.no_grad()
-    def sample(self, n: int) -> Tensor:
-        """Draw grey levels, in pieces."""
-        piece = self.pieces["sampling"]
-        return torch.cat([self.map.inverse(self.peer.sample(min(piece, n - i))) for i in range(0, n, piece)])
-
-    def choose_piece(self, what: str, work: Callable[[], object]) -> None:
-        """Take the batch in which it scores or samples fastest."""
-        seconds = {}
-        for piece in PIECES:
-            self.pieces[what] = piece
-            work()
-            seconds[piece] = min(side.seconds_of(work) for _ in range(2))
-        self.pieces[what] = min(seconds, key=seconds.__getitem__)
+def glow(size: Size, precision: str, max_epochs: int, seed: int = SEED) -> GlowDensity:
+    """Make ours."""
+    return GlowDensity(
+        n_levels=size.n_levels,
+        n_steps=size.n_steps,
+        hidden_channels=size.hidden,
+        batch_size=BATCH,
+        learning_rate=PEAK,
+        max_epochs=max_epochs,
+        early_stopping=False,
+        precision=precision,
+        random_state=seed,
+    )
 
 
 class Pair:
@@ -110,46 +98,25 @@ class Pair:
         makers = peers.available(peers.GLOWS, names)
         self.rivals = {name: Rival(make(size), x) for name, make in makers.items()}
 
-    def density(self, precision: str, max_epochs: int) -> GlowDensity:
-        """Make ours."""
-        size = self.size
-        return GlowDensity(
-            n_levels=size.n_levels,
-            n_steps=size.n_steps,
-            hidden_channels=size.hidden,
-            batch_size=BATCH,
-            learning_rate=PEAK,
-            max_epochs=max_epochs,
-            early_stopping=False,
-            precision=precision,
-            random_state=SEED,
-        )
-
     def training(self, precision: str) -> dict[str, Any]:
         """Compare training: an epoch of ours is a block of steps."""
         n_images = self.n_steps * BATCH
         blocks = {name: partial(rival.train, self.n_steps) for name, rival in self.rivals.items()}
-        seconds = side.train_in_turn(self.density(precision, 1 + self.n_rounds), self.X[:n_images], blocks)
+        seconds = side.train_in_turn(glow(self.size, precision, 1 + self.n_rounds), self.X[:n_images], blocks)
         return side.compared(seconds, n_images)
 
     def scoring_and_sampling(self, what: list[str]) -> dict[str, Any]:
         """Compare scoring and sampling, after a few steps of training of each."""
-        density = self.density("float32", 1).fit(self.X[: 2 * BATCH])
-        n, x, found = len(self.scored), tensor(self.scored), {}
+        density = glow(self.size, "float32", 1).fit(self.X[: 2 * BATCH])
+        n = len(self.scored)
         for rival in self.rivals.values():
             rival.train(1)
         ours = {
             "scoring": lambda: density.score_samples(self.scored),
             "sampling": lambda: density.sample(n, random_state=SEED),
         }
-        theirs = {"scoring": lambda rival: rival.score(x), "sampling": lambda rival: rival.sample(n)}
-        for kind in (kind for kind in ours if kind in what):
-            works = {name: partial(theirs[kind], rival) for name, rival in self.rivals.items()}
-            for name, rival in self.rivals.items():
-                rival.choose_piece(kind, works[name])
-            found[kind] = side.compared(side.in_turn({side.OURS: ours[kind], **works}, self.n_rounds), n)
-            found[kind]["batches"] = {name: rival.pieces[kind] for name, rival in self.rivals.items()}
-        return found
+        ours = {kind: work for kind, work in ours.items() if kind in what}
+        return rivals.score_and_sample(ours, self.rivals, tensor(self.scored), n, self.n_rounds)
 
 
 def measured(size_name: str, args: Any) -> dict[str, Any]:

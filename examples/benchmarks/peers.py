@@ -107,7 +107,7 @@ def nflows_glow(size: Size) -> Peer:
 
 
 def freia_glow(size: Size) -> Peer:
-    """FrEIA's blocks as Glow: a coupling, a scale and shift, and a fixed rotation of the channels, not a learned one."""
+    """FrEIA's blocks as Glow: a coupling, a scale and shift, and a rotation of the channels that is not learned."""
     from FrEIA import framework, modules
 
     nodes = [framework.InputNode(*size.shape)]

@@ -88,11 +88,12 @@ class AfterEachEpoch:
                 self.seconds[name].append(seconds_of(block))
 
 
-def train_in_turn(density: Any, X: Any, rivals: dict[str, Callable[[], object]]) -> Seconds:
-    """Fit a density, a block of each rival after each epoch; the first round does not count."""
+def train_in_turn(density: Any, X: Any, rivals: dict[str, Callable[[], object]], n_first: int = 1) -> Seconds:
+    """Fit a density, a block of each rival after each epoch; the first round, or n_first of them, does not count."""
     callback = AfterEachEpoch(rivals)
     density.set_callbacks(callback).fit(X)
-    return {name: seconds[1:] for name, seconds in callback.seconds.items()}
+    density.set_callbacks()
+    return {name: seconds[n_first:] for name, seconds in callback.seconds.items()}
 
 
 @contextmanager
