@@ -8,7 +8,9 @@ the rounds, with the least and the largest.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import datetime
+import gc
 import json
 import os
 import platform
@@ -117,6 +119,10 @@ def _status(name: str) -> float:
 
 def peak_of(function: Callable[[], object]) -> float:
     """By how many MB the resident memory of this process rose above what it held, at most, in a call (Linux)."""
+    gc.collect()
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)  # what was freed is given back first
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     held = _status("VmRSS")
     function()

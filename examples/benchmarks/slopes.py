@@ -96,7 +96,8 @@ def by_steps(make: Any, name: str, X: np.ndarray, counts: Iterable[int], trainin
 def measurements(quick: bool) -> dict[str, Callable[[], dict[int, Work]]]:
     """All slopes by name."""
     images, many = ((64, 128), (256, 512)) if quick else ((256, 512, 1024, 2048), (8_192, 16_384, 32_768, 65_536))
-    lengths, n = ((8, 16), 64) if quick else ((16, 32, 64), 64)
+    lengths, n = ((8, 16), 64) if quick else ((32, 64, 128), 64)
+    short, few = ((8, 16), 16) if quick else ((16, 32, 64), 32)
     counts = (1, 2) if quick else (2, 4, 8, 16)
     X, X_table = (pictures(64, 8), table(256)) if quick else (pictures(128), table(4_096))
     glow, pixelcnn, vae = (GlowDensity, GLOW), (PixelCNNDensity, PIXELCNN), (VAEDensity, {"hidden_channels": 16})
@@ -108,10 +109,10 @@ def measurements(quick: bool) -> dict[str, Callable[[], dict[int, Work]]]:
         "Glow trains, pixels": lambda: by_pixels(glow[0], lengths, n, True, **glow[1]),
         "Glow scores, steps": lambda: by_steps(glow[0], "n_steps", X, counts, False, n_levels=2, hidden_channels=64),
         "Glow trains, steps": lambda: by_steps(glow[0], "n_steps", X, counts, True, n_levels=2, hidden_channels=64),
-        "PixelCNN++ scores, pixels": lambda: by_pixels(pixelcnn[0], lengths, n, **pixelcnn[1]),
-        "PixelCNN++ trains, pixels": lambda: by_pixels(pixelcnn[0], lengths, n, True, **pixelcnn[1]),
-        "VAE scores, pixels": lambda: by_pixels(vae[0], lengths, n, **vae[1]),
-        "VAE trains, pixels": lambda: by_pixels(vae[0], lengths, n, True, **vae[1]),
+        "PixelCNN++ scores, pixels": lambda: by_pixels(pixelcnn[0], short, few, **pixelcnn[1]),
+        "PixelCNN++ trains, pixels": lambda: by_pixels(pixelcnn[0], short, few, True, **pixelcnn[1]),
+        "VAE scores, pixels": lambda: by_pixels(vae[0], short, few, **vae[1]),
+        "VAE trains, pixels": lambda: by_pixels(vae[0], short, few, True, **vae[1]),
         "RealNVP on tables scores, rows": lambda: by_rows(RealNVPDensity, table, many),
         "RealNVP on tables trains, rows": lambda: by_trained_rows(RealNVPDensity, table, many[:3], **wide),
         "MAF scores, rows": lambda: by_rows(MAFDensity, table, many),
