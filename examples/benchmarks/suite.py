@@ -4,9 +4,9 @@
         [--folder docs/benchmarks]
 
 Each benchmark is a process of its own. Its results go to FOLDER/1_thread/NAME.json (or 2_threads), and a line with
-date, commit, machine and ratios to FOLDER/history.jsonl; with --quick nothing is kept. `draw_results.py` then writes the
-tables and draws the pictures of the page. A benchmark whose libraries or data are missing is named; if one fails, the
-rest is run and the exit code is 1.
+date, commit, machine and ratios to FOLDER/history.jsonl; with --quick nothing is kept. `draw_results.py` then writes
+the tables and draws the pictures of the page. A benchmark whose libraries or data are missing is named; if one fails,
+the rest is run and the exit code is 1.
 """
 
 from __future__ import annotations
