@@ -291,9 +291,8 @@ class OODDetector(GreyLevels, ComplexityDetector):
             return
         X_train = few(X_train)
         reference = self._reference(X_train, X_calibration)
-        if (
-            self._learns_of_training_rows(len(X_calibration)) and len(X_train) >= 2 * FEWEST_REFERENCE
-        ):  # images are no neighbours of themselves
+        same = self._learns_of_training_rows(len(X_calibration))
+        if same and len(X_train) >= 2 * FEWEST_REFERENCE:  # images are no neighbours of themselves
             even, odd = np.arange(0, len(X_train), 2), np.arange(1, len(X_train), 2)
             X_train, reference = take(X_train, even), take(X_train, odd)
         self._say(f"statistics of {len(X_train)} images")
