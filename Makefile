@@ -8,14 +8,17 @@ PIP_INSTALL := -m pip install --disable-pip-version-check --quiet --constraint
 PIP := $(BIN)/python $(PIP_INSTALL) constraints.txt
 PIP_OLDEST = $(OLDEST)/bin/python $(PIP_INSTALL) constraints-oldest.txt
 PIP_ENGINES = $(ENGINES)/bin/python $(PIP_INSTALL) constraints.txt
+PIP_BENCHMARKS = $(BENCHMARKS)/bin/python $(PIP_INSTALL) constraints.txt
 OLDEST := .venv-oldest
 ENGINES := .venv-engines
+BENCHMARKS := .venv-benchmarks
 OTHER_PYTHONS := 3.12 3.13 3.14
 PYTEST_ARGS ?=
+BENCHMARKS_ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one pip at a time
-.PHONY: help demo test test-engines test-oldest test-pythons test-long fuzz docs lint format clean
+.PHONY: help demo test test-engines test-oldest test-pythons test-long fuzz benchmarks docs lint format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -53,6 +56,10 @@ fuzz: $(VENV)/.stamp-dev ## 5,005 damaged and forged estimator files, 1,000 chec
 test-long: $(VENV)/.stamp-dev ## the stateful test of an estimator's life, with new draws and many of them: an hour
 	FLOWDETECT_LONG=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 tests/laws/test_life.py
 
+benchmarks: $(BENCHMARKS)/.stamp-benchmarks ## ours beside other libraries, an hour; BENCHMARKS_ARGS=--quick shows that all run
+	OMP_NUM_THREADS=1 $(BENCHMARKS)/bin/python examples/benchmarks/suite.py $(BENCHMARKS_ARGS)
+	$(BENCHMARKS)/bin/python examples/benchmarks/draw_results.py
+
 lint: $(VENV)/.stamp-dev ## style, types and who imports whom
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -67,12 +74,13 @@ docs: $(VENV)/.stamp-docs ## build the pages, with the gallery, into docs/_build
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 clean: ## remove .venv and all that was built
-	rm -rf $(VENV) $(OLDEST) $(ENGINES) build dist *.egg-info docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst
+	rm -rf $(VENV) $(OLDEST) $(ENGINES) $(BENCHMARKS) build dist *.egg-info docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find flowdetect tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch before anything that depends on it with an open range; no isolated builds, which would not see it.
-$(VENV)/.stamp-run: pyproject.toml constraints.txt
+# What is written in C is compiled anew where it changed, if there is a compiler.
+$(VENV)/.stamp-run: pyproject.toml constraints.txt $(wildcard flowdetect/nets/c/*)
 	$(if $(PYTHON),,$(error no Python of at least 3.11 found; name one with make PYTHON=...))
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) setuptools torch
@@ -91,6 +99,13 @@ $(ENGINES)/.stamp-engines: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(ENGINES)
 	$(PIP_ENGINES) setuptools torch
 	$(PIP_ENGINES) --no-build-isolation --editable '.[dev,engines,mlflow]' datasets zarr
+	touch $@
+
+$(BENCHMARKS)/.stamp-benchmarks: pyproject.toml constraints.txt
+	$(if $(PYTHON),,$(error no Python of at least 3.11 found; name one with make PYTHON=...))
+	$(PYTHON) -m venv $(BENCHMARKS)
+	$(PIP_BENCHMARKS) setuptools torch
+	$(PIP_BENCHMARKS) --no-build-isolation --editable '.[benchmarks]'
 	touch $@
 
 $(VENV)/.stamp-%: $(VENV)/.stamp-run
