@@ -126,11 +126,13 @@ def test_finished_training_is_restored_without_a_step(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("memory_efficient", [False, True])
 def test_ctrl_c_keeps_the_best_weights_and_a_second_fit_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_efficient: bool
 ) -> None:
     X, _ = load_images("digits")
-    straight = GlowDensity(**SETTINGS).fit(X[:N_ROWS])
+    settings = {**SETTINGS, "memory_efficient": memory_efficient}
+    straight = GlowDensity(**settings).fit(X[:N_ROWS])
     step = _training.Training._step
 
     def interrupted(self: _training.Training, *args: object) -> BaseException | None:
@@ -139,7 +141,7 @@ def test_ctrl_c_keeps_the_best_weights_and_a_second_fit_goes_on(
         return step(self, *args)
 
     path = tmp_path / "training.ckpt"
-    density = GlowDensity(checkpoint=path, **SETTINGS)
+    density = GlowDensity(checkpoint=path, **settings)
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         patch.setattr(_training.Training, "_step", interrupted)
