@@ -127,6 +127,8 @@ class Spline(Bijection):
         self.net = net
         self.n_bins = n_bins
 
+    needs_input = True  # the inverse takes as long, and another pass of the network
+
     def _numbers(self, x: Tensor, context: Tensor | None) -> Tensor:
         return split_numbers(self.net(x if context is None else context), self.n_bins)
 
