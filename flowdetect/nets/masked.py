@@ -222,6 +222,11 @@ class MADE(nn.Module):
         out = out if of_out is None else out + of_out.flatten(1).t()
         return torch.unflatten(out, 0, (self.n_outputs, -1))
 
+    def masks_and_parameters(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Give the mask of each layer, and weights and biases, layer by layer."""
+        layers = [*self.hidden, self.out]
+        return [layer.mask for layer in layers], [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
+
 
 class MaskedMLP(nn.Module):
     """Features of every column of a table from the columns before it: masked layers with residual blocks.
