@@ -15,19 +15,17 @@ compared with the limit of the format that its networks compute in, the rest wit
 from __future__ import annotations
 
 import re
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import flows
+import limits
 import numpy as np
 import side_by_side as side
-import torch
 from peers import Size
 from tables_zuko import rows
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from flowdetect import MAFDensity, PixelCNNDensity, RealNVPDensity, VAEDensity
 from flowdetect.density._devices import resolve_precision
@@ -101,39 +99,6 @@ ALSO_COUNTED = "other"
 OUTSIDE = "Python"
 
 
-# ---- the machine
-
-
-def matrix_rate(sizes: tuple[int, int, int], dtype: torch.dtype, seconds: float) -> float:
-    """Floating-point operations a second of the fastest of many products (n, k) @ (k, m)."""
-    n, k, m = sizes
-    a, b = torch.randn(n, k, dtype=dtype), torch.randn(k, m, dtype=dtype)
-    best, started = float("inf"), time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        best = min(best, side.seconds_of(lambda: torch.mm(a, b)))
-    return 2 * n * k * m / best
-
-
-def memory_rate(seconds: float, n: int = 2**25) -> float:
-    """Bytes a second of c = a + b on arrays of 128 MiB, each read or written once."""
-    a, b, c = torch.rand(n), torch.rand(n), torch.empty(n)
-    best, started = float("inf"), time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        best = min(best, side.seconds_of(lambda: torch.add(a, b, out=c)))
-    return 3 * 4 * n / best
-
-
-def limits(sizes: tuple[int, int, int], quick: bool) -> dict[str, float]:
-    """Rates of matrix products of one size, GFLOP/s, and of memory, GB/s."""
-    seconds = 0.05 if quick else 1.0
-    found = {
-        "float32 GFLOP/s": matrix_rate(sizes, torch.float32, seconds) / 1e9,
-        "bfloat16 GFLOP/s": matrix_rate(sizes, torch.bfloat16, seconds) / 1e9,
-        "memory GB/s": memory_rate(seconds, 2**18 if quick else 2**25) / 1e9,
-    }
-    return {name: float(f"{value:.4g}") for name, value in found.items()}
-
-
 # ---- one measurement
 
 
@@ -187,26 +152,12 @@ class ProfiledEpoch:
             self.profiler.__exit__(None, None, None)
 
 
-def counted(work: Callable[[], object]) -> float:
-    """Floating-point operations of the convolutions and products of a call."""
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return float(counter.get_total_flops())
-
-
 class Model:
     """A density of one size and what is done with it."""
 
     def __init__(self, density: Any, X: np.ndarray, batch: int, n_sampled: int, product: tuple[int, int, int]) -> None:
         self.density, self.X, self.n_sampled, self.product = density, X, n_sampled, product
         self.density.set_params(batch_size=batch, max_epochs=1, early_stopping=False, random_state=SEED).fit(X)
-
-    def operations(self) -> float:
-        """Floating-point operations of scoring a row."""
-        density, n = self.density, min(16, len(self.X))
-        x = density.spec_.to_tensor(self.X[:n].reshape(n, -1), density.device_)
-        with torch.no_grad():
-            return counted(lambda: density.model_.log_prob(x)) / n
 
     def train(self, n_epochs: int) -> tuple[float, Any]:
         """Seconds of the fastest epoch, and the profile of another one."""
@@ -253,13 +204,18 @@ def models(quick: bool) -> dict[str, Callable[[], Model]]:
 
 def measured(model: Model, quick: bool) -> dict[str, Any]:
     """Rates, shares and the share of the limit of each case."""
-    n_rounds, n, n_sampled, of_score = 1 if quick else 3, len(model.X), model.n_sampled, model.operations()
-    rates = limits(model.product, quick)
+    n_rounds, n, n_sampled, of_score = (
+        1 if quick else 3,
+        len(model.X),
+        model.n_sampled,
+        limits.operations_of_a_score(model.density, model.X),
+    )
+    rates = limits.of_the_machine(model.product, quick)
     half = resolve_precision("auto", "cpu") == "bfloat16"
     cases = {  # seconds and profile, rows, operations of a row, format
         "training": (model.train(n_rounds), n, 3 * of_score, "bfloat16" if half else "float32"),
         "scoring": (timed(model.score, n_rounds), n, of_score, "float32"),
-        "sampling": (timed(model.sample, n_rounds), n_sampled, counted(model.sample) / n_sampled, "float32"),
+        "sampling": (timed(model.sample, n_rounds), n_sampled, limits.counted(model.sample) / n_sampled, "float32"),
     }
     found: dict[str, Any] = {"limits": rates}
     for name, ((seconds, profiler), n_done, operations, form) in cases.items():
