@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar, cast
 
 from sklearn.exceptions import NotFittedError
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
+
+from flowdetect._ctrl_c import whole_imports
 
 Fit = TypeVar("Fit", bound=Callable[..., Any])
 
@@ -42,10 +43,18 @@ def is_fitted(given: Any) -> bool:
     return True
 
 
+def is_pipeline(given: Any) -> bool:
+    """Say whether something is a Pipeline of scikit-learn's."""
+    with whole_imports():
+        from sklearn.pipeline import Pipeline
+
+    return isinstance(given, Pipeline)
+
+
 def is_kept(estimator: Any) -> bool:
     """Say whether an estimator whose `fit` Ctrl-C has ended is fitted, with what it had learned by then."""
     last = estimator
-    while isinstance(last, Pipeline):
+    while is_pipeline(last):
         last = last.steps[-1][1]
     return bool(getattr(last, "keeps_interrupted", False)) and is_fitted(estimator)
 

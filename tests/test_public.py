@@ -16,6 +16,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {path.stem for path in PACKAGE.glob("*.py")} | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 NAMES = [name for name in flowdetect.__all__ if name != "__version__"]
 HEAVY = ("lightning_fabric", "matplotlib", "pandas", "pyod", "safetensors", "skops", "tqdm")
+# packages of scikit-learn that its base does not load, and of which fits load what they need
+LATER = {f"sklearn.{name}" for name in ("covariance", "decomposition", "linear_model", "metrics", "mixture")}
+LATER |= {f"sklearn.{name}" for name in ("model_selection", "neighbors", "pipeline", "preprocessing", "svm")}
 
 
 @pytest.fixture(params=FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -85,10 +88,22 @@ def test_heavy_libraries_are_imported_inside_functions(source):
     assert not roots & set(HEAVY) - allowed
 
 
-def test_detectors_do_not_load_pyod_or_densities():
-    code = "import sys, flowdetect.detectors; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"pyod", "torch", "flowdetect.density", "matplotlib", "PIL"} & set(loaded)
+def loaded_by(statement):
+    code = f"import sys; {statement}; print(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_detectors_do_not_load_what_fits_need():
+    loaded = loaded_by("from flowdetect import OODDetector")
+    assert "sklearn.base" in loaded
+    assert not {"pyod", "torch", "flowdetect.density", "matplotlib", "PIL", "imagecodecs", *LATER} & loaded
+
+
+def test_densities_do_not_load_what_fits_need():
+    loaded = loaded_by("from flowdetect import GlowDensity")
+    assert "torch" in loaded
+    forbidden = {"pyod", "flowdetect.detectors", "matplotlib", "PIL", "torch._dynamo", "torch._inductor"}
+    assert not (forbidden | LATER | set(HEAVY) - {"pandas", "tqdm"}) & loaded  # scikit-learn's and torch's own
 
 
 def test_nothing_inside_imports_the_package_root(source):

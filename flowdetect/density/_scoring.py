@@ -26,7 +26,7 @@ from flowdetect.density.spec import DataSpec
 
 # rows scored at once: a multiple of the first number, and at most the second; of large images fewer
 CHUNK, MAX_CHUNK, MOST_VALUES = 16, 1024, 2**18
-SHORT_CHUNK = 16  # tried where at most so many rows are scored; shorter ones were seen to give other bits
+SHORT_CHUNK = 16  # of the rows left in the end, if it gives the same bits; shorter ones were seen to give others
 SLOW_CHUNK = 64  # of what takes long for each row, so that little is spent on padding
 Floats = NDArray[np.float64]
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -97,7 +97,7 @@ class Scoring:
         def one(chunk: Chunk) -> dict[str, Floats]:
             return {"score": self._scores(chunk)}
 
-        return self._each(source, labels, dequantize, one, self._short_length(source))["score"]
+        return self._each(source, labels, dequantize, one, short=self._short_length(len(source)))["score"]
 
     def terms(self, source: RowSource, labels: NDArray[np.int64] | None = None) -> dict[str, Floats]:
         """Give the model's terms, in float64; of a conditional density without labels those of the likeliest class.
@@ -248,18 +248,24 @@ class Scoring:
         dequantize: bool,
         function: Callable[[Chunk], dict[str, Floats]],
         length: int | None = None,
+        short: int | None = None,
     ) -> dict[str, Floats]:
-        """Apply a function to chunks of a length, by default the density's, and join what it gives."""
+        """Apply a function to chunks of a length, by default the density's, and join what it gives.
+
+        `short` is the length of those that take the rows left in the end; None: the same.
+        """
         length = length or self.length
         with torch.no_grad(), freed_memory_kept() if len(source) > length else nullcontext():
-            parts = [function(chunk) for chunk in self._chunks(source, labels, dequantize, length)]
+            parts = [function(chunk) for chunk in self._chunks(source, labels, dequantize, length, short or length)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _chunks(
-        self, source: RowSource, labels: NDArray[np.int64] | None, dequantize: bool, length: int
+        self, source: RowSource, labels: NDArray[np.int64] | None, dequantize: bool, usual: int, short: int
     ) -> Iterator[Chunk]:
         has_warned = False
-        for start in range(0, len(source), length):
+        n_usual = len(source) // usual * usual  # rows in whole chunks
+        for start in [*range(0, n_usual, usual), *range(n_usual, len(source), short)]:
+            length = usual if start < n_usual else short
             index = np.arange(start, min(start + length, len(source)))
             rows = np.asarray(source.rows(index), dtype=np.float64)
             _inputs.check_finite(rows, self.name, start)
@@ -275,13 +281,14 @@ class Scoring:
                 noises = [torch.from_numpy(padded(u, length)).to(self.device) for u in self._noises(rows, self.n_draws)]
             yield Chunk(padded(rows, length), own, noises, len(index))
 
-    def _short_length(self, source: RowSource) -> int | None:
-        """Give the length of a short chunk, where few rows are scored and it gives the same bits; else None.
+    def _short_length(self, n_rows: int) -> int | None:
+        """Give the length of chunks for the rows left in the end, if short ones gain and give the same bits; else None.
 
-        Whether it does depends on the processor's kernels. It is tried once for a model and remembered with it: 16
+        Whether they do depends on the processor's kernels. It is tried once for a model and remembered with it: 16
         random rows, in a short chunk and in one of the usual length.
         """
-        if len(source) > SHORT_CHUNK or self.length <= SHORT_CHUNK:
+        n_left = -(-(n_rows % self.length) // SHORT_CHUNK) * SHORT_CHUNK
+        if n_left == 0 or 2 * n_left > self.length:  # a row takes longer in a short chunk
             return None
         if self.model.short_chunk is None:
             rows = ArraySource(self.spec.random_rows(SHORT_CHUNK))

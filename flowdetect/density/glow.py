@@ -158,6 +158,8 @@ class GlowDensity(FactoringDensity):
     scale: str = "sigmoid"
     split_prior: str = "learned"
 
+    chunk_values: ClassVar[int] = 2**17  # more than others', as little but thin tensors is kept of a value
+
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **FactoringDensity._parameter_constraints,
         "n_levels": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],

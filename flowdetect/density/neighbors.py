@@ -17,12 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 from scipy.special import gammaln
 from sklearn.base import BaseEstimator
-from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowdetect import _persistence
 from flowdetect._callbacks import CallbackSupportMixin, begun, ended, with_callbacks
+from flowdetect._ctrl_c import whole_imports
 from flowdetect._documented import Documented
 from flowdetect._fitting import all_or_nothing
 from flowdetect._images import to_rows
@@ -196,7 +196,7 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
         n = len(self._references)
         sample = np.sort(check_random_state(0).permutation(n)[:MOST_REFERENCES])
         radii = self._radii_of_sample(self._references, sample, _beyond(share, len(sample)))[:, 0]
-        near = NearestNeighbors(n_neighbors=min(5, n - 1)).fit(self._references).kneighbors()[0][:, -1]
+        near = _nearest_of(self._references, min(5, n - 1)).kneighbors()[0][:, -1]
         is_tight = (near < np.median(near) / 4) & (radii > 2 * np.median(radii))
         found = np.flatnonzero(is_tight)
         return found if len(found) >= FEWEST_IN_GROUP else found[:0]
@@ -223,7 +223,7 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
         random = check_random_state(random_state)
         chosen = random.randint(len(self._references), size=n_samples)
         rows = self._references[chosen]
-        radii = NearestNeighbors(n_neighbors=2).fit(self._references).kneighbors(rows)[0][:, 1]
+        radii = _nearest_of(self._references, 2).kneighbors(rows)[0][:, 1]
         noise = random.normal(size=rows.shape) * (radii / math.sqrt(rows.shape[1]))[:, None]
         return np.asarray((rows + noise) * self.scale_ + self.shift_)
 
@@ -286,7 +286,7 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
         return np.asarray(np.where(whole > 1e-12 * size, cut, CONSTANT * size))
 
     def _index_rows(self) -> None:
-        self._neighbors = NearestNeighbors(n_neighbors=max(self._scales) + 1).fit(self._references)
+        self._neighbors = _nearest_of(self._references, max(self._scales) + 1)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
@@ -375,6 +375,14 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
 
     def _score_without_noise(self, X: Any) -> NDArray[np.float64]:
         return self.score_samples(X)
+
+
+def _nearest_of(references: NDArray[np.float64], k: int) -> Any:
+    """Give what finds the k nearest of some rows (n, D)."""
+    with whole_imports():
+        from sklearn.neighbors import NearestNeighbors
+
+    return NearestNeighbors(n_neighbors=k).fit(references)
 
 
 def _beyond(share: float, n: int) -> int:

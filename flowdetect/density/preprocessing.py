@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.covariance import empirical_covariance, oas
 
+from flowdetect._ctrl_c import whole_imports
 from flowdetect._images import count_values
 from flowdetect._limits import is_number, short
 from flowdetect._sources import RowSource, Subset, chunks, sample_rows
@@ -172,6 +172,9 @@ def whitening(rows: NDArray[Any], preprocess: Layer) -> NDArray[np.float64]:
     The covariance is the rows' own or, where half of them are likelier so under that of the other half, the one with
     Oracle Approximating Shrinkage (Chen et al. 2010).
     """
+    with whole_imports():
+        from sklearn.covariance import empirical_covariance, oas
+
     z = preprocess(torch.from_numpy(np.array(rows, np.float64)[:, :, None, None]))[0].flatten(1).numpy()
     estimates: list[Callable[[NDArray[np.float64]], NDArray[np.float64]]] = [lambda values: oas(values)[0]]
     if len(z) > ROWS_A_COLUMN * z.shape[1]:

@@ -262,7 +262,7 @@ class BaseDetector(
         rows = self._threshold_rows(len(checked), reference, calibration)
         if rows is None and len(checked) > (most_read(checked) or len(checked)):
             rows = np.union1d(reference, calibration)
-        scores = self._finite_scores(checked if rows is None else take(checked, rows))
+        scores = self._threshold_scores(checked, rows, reference)
         self._settle(scores, np.isin(np.arange(len(checked)) if rows is None else rows, calibration))
         return self._end_trainings()
 
@@ -297,6 +297,12 @@ class BaseDetector(
     ) -> NDArray[np.int_] | None:
         """Give the indices of the rows whose scores make the threshold; None stands for all."""
         return None
+
+    def _threshold_scores(
+        self, X: Any, rows: NDArray[np.int_] | None, reference: NDArray[np.int_]
+    ) -> NDArray[np.float64]:
+        """Score the rows of checked X that make the threshold; of `reference` is what `_calibrate` has learned."""
+        return self._finite_scores(X if rows is None else take(X, rows))
 
     def _settle(self, scores: NDArray[np.float64], is_calibration: NDArray[np.bool_]) -> None:
         """Set the threshold, and the scores that p-values compare with."""

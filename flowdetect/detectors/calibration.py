@@ -7,9 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
-from sklearn.neighbors import KernelDensity
-from sklearn.preprocessing import StandardScaler
 
+from flowdetect._ctrl_c import whole_imports
 from flowdetect._warning import warn
 
 OUTLIER, NORMAL = -1, 1
@@ -52,6 +51,10 @@ def log_kernel_density(statistics: NDArray[np.float64], known: NDArray[np.float6
 
     Statistics are standardised; kernels are Gaussian, their width by Scott's rule.
     """
+    with whole_imports():
+        from sklearn.neighbors import KernelDensity
+        from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler().set_output(transform="default").fit(known)
     columns, asked = scaler.transform(known).T, scaler.transform(statistics).T  # (J, n)
     kernels = (KernelDensity(bandwidth="scott").fit(column[:, None]) for column in columns)

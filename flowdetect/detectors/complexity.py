@@ -11,21 +11,22 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.mixture import GaussianMixture
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
+from flowdetect._ctrl_c import whole_imports
 from flowdetect._images import N_BINS_8_BIT, is_whole, to_rows
 from flowdetect._protocols import ImageShape, PathName, RandomState, Scorer
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.codecs import BITS_PER_BYTE, check_codecs, shortest_code
 from flowdetect.detectors.rows import few
 from flowdetect.detectors.terms import sum_of_terms
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 N_QUANTILES = 256
 CODED_AT_ONCE = 1024  # rows
@@ -273,6 +274,11 @@ def _mixture(pairs: NDArray[np.float64]) -> Pipeline:
 
     Codes are whole bytes: without the noise that spreads them a Gaussian could stand on one length.
     """
+    with whole_imports():
+        from sklearn.mixture import GaussianMixture
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
     noise = np.random.default_rng(0).uniform(-BITS_PER_BYTE / 2, BITS_PER_BYTE / 2, len(pairs))
     pairs = pairs + np.stack([noise, np.zeros(len(pairs))], axis=1)
     found = []

@@ -13,10 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import rfft2
 from sklearn.base import BaseEstimator
-from sklearn.decomposition import PCA
-from sklearn.mixture import GaussianMixture
-from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import StandardScaler
+
+from flowdetect._ctrl_c import whole_imports
 
 Images = NDArray[np.float32]  # (n, H, W, C), values in [0, 1]
 
@@ -45,6 +43,10 @@ class PrincipalNeighbors(BaseEstimator):
 
     def fit(self, vectors: NDArray[Any]) -> Self:
         """Learn the components and keep the training vectors' coordinates."""
+        with whole_imports():
+            from sklearn.decomposition import PCA
+            from sklearn.neighbors import NearestNeighbors
+
         n_components = max(1, min(N_COMPONENTS, len(vectors) // 2, vectors.shape[1]))
         self.pca_ = PCA(n_components, svd_solver="randomized", random_state=self.random_state)
         self.pca_.set_output(transform="default").fit(vectors)
@@ -118,6 +120,10 @@ class ImageStatistics(BaseEstimator):
         -------
         self : ImageStatistics
         """
+        with whole_imports():
+            from sklearn.mixture import GaussianMixture
+            from sklearn.preprocessing import StandardScaler
+
         if len(images) > MOST_REFERENCES:
             chosen = np.random.default_rng(self.random_state).choice(len(images), MOST_REFERENCES, replace=False)
             images = images[np.sort(chosen)]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.pipeline import Pipeline
 
+from flowdetect._fitting import is_pipeline
 from flowdetect.detectors.cells import Cells, check_alike
 from flowdetect.detectors.explanations import (
     BEYOND_REACH,
@@ -107,7 +107,7 @@ def _threshold(detector: Any) -> float:
     """Find the score that a usual row has at least."""
     last = detector
     while True:
-        if isinstance(last, Pipeline):
+        if is_pipeline(last):
             last = last.steps[-1][1]
         elif hasattr(last, "best_estimator_"):
             last = last.best_estimator_

@@ -27,11 +27,11 @@ from flowdetect.detectors.checks import check_handed_on, warn_of_groups
 from flowdetect.detectors.clones import LARGEST_SEED
 from flowdetect.detectors.complexity import ComplexityDetector
 from flowdetect.detectors.exporting import unchanged
+from flowdetect.detectors.grey_levels import GreyLevels
 from flowdetect.detectors.image_statistics import ImageStatistics
 from flowdetect.detectors.rows import Split, drawn, extent, few, take
 
 USUAL_SHARE = 0.1  # of the rows given to fit, called outliers where contamination="auto"
-N_LEVELS = 32  # grey levels that images are rounded to
 N_STEPS = 1500  # of training, of the density that images get
 BATCH_SIZE = 16
 MOST_NEIGHBORS = 100_000  # rows of a source that a density of neighbours keeps
@@ -41,7 +41,7 @@ WEIGHTS = {"spectrum": 2.0, "shape": 0.5}  # of log p-values; all others have 1
 TWO_SIDED = dict(zip(ImageStatistics.names, ImageStatistics.two_sided, strict=True))
 
 
-class OODDetector(ComplexityDetector):
+class OODDetector(GreyLevels, ComplexityDetector):
     """The detector to start with: for tables and images, and for both directions of a pair of data sets.
 
     Without a density, a table is scored by `NeighborsDensity`, the k-nearest-neighbour density at two scales. With one,
@@ -281,13 +281,6 @@ class OODDetector(ComplexityDetector):
         self._say(f"density of {len(train)} rows")
         super()._learn(X, y, train, reference, random)
 
-    def _learn_levels(self, X: Any) -> None:
-        """Learn how values become grey levels."""
-        low, high, whole = extent(X)
-        self.value_range_, self.n_bins_ = (low, high), None
-        if low >= 0 and high < N_BINS_8_BIT and whole:
-            self.value_range_, self.n_bins_ = None, max(2, 1 << int(high).bit_length())
-
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
         self.scores_ = ("likelihood",) if self.image_shape_ is None else NAMES
         if self.density is not None or self.image_shape_ is None:
@@ -298,7 +291,7 @@ class OODDetector(ComplexityDetector):
             return
         X_train = few(X_train)
         reference = self._reference(X_train, X_calibration)
-        same = reference is X_train or self.is_frozen or self.calibration_fraction == 0
+        same = self._learns_of_training_rows(len(X_calibration))
         if same and len(X_train) >= 2 * FEWEST_REFERENCE:  # images are no neighbours of themselves
             even, odd = np.arange(0, len(X_train), 2), np.arange(1, len(X_train), 2)
             X_train, reference = take(X_train, even), take(X_train, odd)
@@ -306,6 +299,10 @@ class OODDetector(ComplexityDetector):
         self.statistics_ = ImageStatistics(self._seed_of_statistics).fit(self._unit_images(X_train))
         self._say(f"calibration on {len(reference)} images")
         self.calibration_statistics_ = self._statistics(reference)
+
+    def _learns_of_training_rows(self, n_reference: int) -> bool:
+        """Whether the rows to learn statistics from are, for want of others, among those that the density knows."""
+        return n_reference < FEWEST_REFERENCE or self.is_frozen or self.calibration_fraction == 0
 
     def _threshold_rows(
         self, n_rows: int, reference: NDArray[np.int_], calibration: NDArray[np.int_]
@@ -327,27 +324,8 @@ class OODDetector(ComplexityDetector):
 
     # ---- scores
 
-    def _n_levels(self) -> int:
-        return min(N_LEVELS, self.n_bins_ or N_LEVELS)
-
-    def _levels(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
-        """Round pixel values, (n, D), to at most 32 grey levels, 0 and up; the darkest and the brightest stay such."""
-        values, highest = super()._to_bytes(rows), (self.n_bins_ or N_BINS_8_BIT) - 1
-        return np.rint(values * ((self._n_levels() - 1) / highest)).astype(np.uint8)
-
-    def _from_levels(self, levels: NDArray[Any]) -> NDArray[Any]:
-        """Give grey levels, as the density draws them, in the range of values of the training images."""
-        low, high = self.value_range_ or (0, (self.n_bins_ or N_BINS_8_BIT) - 1)
-        values = low + levels * ((high - low) / (self._n_levels() - 1))
-        return values if self.value_range_ else np.rint(values).astype(np.uint8)
-
     def _to_bytes(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
         return self._levels(rows) if self._chooses else super()._to_bytes(rows)
-
-    def _unit_images(self, X: Any) -> NDArray[np.float32]:
-        """Give images as the statistics take them: (n, H, W, C), rounded, values in [0, 1]."""
-        levels = self._levels(self._rows(X)).astype(np.float32)
-        return (levels / np.float32(self._n_levels() - 1)).reshape(-1, *(self.image_shape_ or ()))
 
     def _density_rows(self, X: Any) -> Any:
         if self.image_shape_ is not None and self._chooses:
@@ -379,7 +357,11 @@ class OODDetector(ComplexityDetector):
     def _terms(self, X: Any) -> Bunch:
         if self.image_shape_ is None:
             return Bunch(likelihood=self._log_likelihood(X))
-        found, terms = self._statistics(X), Bunch()
+        return self._terms_of(self._statistics(X))
+
+    def _terms_of(self, found: NDArray[np.float64]) -> Bunch:
+        """Give the terms of images by their statistics, (n, 5)."""
+        terms = Bunch()
         for name, values, known in zip(NAMES, found.T, np.sort(self.calibration_statistics_, axis=0).T, strict=True):
             log_p = log_p_value(-values, -known[::-1])
             if TWO_SIDED.get(name, False):
@@ -394,3 +376,16 @@ class OODDetector(ComplexityDetector):
 
     def _score(self, X: Any) -> NDArray[np.float64]:
         return np.asarray(sum(self._terms(X).values()), dtype=np.float64)
+
+    def _threshold_scores(
+        self, X: Any, rows: NDArray[np.int_] | None, reference: NDArray[np.int_]
+    ) -> NDArray[np.float64]:
+        if rows is None or self._learns_of_training_rows(len(reference)) or self.image_shape_ is None:
+            return super()._threshold_scores(X, rows, reference)
+        # the density has been asked about the reference, and a row scores the same in any company
+        known = np.asarray(sum(self._terms_of(self.calibration_statistics_).values()), dtype=np.float64)
+        is_known, others = np.isin(rows, reference), np.setdiff1d(rows, reference)
+        scores = np.empty(len(rows))
+        scores[is_known] = known[np.argsort(reference, kind="stable")]
+        scores[~is_known] = self._finite_scores(take(X, others))
+        return self._finite(scores)

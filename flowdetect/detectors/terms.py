@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import OneClassSVM
 
+from flowdetect._ctrl_c import whole_imports
 from flowdetect._protocols import Density, PathName, RandomState, Scorer
 from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.calibration import log_kernel_density
@@ -208,6 +206,11 @@ class DoSEDetector(BaseDetector):
         self.statistic_names_ = [name for name, kept in zip(found, varies, strict=True) if kept]
         self.calibration_statistics_ = np.ascontiguousarray(values[:, varies])  # as a file gives it back, bit for bit
         if self.kind == "svm":
+            with whole_imports():
+                from sklearn.pipeline import make_pipeline
+                from sklearn.preprocessing import StandardScaler
+                from sklearn.svm import OneClassSVM
+
             svm = OneClassSVM(nu=0.1, tol=1e-9)
             svm.random_state = 0  # no parameter of its own: it would draw from numpy's global generator
             scaler = StandardScaler().set_output(transform="default")  # whatever the user has set for the process

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_auc_score
 from sklearn.utils import Bunch, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from flowdetect import _persistence
+from flowdetect._ctrl_c import whole_imports
 from flowdetect._images import draw_seed
 from flowdetect._protocols import PathName, RandomState
 from flowdetect.detectors.calibration import (
@@ -372,6 +372,9 @@ class Verdicts(Exports):
             check_consistent_length(X, labels)
             found = set(np.unique(labels).tolist()) if labels.dtype.kind in "iufb" else set()
             if found == {OUTLIER, NORMAL}:
+                with whole_imports():
+                    from sklearn.metrics import roc_auc_score
+
                 return float(roc_auc_score(labels == NORMAL, self.score_samples(X)))
             if found and found < {OUTLIER, NORMAL}:
                 raise ValueError(

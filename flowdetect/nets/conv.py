@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowdetect.nets.compiled import Convolutions, can_convolve, convolve
+
 # Learned constants and the parameters of per-channel bijections are stored divided by this, so that Adam, whose steps
 # do not depend on a gradient's size, moves them faster than weights.
 SPEED = 30.0
@@ -81,15 +83,29 @@ class ConvNet(MixedPrecision):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(n, in_channels, H, W) -> (n, out_channels, H, W), in the dtype of x."""
-        dtype = self.working_dtype(x)
+        dtype, shift = self.working_dtype(x), None
+        if self.context_map is not None and context is not None:
+            shift = self.context_map(context)  # (n, hidden_channels, 1, 1)
+        # derivatives of a density ask for the second derivative, which only torch's own functions have
+        if can_convolve(x, dtype, self.weights[0].shape[-1]) and (self.training or not torch.is_grad_enabled()):
+            return self._compiled(x, shift, dtype)
         h = x.to(dtype, memory_format=torch.channels_last)  # as convolutions like it
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = F.conv2d(h, weight.to(dtype), bias.to(dtype), padding=weight.shape[-1] // 2)
-            if i == 0 and self.context_map is not None and context is not None:
-                h = h + self.context_map(context).to(dtype)
+            if i == 0 and shift is not None:
+                h = h + shift.to(dtype)
             h = h if i == last else h.relu_()
         return h.to(x.dtype, memory_format=torch.contiguous_format)  # as halves of channels are fast to read
+
+    def _compiled(self, x: Tensor, shift: Tensor | None, dtype: torch.dtype) -> Tensor:
+        parameters = [tensor for pair in zip(self.weights, self.biases, strict=True) for tensor in pair]
+        if shift is not None:
+            parameters[1] = parameters[1] + shift[:, :, 0, 0]
+        if not torch.is_grad_enabled():
+            return convolve(x, parameters, dtype)
+        y: Tensor = Convolutions.apply(x, dtype, *parameters)  # type: ignore[no-untyped-call]
+        return y
 
 
 class Constant(nn.Module):

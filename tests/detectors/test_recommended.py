@@ -18,6 +18,7 @@ from flowdetect import (
     load,
     load_images,
 )
+from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.calibration import log_p_value
 from flowdetect.evaluation import auroc
 
@@ -49,6 +50,19 @@ class Quick(OODDetector):
 
     def _template(self):
         return super()._template().set_params(n_filters=4, max_epochs=1)  # images alone
+
+
+def test_of_no_image_the_density_is_asked_twice(monkeypatch):
+    X, asked = load_images("digits")[0][:400], []
+    score = PixelCNNDensity.score_samples
+    monkeypatch.setattr(PixelCNNDensity, "score_samples", lambda self, X: asked.extend(X) or score(self, X))
+    detector = Quick(random_state=0).fit(X)
+    assert len(asked) == 40  # the rows held out: a half for the statistics' p-values, all for the threshold
+    monkeypatch.setattr(OODDetector, "_threshold_scores", BaseDetector._threshold_scores)
+    again = Quick(random_state=0).fit(X)
+    assert len(asked) == 40 + 20 + 40
+    assert again.offset_ == detector.offset_
+    np.testing.assert_array_equal(again.calibration_scores_, detector.calibration_scores_)
 
 
 def test_images_without_a_density():
