@@ -20,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 GREY, BLUE, ORANGE = "#8a8a8a", "#1f5fa8", "#d9822b"
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+GROUP_COLORS = (BLUE, "#6b4fa0", ORANGE, "#3a8f5a", "#c9a227", "#b5b5b5", "#e3e3e3")
 SLOPES = (0.9, 1.1)  # where a cost counts as proportional
 WATCHED = ("training, float32", "training, auto", "scoring", "sampling")  # of Glow, in the history
 
@@ -147,6 +148,28 @@ def draw_history(folder: Path) -> None:
     save(figure, folder / "history.png")
 
 
+def draw_profile(folder: Path) -> None:
+    """Draw the shares of the time as bars, with the share of the machine's limit beside."""
+    entries = results.profile_entries(folder)
+    if not entries:
+        return
+    figure, axes = plt.subplots(figsize=(9, 0.9 + 0.3 * len(entries)), layout="constrained")
+    starts = [0.0] * len(entries)
+    for group, color in zip(entries[0][2]["shares"], GROUP_COLORS, strict=True):
+        widths = [figures["shares"][group] for _, _, figures, _ in entries]
+        axes.barh(range(len(entries)), widths, left=starts, color=color, label=group, height=0.72)
+        starts = [start + width for start, width in zip(starts, widths, strict=True)]
+    for i, (_, _, figures, _) in enumerate(entries):
+        axes.text(1.01, i, f"{figures['of the limit']:.0%}", va="center", fontsize=8)
+    axes.text(1.01, -1.0, "of the matrix\nproducts' limit", fontsize=8, va="bottom")
+    axes.set_yticks(range(len(entries)), [f"{model}: {case}" for model, case, _, _ in entries], fontsize=8)
+    axes.set(xlim=(0, 1), xlabel="share of the time, 1 thread")
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    save(figure, folder / "where_time_goes.png")
+
+
 def main() -> None:
     """Write and draw all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -159,6 +182,7 @@ def main() -> None:
     draw_slopes(folder)
     draw_memory(folder)
     draw_history(folder)
+    draw_profile(folder)
 
 
 if __name__ == "__main__":

@@ -152,6 +152,33 @@ def memory_table(folder: Path) -> str:
     return table(["images", "batch", *(f"{what}, {name}" for what in ("training", "scoring") for name in PEERS)], rows)
 
 
+def profile_entries(folder: Path, n_threads: int = 1) -> list[tuple[str, str, dict[str, Any], dict[str, float]]]:
+    """Model, case, its figures, and the machine's limits in the same run."""
+    found = read(folder, "where_time_goes", n_threads)
+    cases = ("training", "scoring", "sampling")
+    entries = found["results"] if found else []
+    return [(entry["model"], case, entry[case], entry["limits"]) for entry in entries for case in cases]
+
+
+def profile_table(folder: Path) -> str:
+    """One line a model and case: rates, the share of the limit, and the shares of the time in percent."""
+    rows, groups = [], []
+    for model, case, figures, limits in profile_entries(folder):
+        groups = list(figures["shares"])
+        limit = f"{limits[figures['format'] + ' GFLOP/s']:,.0f} ({figures['format']})"
+        rate = [f"{figures['per_second']:,.4g}", f"{figures['GFLOP/s']:.3g}", limit, f"{figures['of the limit']:.0%}"]
+        rows.append([model, case, *rate, *(f"{share:.0%}" for share in figures["shares"].values())])
+    return table(["model", "", "rows a second", "GFLOP/s", "limit", "share of it", *groups], rows)
+
+
+def limit_table(folder: Path) -> str:
+    """One line a model: what the machine reaches at the size of its largest product."""
+    found = read(folder, "where_time_goes")
+    entries = found["results"] if found else []
+    rows = [[entry["model"], *(f"{value:,.0f}" for value in entry["limits"].values())] for entry in entries]
+    return table(["at the sizes of", *(entries[0]["limits"] if entries else [])], rows)
+
+
 PEERS = ("flowdetect", "normflows")
 FLOWS, TABLES, DEEP = ("flows_28", "flows_512", "flows_color"), ("table_flows",), ("deep_detectors",)
 
@@ -175,4 +202,6 @@ def tables(folder: Path) -> dict[str, str]:
         "slopes.csv": slope_table(folder),
         "peak_memory.csv": memory_table(folder),
         "runs.csv": condition_table(folder),
+        "where_time_goes.csv": profile_table(folder),
+        "limits.csv": limit_table(folder),
     }

@@ -25,6 +25,8 @@ from typing import Any
 
 import torch
 
+from flowdetect.nets import compiled
+
 Seconds = dict[str, list[float]]  # of each block, by who ran it
 OURS = "flowdetect"
 PACKAGES = ("torch", "numpy", "scikit-learn", "normflows", "nflows", "zuko", "FrEIA", "torchflows", "pyod")
@@ -204,6 +206,7 @@ def conditions() -> dict[str, Any]:
             "cores": os.cpu_count(),
             "bfloat16": bool(capabilities.get("avx512_bf16")),
             "matrix unit": bool(capabilities.get("amx_bf16")),
+            "compiled": compiled.library()[1] > 0,
             "card": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
         "versions": {name: value for name, value in found.items() if value},
