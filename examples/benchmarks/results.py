@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,21 @@ def limit_table(folder: Path) -> str:
     return table(["at the sizes of", *(entries[0]["limits"] if entries else [])], rows)
 
 
+def startup_table(folder: Path) -> str:
+    """One line a process, and one an import: seconds."""
+    found = read(folder, "startup")
+    rows = []
+    if found:
+        of_imports = {
+            f"  {name}": v for steps in found["results"]["processor_seconds"].values() for name, v in steps.items()
+        }
+        for what, named in (("whole process", found["results"]["seconds"]), ("processor time", of_imports)):
+            for name, values in named.items():
+                spread = {"median": statistics.median(values), "low": min(values), "high": max(values)}
+                rows.append([name.strip(), what, _range(spread, 3)])
+    return table(["what runs", "", "seconds"], rows)
+
+
 PEERS = ("flowdetect", "normflows")
 FLOWS, TABLES, DEEP = ("flows_28", "flows_512", "flows_color"), ("table_flows",), ("deep_detectors",)
 
@@ -201,6 +217,7 @@ def tables(folder: Path) -> dict[str, str]:
         "time_to_bits.csv": bits_table(folder),
         "slopes.csv": slope_table(folder),
         "peak_memory.csv": memory_table(folder),
+        "startup.csv": startup_table(folder),
         "runs.csv": condition_table(folder),
         "where_time_goes.csv": profile_table(folder),
         "limits.csv": limit_table(folder),
