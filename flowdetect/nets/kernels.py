@@ -28,7 +28,9 @@ class Kernels:
     Attributes
     ----------
     elus : (x, out, top, left)
-        Write the elus of x and of -x, side by side, into the inner part of a padded array.
+        Write the elus of x and of -x, side by side, into the inner part of an array, and zeros around it.
+    elus_of_sum : (x, other, out, top, left)
+        The same of x + other.
     elus_backward : (grad, elus, grad_x, top, left)
         Gradient by x from that by the padded elus.
     elus_backward_add : (grad, elus, base, grad_x, top, left)
@@ -39,6 +41,7 @@ class Kernels:
     """
 
     elus: Callable[..., None]
+    elus_of_sum: Callable[..., None]
     elus_backward: Callable[..., None]
     elus_backward_add: Callable[..., None]
     gate: Callable[..., None]
@@ -78,13 +81,36 @@ def _compiled(numba: Any, dtype: torch.dtype) -> Kernels:
     def elus(x, out, top, left):  # type: ignore[no-untyped-def]
         n, height, width, c = x.shape
         for i in range(n):
+            out[i, :top] = 0
+            out[i, top + height :] = 0
             for r in range(height):
+                out[i, r + top, :left] = 0
+                out[i, r + top, left + width :] = 0
                 for q in range(width):
                     for group in range((c + LANES - 1) // LANES):
                         start = u64(min(group * LANES, c - LANES))
                         for lane in range(LANES):
                             k = start + u64(lane)
                             v = wide(x[i, r, q, k])
+                            e = exp(-abs(v)) - one
+                            out[i, r + top, q + left, k] = narrow(max(v, e))
+                            out[i, r + top, q + left, k + u64(c)] = narrow(max(-v, e))
+
+    @compiled(3, 2)
+    def elus_of_sum(x, other, out, top, left):  # type: ignore[no-untyped-def]
+        n, height, width, c = x.shape
+        for i in range(n):
+            out[i, :top] = 0
+            out[i, top + height :] = 0
+            for r in range(height):
+                out[i, r + top, :left] = 0
+                out[i, r + top, left + width :] = 0
+                for q in range(width):
+                    for group in range((c + LANES - 1) // LANES):
+                        start = u64(min(group * LANES, c - LANES))
+                        for lane in range(LANES):
+                            k = start + u64(lane)
+                            v = wide(x[i, r, q, k]) + wide(other[i, r, q, k])
                             e = exp(-abs(v)) - one
                             out[i, r + top, q + left, k] = narrow(max(v, e))
                             out[i, r + top, q + left, k + u64(c)] = narrow(max(-v, e))
@@ -151,7 +177,7 @@ def _compiled(numba: Any, dtype: torch.dtype) -> Kernels:
                             grad_y[i, r, q, k] = narrow(g * (one + t))
                             grad_y[i, r, q, k + u64(c)] = narrow(g * a * (one - t * t))
 
-    return Kernels(elus, elus_backward, elus_backward_add, gate, gate_backward)
+    return Kernels(elus, elus_of_sum, elus_backward, elus_backward_add, gate, gate_backward)
 
 
 def _functions(numba: Any, is_short: bool) -> tuple[Any, Any, Any, Any]:
