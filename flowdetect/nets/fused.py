@@ -16,22 +16,13 @@ from torch import Tensor
 
 from flowdetect.nets.activations import Pads
 from flowdetect.nets.kernels import LANES, Kernels, as_array, kernels
-from flowdetect.nets.masked import CausalConv
+from flowdetect.nets.masked import CausalConv, Layers
 
 FEWEST_VALUES = 2**18  # a batch's features; compiling the loops takes as long as hundreds of smaller steps
 MOST_THREADS = 4  # the loops use one
 BLOCK_BYTES = 2**22  # of a block's features
 CHANNELS_LAST = torch.channels_last
 NO_PADS: Pads = (0, 0, 0, 0)
-
-
-class Layers(NamedTuple):
-    """The convolutions of a gated residual layer: of x, of the hidden layer, of the skip and of the message."""
-
-    first: CausalConv
-    second: CausalConv
-    skip: CausalConv | None
-    message: CausalConv | None
 
 
 def can_fuse(x: Tensor, training: bool) -> bool:

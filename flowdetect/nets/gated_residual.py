@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from flowdetect.nets.activations import add_gated
 from flowdetect.nets.cache import Whole, whole
 from flowdetect.nets.causal import Block, Features, add_context, context_bias, pointwise
-from flowdetect.nets.fused import Layers, can_fuse, gated_residual
-from flowdetect.nets.masked import CausalConv
+from flowdetect.nets import blockwise, fused
+from flowdetect.nets.masked import CausalConv, Layers
 
 
 class GatedResidual(nn.Module):
@@ -39,10 +39,13 @@ class GatedResidual(nn.Module):
         sends: CausalConv | None = None,
     ) -> tuple[Tensor, Features]:
         """Stream of one kind -> stream, and the message of it that a layer makes."""
-        if evaluate is whole and can_fuse(x, self.training):
-            bias = self.context_bias
+        if evaluate is whole:
+            bias, layers = self.context_bias, Layers(self.first, self.second, self.skip, sends)
             added = None if bias is None or context is None else bias(context).to(x.dtype)
-            return gated_residual(x, message, skip, added, Layers(self.first, self.second, self.skip, sends))
+            if fused.can_fuse(x, self.training):
+                return fused.gated_residual(x, message, skip, added, layers)
+            if blockwise.can_split(x, self.training):
+                return blockwise.gated_residual(x, message, skip, added, layers)
         inner = evaluate(self.first, x)
         if message is not None:
             inner.add_(message)
