@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -112,6 +113,15 @@ class CausalConv(nn.Module):
         """(n, in_channels, H, W) -> (n, out_channels, ceil(H / stride), ceil(W / stride)), in the dtype of x."""
         weight, bias = self.kernel_weight().to(x.dtype), self.bias.to(x.dtype)
         return F.conv2d(self.activate(x, self.pads), weight, bias, self.stride)
+
+
+class Layers(NamedTuple):
+    """The convolutions of a gated residual layer: of x, of the hidden layer, of the skip and of the message."""
+
+    first: CausalConv
+    second: CausalConv
+    skip: CausalConv | None
+    message: CausalConv | None
 
 
 def degree_mask(in_degrees: Tensor, out_degrees: Tensor, strict: bool = False) -> Tensor:
