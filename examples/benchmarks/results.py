@@ -89,6 +89,10 @@ def _range(spread: Spread, digits: int = 2) -> str:
     return f"{spread['median']:.{digits}f} ({spread['low']:.{digits}f} to {spread['high']:.{digits}f})"
 
 
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def ratio_table(folder: Path, names: tuple[str, ...]) -> str:
     """One line a comparison, one column for each number of threads."""
     by_threads: dict[int, dict[str, Spread]] = {}
@@ -167,7 +171,7 @@ def profile_table(folder: Path) -> str:
     for model, case, figures, limits in profile_entries(folder):
         groups = list(figures["shares"])
         limit = f"{limits[figures['format'] + ' GFLOP/s']:,.0f} ({figures['format']})"
-        rate = [f"{figures['per_second']:,.4g}", f"{figures['GFLOP/s']:.3g}", limit, f"{figures['of the limit']:.0%}"]
+        rate = [_rate(figures["per_second"]), f"{figures['GFLOP/s']:.3g}", limit, f"{figures['of the limit']:.0%}"]
         rows.append([model, case, *rate, *(f"{share:.0%}" for share in figures["shares"].values())])
     return table(["model", "", "rows a second", "GFLOP/s", "limit", "share of it", *groups], rows)
 
@@ -183,15 +187,15 @@ def limit_table(folder: Path) -> str:
 def startup_table(folder: Path) -> str:
     """One line a process, and one an import: seconds."""
     found = read(folder, "startup")
-    rows = []
+    named: list[tuple[str, str, list[float]]] = []
     if found:
-        of_imports = {
-            f"  {name}": v for steps in found["results"]["processor_seconds"].values() for name, v in steps.items()
-        }
-        for what, named in (("whole process", found["results"]["seconds"]), ("processor time", of_imports)):
-            for name, values in named.items():
-                spread = {"median": statistics.median(values), "low": min(values), "high": max(values)}
-                rows.append([name.strip(), what, _range(spread, 3)])
+        named = [(name, "whole process", values) for name, values in found["results"]["seconds"].items()]
+        for target, steps in found["results"]["processor_seconds"].items():
+            named += [(name, f"on the way to {target}", values) for name, values in steps.items()]
+    rows = []
+    for name, what, values in named:
+        spread = {"median": statistics.median(values), "low": min(values), "high": max(values)}
+        rows.append([name, what, _range(spread, 3)])
     return table(["what runs", "", "seconds"], rows)
 
 
