@@ -5,7 +5,7 @@ import torch
 from bijection_table import randomize
 
 from flowdetect.bijections import Autoregressive
-from flowdetect.bijections.spline import spline
+from flowdetect.bijections.spline import spline, spline_by_mode
 from flowdetect.bijections.spline_gradient import fused_spline
 
 N_BINS = 8
@@ -50,6 +50,15 @@ def test_a_layer_in_training_is_the_layer_in_evaluation(widths, order):
     layer.eval()
     for found, expected in zip(in_training, with_gradients(run, inputs, weights), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_values_without_gradients_are_those_with():
+    x, h = 3 * drawn(5, 200), 2 * drawn(3 * N_BINS - 1, 5, 200, seed=1)
+    expected = spline_by_mode(x, h, N_BINS, training=False)
+    with torch.no_grad():
+        found = spline_by_mode(x, h, N_BINS, training=False)
+    for here, there in zip(found, expected, strict=True):
+        torch.testing.assert_close(here, there, rtol=1e-12, atol=1e-12)
 
 
 def test_a_second_derivative_is_refused_in_training():
