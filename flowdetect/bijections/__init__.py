@@ -4,7 +4,8 @@ from flowdetect._ctrl_c import whole_imports
 
 with whole_imports():
     from flowdetect.bijections.autoregressive import Autoregressive, Inverse
-    from flowdetect.bijections.base import Bijection, Chain, Layer
+    from flowdetect.bijections.base import Bijection, Layer
+    from flowdetect.bijections.chain import Chain
     from flowdetect.bijections.coupling import AdditiveCoupling, AffineCoupling, Coupling, SplineCoupling
     from flowdetect.bijections.dequantize import UniformDequantize, VariationalDequantize
     from flowdetect.bijections.elementwise import (

@@ -1,13 +1,13 @@
-"""The contract of a layer and of a bijection, and how they compose.
+"""The contract of a layer and of a bijection.
 
 A layer runs data to noise: `forward(x)` gives `(z, term)` with log p(x) = log p(z) + term, term in nats, one per row.
 The term of a bijection is log|det dz/dx|. Flows, dequantisation and encoders are all sums of such terms (Nielsen et al.
-2020, "SurVAE Flows", https://arxiv.org/abs/2007.02731).
+2020, "SurVAE Flows", https://arxiv.org/abs/2007.02731). `Chain`, in chain.py, composes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -59,6 +59,26 @@ class Layer(nn.Module):
         return self.forward(x, context, noise)[0]
 
 
+class Rewound(NamedTuple):
+    """A layer's map, computed again from what it gave, as a graph that gradients pass through.
+
+    Attributes
+    ----------
+    x : tuple of leaves; side by side along the channels they are what the layer was given
+    z : tuple of tensors; side by side along the channels they are what it gave
+    term : (n,) tensor
+    """
+
+    x: tuple[Tensor, ...]
+    z: tuple[Tensor, ...]
+    term: Tensor
+
+
+def leaf(x: Tensor) -> Tensor:
+    """Give the start of a new graph."""
+    return x.detach().requires_grad_()
+
+
 class Bijection(Layer):
     """An invertible map of tensors, batch first, that knows the log-determinant of its Jacobian.
 
@@ -70,41 +90,27 @@ class Bijection(Layer):
     ----------
     inverse_tolerance : float
         Largest error of `inverse` relative to 1 + |x|, in float64; 0 where the inverse is a formula.
+    needs_input : bool
+        Whether a memory-efficient backward pass must keep what the layer was given: where the inverse takes as long as
+        the layer, or is another one in training. Where it is numerical, the input is kept in any case.
     """
 
     inverse_tolerance: float = 0.0
+    needs_input: bool = False
 
+    def error_growth(self) -> Tensor | None:
+        """How much larger an error of z is in x, each relative to the values, on average; None: no larger."""
+        return None
 
-class Chain(Layer):
-    """Layers applied in written order; their terms add, and each takes its own columns of the noise."""
+    def rewind(self, z: Tensor, context: Tensor | None = None) -> Rewound:
+        """Find what the layer was given from what it gave, and map it again with gradients."""
+        with torch.no_grad():
+            x = self.inverse(z, context)
+        return self.again(x, context)
 
-    def __init__(self, layers: Iterable[Layer]) -> None:
-        super().__init__()
-        self.bijections = nn.ModuleList(layers)
-        self.n_noise = sum(layer.n_noise for layer in self.bijections)
-        self.is_bound = any(layer.is_bound for layer in self.bijections)
-        self.inverse_tolerance = sum(getattr(layer, "inverse_tolerance", 0.0) for layer in self.bijections)
-
-    def _with_noise(self, noise: Tensor | None) -> Iterator[tuple[Layer, Tensor | None]]:
-        start = 0
-        for layer in self.bijections:
-            end = start + layer.n_noise
-            yield layer, None if noise is None or start == end else noise[:, start:end]
-            start = end
-
-    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        total = x.new_zeros(x.shape[0])
-        for layer, own in self._with_noise(noise):
-            x, term = layer(x, context) if own is None else layer(x, context, own)
-            total = total + term
-        return x, total
-
-    def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        for layer in reversed(self.bijections):
-            z = layer.inverse(z, context) if isinstance(layer, Bijection) else layer.inverse(z, context, generator)
-        return z
-
-    def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
-        for layer, own in self._with_noise(noise):
-            x = layer.initialize(x, context) if own is None else layer.initialize(x, context, own)
-        return x
+    def again(self, x: Tensor, context: Tensor | None = None) -> Rewound:
+        """Map what the layer was given again, with gradients."""
+        x = leaf(x)
+        with torch.enable_grad():
+            z, term = self(x, context)
+        return Rewound((x,), (z,), term)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from flowdetect.bijections.base import Bijection, sum_except_batch
+from flowdetect.bijections.base import Bijection, Rewound, leaf, sum_except_batch
 from flowdetect.bijections.elementwise import LOG_SCALES
-from flowdetect.bijections.spline import spline, spline_inverse, split_numbers
+from flowdetect.bijections.spline import spline_by_mode, spline_inverse, split_numbers
 
 
 class Coupling(Bijection):
@@ -49,6 +49,20 @@ class Coupling(Bijection):
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         z_b, z_a = z.chunk(2, dim=1)
         return torch.cat([z_b, self._unmap(z_a, self.net(z_b, context))], dim=1)
+
+    def rewind(self, z: Tensor, context: Tensor | None = None) -> Rewound:
+        """As of the base; the inverse and the map share what the network gives."""
+        z_b, z_a = z.chunk(2, dim=1)
+        x_b = leaf(z_b)
+        with torch.enable_grad():
+            h = self.net(x_b, context)
+        with torch.no_grad():
+            x_a = self._unmap(z_a, h)
+        x_a = leaf(x_a)
+        with torch.enable_grad():
+            z_a, log_s = self._map(x_a, h)
+            log_det = z.new_zeros(z.shape[0]) if log_s is None else sum_except_batch(log_s)
+        return Rewound((x_b, x_a), (x_b, z_a), log_det)
 
 
 class AffineCoupling(Coupling):
@@ -107,7 +121,7 @@ class SplineCoupling(Coupling):
         self.n_bins = n_bins
 
     def _map(self, x_a: Tensor, h: Tensor) -> tuple[Tensor, Tensor | None]:
-        return spline(x_a, split_numbers(h, self.n_bins), self.n_bins)
+        return spline_by_mode(x_a, split_numbers(h, self.n_bins).movedim(-1, 0), self.n_bins, self.training)
 
     def _unmap(self, z_a: Tensor, h: Tensor) -> Tensor:
         return spline_inverse(z_a, split_numbers(h, self.n_bins), self.n_bins)

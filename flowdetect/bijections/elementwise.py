@@ -209,6 +209,8 @@ class BatchNorm(Bijection):
         z = (x - mean[:, None, None]) * log_s.exp()[:, None, None]
         return z, (log_s.sum() * (x.shape[2] * x.shape[3])).expand(x.shape[0])
 
+    needs_input = True  # the inverse is that of running averages
+
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return z * self.variance.clamp(*VARIANCES).sqrt()[:, None, None] + self.mean[:, None, None]
 
@@ -251,6 +253,11 @@ class ActNorm(Bijection):
         log_s, bias = self.log_scale_and_bias()
         return (z - bias[:, None, None]) * (-log_s).exp()[:, None, None]
 
+    def error_growth(self) -> Tensor:
+        s = self.log_scale_and_bias()[0].exp()
+        growth: Tensor = s.norm() * (1 / s).norm() / len(s)
+        return growth
+
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         values = x.transpose(0, 1).flatten(1)  # (c, n * h * w)
@@ -275,6 +282,8 @@ class Standardize(Bijection):
         super().__init__()
         self.net = net
         self.scale = scale
+
+    needs_input = True  # the inverse takes another pass of the network
 
     def _mean_and_log_scale(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         mu, h = self.net(x if context is None else context).chunk(2, dim=1)

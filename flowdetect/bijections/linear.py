@@ -25,6 +25,12 @@ def mix_channels(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     return mixed.view(x.shape)
 
 
+def mean_condition(weight: Tensor, inverse: Tensor) -> Tensor:
+    """By how much a matrix (c, c) and its inverse multiply, on average over directions: a scalar, 1 of a rotation."""
+    condition: Tensor = weight.norm() * inverse.norm() / len(weight)
+    return condition
+
+
 class Permute(Bijection):
     """A fixed permutation of the channels: reversed, drawn once at random ("shuffle"), or a given one.
 
@@ -143,6 +149,9 @@ class Conv1x1(Bijection):
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return mix_channels(z, self.inverse_weight())
 
+    def error_growth(self) -> Tensor:
+        return mean_condition(self.weight_and_log_det()[0], self.inverse_weight())
+
 
 class NormalizedConv1x1(Bijection):
     """`ActNorm` followed by `Conv1x1`, folded into one matrix product: z = W (s * x + b) = (W diag(s)) x + W b."""
@@ -160,6 +169,10 @@ class NormalizedConv1x1(Bijection):
 
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return self.norm.inverse(self.conv.inverse(z))
+
+    def error_growth(self) -> Tensor:
+        s = self.norm.log_scale_and_bias()[0].exp()
+        return mean_condition(self.conv.weight_and_log_det()[0] * s, self.conv.inverse_weight() / s[:, None])
 
     def initialize(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         return self.conv.initialize(self.norm.initialize(x))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Generator, Tensor, nn
 
 from flowdetect.bijections.base import Bijection, Layer
+from flowdetect.bijections.reversible import by_rows, keeping_little
 
 
 class Squeeze(Bijection):
@@ -78,7 +79,14 @@ class MultiScale(Bijection):
     n_context : int
         Length of a context (n, n_context) that standardizers see at every pixel, as further channels after what stays;
         0: they see what stays alone. The levels are given the context in any case.
+
+    Attributes
+    ----------
+    memory_efficient : bool
+        Whether training keeps nothing that standardizers compute; see `Chain` for the levels.
     """
+
+    memory_efficient: bool = False
 
     def __init__(
         self,
@@ -113,11 +121,22 @@ class MultiScale(Bijection):
             leaves, x = self._split(x, i)
             split = x.new_zeros(x.shape[0])
             if i < len(self.standardizers):
-                leaves, split = self.standardizers[i](leaves, self._given(x, context))
+                leaves, split = self._standardized(self.standardizers[i], leaves, self._given(x, context))
             z.append(leaves.flatten(1))
             log_dets.append(log_det + split)
             splits.append(split)
         return Levels(torch.cat(z, 1), torch.stack(log_dets, 1), torch.stack(splits, 1))
+
+    def _standardized(self, layer: nn.Module, leaves: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
+        if self.memory_efficient and self.training and torch.is_grad_enabled():
+            return keeping_little([cast(Bijection, layer)], leaves, given)
+        z, term = layer(leaves, given)
+        return z, term
+
+    def _initialized(self, layer: Bijection, leaves: Tensor, given: Tensor) -> Tensor:
+        if self.memory_efficient:
+            return by_rows(layer, leaves, given)[0]
+        return layer.initialize(leaves, given)
 
     def _split(self, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
         channels = self.latent_shapes[i][0]
@@ -145,7 +164,7 @@ class MultiScale(Bijection):
         for i, level in enumerate(self.levels):
             leaves, x = self._split(level.initialize(x, context), i)
             if i < len(self.standardizers):
-                leaves = self.standardizers[i].initialize(leaves, self._given(x, context))
+                leaves = self._initialized(self.standardizers[i], leaves, self._given(x, context))
             z.append(leaves.flatten(1))
         return torch.cat(z, 1)
 

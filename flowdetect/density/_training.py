@@ -41,7 +41,8 @@ WARM_UP, FEWEST_WARM_UP = 0.1, 20  # linear: share of the steps, but at least so
 MAX_SKIPPED = 20  # steps in a row, not finite or leaping, after which training cannot go on from these weights
 MAX_RECOVERIES = 5
 CHECKPOINT_SECONDS = 60.0
-FIRST_BATCH = 256  # rows that set data-dependent parameters, or batch_size if that is more
+# rows that set data-dependent parameters, of large images as many as have so many values; batch_size if that is more
+FIRST_BATCH, FIRST_VALUES = 256, 2**22
 HISTORY = ("bits_per_dim", "validation_bits_per_dim", "skipped_steps", "seconds")
 COUNTERS = (
     *("epoch", "batch", "step", "stale", "skipped", "skipped_in_a_row"),
@@ -176,7 +177,8 @@ class Training(Averages):
         """Set data-dependent parameters from a first batch."""
         seed = self.settings.seed
         order = shuffled(len(self.source), stream(seed, INITIAL))
-        index = np.sort(order[: max(FIRST_BATCH, self.batch_size)])
+        n_rows = max(self.batch_size, min(FIRST_BATCH, FIRST_VALUES // self.model.n_values))
+        index = np.sort(order[:n_rows])
         with torch.no_grad():
             self.model.initialize(*self._with_noise(self.source, index, stream(seed, INITIAL, 1)))
 

@@ -45,7 +45,7 @@ class FactoringDensity(FlowDensity):
     coupling: str = "affine"
     factorization: str = "standard"
     pretraining: float = 0.25
-    _may_change: ClassVar[frozenset[str]] = frozenset({"n_draws", "pretraining"})
+    _may_change = FlowDensity._may_change | {"pretraining"}
     _standard_choice: ClassVar[Choice | None] = None  # None: what arrives at a split first leaves
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

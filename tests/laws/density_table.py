@@ -79,6 +79,9 @@ DENSITIES = {
     "Glow, exp scale, shuffle, two draws": Case(
         partial(glow, n_bins=17, scale="exp", permutation="shuffle", n_draws=2), DIGITS[:80]
     ),
+    "Glow, memory efficient, digits by class": Case(
+        partial(glow, n_bins=17, n_steps=2, conditional=True, memory_efficient=True), DIGITS[:80], LABELS[:80]
+    ),
     "Glow, linear preprocessing": Case(partial(glow, n_bins=17, preprocessing="linear"), DIGITS[:80]),
     "Glow, reverse, one level": Case(partial(glow, n_bins=17, permutation="reverse", n_levels=1), DIGITS[:80]),
     "Glow, likelihood, shuffle, by class": Case(
