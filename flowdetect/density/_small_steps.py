@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from flowdetect._threads import torch_threads
-from flowdetect.density.model import DensityModel
 
 SMALL = 1.5e8  # parameters times positions (rows, times the pixels of an image) of a step
 
 
 @contextmanager
-def one_thread_for_small_steps(model: DensityModel, n_rows: int) -> Iterator[None]:
-    """Compute inside with one thread if a step on so many rows is small, on the CPU; else with those there are.
+def few_threads(training: Any) -> Iterator[None]:
+    """Compute inside with one thread if a training's steps are small, on the CPU; else with those there are.
 
     To share out small operations, and to wait for each other, takes threads longer than they save: with two of them
     RealNVP on a table of ten columns, in batches of 256 and of 1,024, needs 1.19 to 1.32 times the time of one. The
     size alone decides, so that a training that was killed goes on with as many threads as before.
     """
+    model, n_rows = training.model, training.batch_size // training.processes.n
     _, height, width = model.event_shape
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     is_small = n_parameters * n_rows * height * width <= SMALL
