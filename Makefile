@@ -101,7 +101,7 @@ $(ENGINES)/.stamp-engines: pyproject.toml constraints.txt
 	$(PIP_ENGINES) --no-build-isolation --editable '.[dev,engines,mlflow]' datasets zarr
 	touch $@
 
-$(BENCHMARKS)/.stamp-benchmarks: pyproject.toml constraints.txt
+$(BENCHMARKS)/.stamp-benchmarks: pyproject.toml constraints.txt $(wildcard flowdetect/nets/c/*)
 	$(if $(PYTHON),,$(error no Python of at least 3.11 found; name one with make PYTHON=...))
 	$(PYTHON) -m venv $(BENCHMARKS)
 	$(PIP_BENCHMARKS) setuptools torch

@@ -20,6 +20,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 GREY, BLUE, ORANGE = "#8a8a8a", "#1f5fa8", "#d9822b"
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+GROUP_COLORS = (BLUE, "#6b4fa0", ORANGE, "#3a8f5a", "#c9a227", "#b5b5b5", "#e3e3e3")
+TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 1.5, 2, 3, 4, 6, 8)
 SLOPES = (0.9, 1.1)  # where a cost counts as proportional
 WATCHED = ("training, float32", "training, auto", "scoring", "sampling")  # of Glow, in the history
 
@@ -58,7 +60,7 @@ def draw_ratios(folder: Path, names: tuple[str, ...], path: Path) -> None:
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PLAIN)
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xticks([tick for tick in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8) if _is_inside(tick, axes)])
+    axes.set_xticks([tick for tick in TICKS if _is_inside(tick, axes)])
     axes.grid(axis="x", color="#e6e6e6")
     axes.set_axisbelow(True)
     axes.legend(frameon=False, fontsize=8, loc="best")
@@ -141,10 +143,32 @@ def draw_history(folder: Path) -> None:
         axes.errorbar(x, medians, reach, fmt="o-", ms=4, lw=1, capsize=2, label=name.removesuffix(" / normflows"))
     axes.axhline(1, color=GREY, lw=1)
     axes.set_xticks(range(len(runs)), runs, fontsize=7)
-    axes.set(ylabel="speed of ours / normflows', 1 thread", ylim=(0, None))
+    axes.set(ylabel="speed of ours / normflows', 1 thread", ylim=(0, None), xlim=(-0.5, len(runs) - 0.5))
     axes.grid(axis="y", color="#e6e6e6")
     axes.legend(frameon=False, fontsize=7, ncols=2)
     save(figure, folder / "history.png")
+
+
+def draw_profile(folder: Path) -> None:
+    """Draw the shares of the time as bars, with the share of the machine's limit beside."""
+    entries = results.profile_entries(folder)
+    if not entries:
+        return
+    figure, axes = plt.subplots(figsize=(9, 0.9 + 0.3 * len(entries)), layout="constrained")
+    starts = [0.0] * len(entries)
+    for group, color in zip(entries[0][2]["shares"], GROUP_COLORS, strict=True):
+        widths = [figures["shares"][group] for _, _, figures, _ in entries]
+        axes.barh(range(len(entries)), widths, left=starts, color=color, label=group, height=0.72)
+        starts = [start + width for start, width in zip(starts, widths, strict=True)]
+    for i, (_, _, figures, _) in enumerate(entries):
+        axes.text(1.01, i, f"{figures['of the limit']:.0%}", va="center", fontsize=8)
+    axes.text(1.01, -1.0, "of the matrix\nproducts' limit", fontsize=8, va="bottom")
+    axes.set_yticks(range(len(entries)), [f"{model}: {case}" for model, case, _, _ in entries], fontsize=8)
+    axes.set(xlim=(0, 1), xlabel="share of the time, 1 thread")
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    save(figure, folder / "where_time_goes.png")
 
 
 def main() -> None:
@@ -159,6 +183,7 @@ def main() -> None:
     draw_slopes(folder)
     draw_memory(folder)
     draw_history(folder)
+    draw_profile(folder)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import warnings
 
 import numpy as np
 import torch
+from peers import Size, normflows_glow
 
 from flowdetect import GlowDensity, load_images
 from flowdetect.density import _training
@@ -37,24 +38,6 @@ def one_cycle(step: int, total: int) -> float:
     return PEAK / 25e4 + (PEAK - PEAK / 25e4) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def normflows_glow() -> torch.nn.Module:
-    """normflows' multi-scale Glow as in its own example, for 1x28x28."""
-    import normflows as nf
-
-    n_levels, n_steps, hidden = 2, 8, 128
-    bases, merges, flows = [], [], []
-    for level in range(n_levels):
-        channels = 2 ** (n_levels + 1 - level)
-        blocks = [nf.flows.GlowBlock(channels, hidden, split_mode="channel", scale=True) for _ in range(n_steps)]
-        flows.append([*blocks, nf.flows.Squeeze()])
-        side = 28 // 2**n_levels if level == 0 else 28 // 2 ** (n_levels - level)
-        if level > 0:
-            merges.append(nf.flows.Merge())
-        shape = (2 ** (n_levels + 1), side, side) if level == 0 else (2 ** (n_levels - level), side, side)
-        bases.append(nf.distributions.DiagGaussian(shape))
-    return nf.MultiscaleFlow(bases, flows, merges)
-
-
 def finish(device: str) -> None:
     """Wait for what a GPU was told to do, so that its time is counted."""
     if device.startswith("cuda"):
@@ -67,7 +50,7 @@ class Rival:
     def __init__(self, X: np.ndarray, seed: int, device: str) -> None:
         torch.manual_seed(seed)
         self.device = device
-        self.model = normflows_glow().to(device)
+        self.model = normflows_glow(Size((1, 28, 28), 2, 8, 128)).model.to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=PEAK)
         self.images = torch.from_numpy(X).float()[:, None].to(device)
         self.order = torch.randperm(len(X))

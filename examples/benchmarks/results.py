@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,10 @@ def _range(spread: Spread, digits: int = 2) -> str:
     return f"{spread['median']:.{digits}f} ({spread['low']:.{digits}f} to {spread['high']:.{digits}f})"
 
 
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def ratio_table(folder: Path, names: tuple[str, ...]) -> str:
     """One line a comparison, one column for each number of threads."""
     by_threads: dict[int, dict[str, Spread]] = {}
@@ -152,6 +157,48 @@ def memory_table(folder: Path) -> str:
     return table(["images", "batch", *(f"{what}, {name}" for what in ("training", "scoring") for name in PEERS)], rows)
 
 
+def profile_entries(folder: Path, n_threads: int = 1) -> list[tuple[str, str, dict[str, Any], dict[str, float]]]:
+    """Model, case, its figures, and the machine's limits in the same run."""
+    found = read(folder, "where_time_goes", n_threads)
+    cases = ("training", "scoring", "sampling")
+    entries = found["results"] if found else []
+    return [(entry["model"], case, entry[case], entry["limits"]) for entry in entries for case in cases]
+
+
+def profile_table(folder: Path) -> str:
+    """One line a model and case: rates, the share of the limit, and the shares of the time in percent."""
+    rows, groups = [], []
+    for model, case, figures, limits in profile_entries(folder):
+        groups = list(figures["shares"])
+        limit = f"{limits[figures['format'] + ' GFLOP/s']:,.0f} ({figures['format']})"
+        rate = [_rate(figures["per_second"]), f"{figures['GFLOP/s']:.3g}", limit, f"{figures['of the limit']:.0%}"]
+        rows.append([model, case, *rate, *(f"{share:.0%}" for share in figures["shares"].values())])
+    return table(["model", "", "rows a second", "GFLOP/s", "limit", "share of it", *groups], rows)
+
+
+def limit_table(folder: Path) -> str:
+    """One line a model: what the machine reaches at the size of its largest product."""
+    found = read(folder, "where_time_goes")
+    entries = found["results"] if found else []
+    rows = [[entry["model"], *(f"{value:,.0f}" for value in entry["limits"].values())] for entry in entries]
+    return table(["at the sizes of", *(entries[0]["limits"] if entries else [])], rows)
+
+
+def startup_table(folder: Path) -> str:
+    """One line a process, and one an import: seconds."""
+    found = read(folder, "startup")
+    named: list[tuple[str, str, list[float]]] = []
+    if found:
+        named = [(name, "whole process", values) for name, values in found["results"]["seconds"].items()]
+        for target, steps in found["results"]["processor_seconds"].items():
+            named += [(name, f"on the way to {target}", values) for name, values in steps.items()]
+    rows = []
+    for name, what, values in named:
+        spread = {"median": statistics.median(values), "low": min(values), "high": max(values)}
+        rows.append([name, what, _range(spread, 3)])
+    return table(["what runs", "", "seconds"], rows)
+
+
 PEERS = ("flowdetect", "normflows")
 FLOWS, TABLES, DEEP = ("flows_28", "flows_512", "flows_color"), ("table_flows",), ("deep_detectors",)
 
@@ -174,5 +221,8 @@ def tables(folder: Path) -> dict[str, str]:
         "time_to_bits.csv": bits_table(folder),
         "slopes.csv": slope_table(folder),
         "peak_memory.csv": memory_table(folder),
+        "startup.csv": startup_table(folder),
         "runs.csv": condition_table(folder),
+        "where_time_goes.csv": profile_table(folder),
+        "limits.csv": limit_table(folder),
     }

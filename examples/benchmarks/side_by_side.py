@@ -20,10 +20,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+
+import flowdetect
 
 Seconds = dict[str, list[float]]  # of each block, by who ran it
 OURS = "flowdetect"
@@ -183,9 +186,18 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _is_compiled() -> bool:
+    """Whether our networks in C are there and in use; older versions have none."""
+    if find_spec("flowdetect.nets.compiled") is None:
+        return False
+    from flowdetect.nets import compiled
+
+    return bool(compiled.library()[1] > 0)
+
+
 def _git(*command: str) -> str:
     try:
-        here = Path(__file__).parent
+        here = Path(flowdetect.__file__).parent  # the code that was measured
         return subprocess.run(("git", *command), cwd=here, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
@@ -198,12 +210,13 @@ def conditions() -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
         "commit": _git("rev-parse", "--short", "HEAD"),
-        "changed": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "../../flowdetect")),
+        "changed": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".")),
         "machine": {
             "processor": _processor(),
             "cores": os.cpu_count(),
             "bfloat16": bool(capabilities.get("avx512_bf16")),
             "matrix unit": bool(capabilities.get("amx_bf16")),
+            "compiled": _is_compiled(),
             "card": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
         "versions": {name: value for name, value in found.items() if value},

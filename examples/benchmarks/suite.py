@@ -24,10 +24,11 @@ import results
 import side_by_side as side
 
 HERE = Path(__file__).resolve().parent
+SLOW = ("--rounds", "4", "--scored", "128")
 JOBS: dict[str, list[str]] = {  # name -> script and options
     "flows_28": ["flows.py", "--size", "28"],
-    "flows_512": ["flows.py", "--size", "512", "--rounds", "4", "--peers", "normflows", "nflows", "FrEIA"],
-    "flows_color": ["flows.py", "--size", "color", "--rounds", "4", "--peers", "normflows", "nflows", "FrEIA"],
+    "flows_512": ["flows.py", "--size", "512", *SLOW, "--steps", "1", "--peers", "normflows"],
+    "flows_color": ["flows.py", "--size", "color", *SLOW, "--steps", "2", "--peers", "normflows", "nflows", "FrEIA"],
     "time_to_bits": ["time_to_bits.py"],
     "table_flows": ["table_flows.py"],
     "tables_zuko": ["tables_zuko.py"],

@@ -13,7 +13,8 @@ from torch import Generator, Tensor
 
 from flowdetect.bijections.base import Bijection
 from flowdetect.bijections.elementwise import exp_log_scale
-from flowdetect.bijections.spline import spline, spline_inverse
+from flowdetect.bijections.spline import spline_by_mode, spline_inverse
+from flowdetect.bijections.spline_gradient import masked_spline
 from flowdetect.nets.masked import MADE
 
 N_SPLINE_BINS = 8
@@ -88,7 +89,7 @@ class Autoregressive(Bijection):
     def _map(self, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Give f(u) and log f' of every feature, (D, n) each, of parameters h (k, D, n)."""
         if self.univariate == "spline":
-            return spline(u, h, N_SPLINE_BINS, numbers_first=True)
+            return spline_by_mode(u, h, N_SPLINE_BINS, self.training)
         log_s = exp_log_scale(h[1])
         return (u + h[0]) * log_s.exp(), log_s
 
@@ -101,7 +102,10 @@ class Autoregressive(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         u = self._to_order(x)
-        v, log_slope = self._map(u, self.net(u, context))
+        if self.training and self.univariate == "spline" and not len(self.net.context_maps):
+            v, log_slope = masked_spline(u, N_SPLINE_BINS, *self.net.masks_and_parameters())
+        else:
+            v, log_slope = self._map(u, self.net(u, context))
         return self._from_order(v, x.shape), log_slope.t().contiguous().sum(1)
 
     @torch.no_grad()

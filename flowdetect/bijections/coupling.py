@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 
 from flowdetect.bijections.base import Bijection, Rewound, leaf, sum_except_batch
 from flowdetect.bijections.elementwise import LOG_SCALES
-from flowdetect.bijections.spline import spline, spline_inverse, split_numbers
+from flowdetect.bijections.spline import spline_by_mode, spline_inverse, split_numbers
 
 
 class Coupling(Bijection):
@@ -121,7 +121,7 @@ class SplineCoupling(Coupling):
         self.n_bins = n_bins
 
     def _map(self, x_a: Tensor, h: Tensor) -> tuple[Tensor, Tensor | None]:
-        return spline(x_a, split_numbers(h, self.n_bins), self.n_bins)
+        return spline_by_mode(x_a, split_numbers(h, self.n_bins).movedim(-1, 0), self.n_bins, self.training)
 
     def _unmap(self, z_a: Tensor, h: Tensor) -> Tensor:
         return spline_inverse(z_a, split_numbers(h, self.n_bins), self.n_bins)

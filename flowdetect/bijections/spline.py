@@ -13,10 +13,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from flowdetect.bijections.base import Bijection, soft_bound, sum_except_batch
-
-BOUND = 5.0  # the spline lives on [-5, 5] and is the identity outside
-SMALLEST_SHARE = 0.02  # of the interval that a bin takes, in either direction
-LOG_SLOPE_BOUND = 3.0  # of the slopes at the knots
+from flowdetect.bijections.spline_gradient import BOUND, LOG_SLOPE_BOUND, SMALLEST_SHARE, fused_spline, mapped
 
 
 class Bins(NamedTuple):
@@ -98,6 +95,18 @@ def spline(x: Tensor, h: Tensor, n_bins: int, numbers_first: bool = False) -> tu
     return torch.where(inside, y, x), torch.where(inside, slope, 1.0).log()
 
 
+def spline_by_mode(x: Tensor, h: Tensor, n_bins: int, training: bool) -> tuple[Tensor, Tensor]:
+    """As `spline` with numbers first, by whichever way has all derivatives that are asked for.
+
+    In training those of first order; in evaluation none where gradients are off, else all.
+    """
+    if training:
+        return fused_spline(x, h, n_bins)
+    if torch.is_grad_enabled() or torch.compiler.is_exporting():
+        return spline(x, h, n_bins, numbers_first=True)
+    return mapped(x, h, n_bins)
+
+
 def spline_inverse(y: Tensor, h: Tensor, n_bins: int, numbers_first: bool = False) -> Tensor:
     """Undo `spline`; eq. 6 to 8."""
     find_bins = _find_bins_numbers_first if numbers_first else _find_bins
@@ -133,7 +142,8 @@ class Spline(Bijection):
         return split_numbers(self.net(x if context is None else context), self.n_bins)
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        z, log_slope = spline(x, self._numbers(x, context), self.n_bins)
+        numbers = self._numbers(x, context).movedim(-1, 0)
+        z, log_slope = spline_by_mode(x, numbers, self.n_bins, self.training)
         return z, sum_except_batch(log_slope)
 
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:

@@ -28,6 +28,7 @@ from flowdetect.density._order import Order, shuffled
 from flowdetect.density._processes import Processes, alone, present
 from flowdetect.density._progress import Place
 from flowdetect.density._ranks import run_in_processes
+from flowdetect.density._small_steps import few_threads
 from flowdetect.density._time_plan import TimePlan
 from flowdetect.density.model import DensityModel, first_non_finite
 from flowdetect.density.settings import TrainingResult, TrainingSettings
@@ -190,7 +191,7 @@ class Training(Averages):
         with hints_unheard():
             model, optimizer = processes.fabric.setup(self.model, self.optimizer)
         written = time.monotonic()
-        with processes.interruption, freed_memory_kept(), watched(self) as progress:
+        with processes.interruption, freed_memory_kept(), few_threads(self), watched(self) as progress:
             while not self.finished:
                 progress.begin()
                 order = shuffled(len(self.source), stream(self.settings.seed, ORDER, self.epoch))

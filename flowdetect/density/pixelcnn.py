@@ -17,7 +17,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from flowdetect.density.autoregressive import AutoregressiveDensity, rescaling
 from flowdetect.density.sequential import AutoregressiveModel
 from flowdetect.density.spec import DataSpec
-from flowdetect.nets.causal import Block, CausalNet, GatedBlock, MaskedBlock, PointwiseBlock, ResidualBlock, Stage
+from flowdetect.nets.causal import Block, CausalNet, GatedBlock, MaskedBlock, PointwiseBlock, Stage
+from flowdetect.nets.gated_residual import ResidualBlock
 from flowdetect.nets.heads import CategoricalHead, Head, LogisticMixtureHead, pixel_head
 from flowdetect.nets.masked import CausalConv, MaskedMLP
 from flowdetect.nets.rectified import rectified_net

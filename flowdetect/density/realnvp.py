@@ -93,9 +93,10 @@ class RealNVPDensity(FactoringDensity):
     half of the dimensions leave as they are. Which ones, can be learned from the data (`factorization`). On tables the
     halves of the columns change from coupling to coupling, the networks are perceptrons, and a fixed matrix at the end
     takes out the correlations (with shrinkage, where rows are few), so that training starts at a Gaussian or a Gaussian
-    copula. For data in bins, scores are lower bounds of the discrete data's log-probability, by dequantisation;
-    for real values they are exact. A score takes one pass, and so does a sample. It is made for tables of many columns;
-    of images `GlowDensity` has fewer bits/dim after equal training time.
+    copula; where no epoch is likelier on the held-out rows, as on a Gaussian table, that start is what is kept. For
+    data in bins, scores are lower bounds of the discrete data's log-probability, by dequantisation; for real values
+    they are exact. A score takes one pass, and so does a sample. It is made for tables of many columns; of images
+    `GlowDensity` has fewer bits/dim after equal training time.
 
     Parameters
     ----------

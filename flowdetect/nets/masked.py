@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -114,6 +115,15 @@ class CausalConv(nn.Module):
         return F.conv2d(self.activate(x, self.pads), weight, bias, self.stride)
 
 
+class Layers(NamedTuple):
+    """The convolutions of a gated residual layer: of x, of the hidden layer, of the skip and of the message."""
+
+    first: CausalConv
+    second: CausalConv
+    skip: CausalConv | None
+    message: CausalConv | None
+
+
 def degree_mask(in_degrees: Tensor, out_degrees: Tensor, strict: bool = False) -> Tensor:
     """Say which inputs each output sees, (out, in) of 1 and 0: those of at most its degree, or below it if strict."""
     below = in_degrees[None] < out_degrees[:, None]
@@ -221,6 +231,11 @@ class MADE(nn.Module):
             out = self.out(h).flatten(1).t().contiguous()
         out = out if of_out is None else out + of_out.flatten(1).t()
         return torch.unflatten(out, 0, (self.n_outputs, -1))
+
+    def masks_and_parameters(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Give the mask of each layer, and weights and biases, layer by layer."""
+        layers = [*self.hidden, self.out]
+        return [layer.mask for layer in layers], [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
 
 
 class MaskedMLP(nn.Module):

@@ -38,6 +38,8 @@ class WeightNormConv(nn.Module):
         """(n, in_channels, H, W) -> (n, out_channels, H, W), in the dtype of x."""
         norm = self.v.square().sum((1, 2, 3), keepdim=True).sqrt()
         weight = self.v * (self.g[:, None, None, None] / norm)
+        if self.training and x.shape[2:] == self.v.shape[2:] == (1, 1):  # of a table, in a third of the time
+            return F.linear(x.flatten(1), weight.flatten(1).to(x.dtype), self.bias.to(x.dtype))[:, :, None, None]
         return F.conv2d(x, weight.to(x.dtype), self.bias.to(x.dtype), padding=self.v.shape[-1] // 2)
 
 

@@ -199,7 +199,7 @@ class Killed(BaseException):
 
 def test_a_killed_fit_resumes_without_a_seed(tmp_path, monkeypatch):
     X = load_images("digits")[0][:60]
-    monkeypatch.setattr("flowdetect.detectors.recommended.N_STEPS", 12)  # three epochs
+    monkeypatch.setattr("flowdetect.detectors.recommended.GRAY_PACE", (12, 8e-3))  # three epochs
     sizes = {"checkpoint": tmp_path / "fit", "random_state": None}
 
     class Small(OODDetector):

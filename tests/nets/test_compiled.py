@@ -1,5 +1,7 @@
 """The networks written in C against torch's: values, gradients, and a row's bits in any company."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -134,6 +136,14 @@ def test_what_a_density_is_does_not_depend_on_it():
     assert without_compiled(density.score_samples, X) == pytest.approx(ours, abs=1e-3)
     theirs = without_compiled(lambda: density.fit(X).score_samples(X))
     assert theirs == pytest.approx(ours, rel=1e-4)
+
+
+@pytest.mark.skipif(
+    shutil.which("cc") is None or not torch.cpu.get_capabilities().get("avx512_dq"),
+    reason="no C compiler, or no AVX-512",
+)
+def test_it_is_built_where_it_can_be():
+    assert library()[1] >= FLOAT32
 
 
 def test_it_can_be_turned_off(monkeypatch):

@@ -97,19 +97,37 @@ static AMX void tile_product(int64_t M, int64_t N, int64_t K, const bfloat16 *A,
         }
 }
 
-static bfloat16 rounded(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fc0; /* NaN */
-    return (bfloat16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+/* Pack weights W (N, K) as b(k, n) = W[n, k] into pairs of rows, (K / 2, N, 2); 0 where there is none. */
+static AMX void pack_pairs_turned(const float *W, int64_t n_real, int64_t k_real, int64_t K, int64_t N, bfloat16 *to) {
+    for (int64_t n = 0; n < N; n += 16)
+        for (int64_t k = 0; k < K; k += 32) {
+            __m512 r[16];
+#pragma GCC unroll 16
+            for (int m = 0; m < 16; m++) {
+                const float *from = W + (n + m) * k_real + k;
+                const int is_there = n + m < n_real;
+                const __m512 low = _mm512_maskz_loadu_ps(is_there ? lanes(k_real - k) : 0, from);
+                const __m512 high = _mm512_maskz_loadu_ps(is_there ? lanes(k_real - k - 16) : 0, from + 16);
+                r[m] = (__m512)_mm512_cvtne2ps_pbh(high, low);
+            }
+            transpose_in_registers(r);
+#pragma GCC unroll 16
+            for (int m = 0; m < 16; m++) _mm512_storeu_ps(to + ((k / 2 + m) * N + n) * 2, r[m]);
+        }
 }
 
-/* Pack b(k, n) = B[k sk + n sn] into pairs of rows, (K / 2, N, 2); 0 where there is none. */
-static void pack_pairs(const float *B, int64_t sk, int64_t sn, int64_t k_real, int64_t K, int64_t n_real, int64_t N,
-                       bfloat16 *to) {
-    for (int64_t k = 0; k < K; k++)
-        for (int64_t n = 0; n < N; n++)
-            to[(k / 2 * N + n) * 2 + k % 2] = k < k_real && n < n_real ? rounded(B[k * sk + n * sn]) : 0;
+/* Pack weights W (K, N) as b(k, n) = W[k, n]. */
+static AMX void pack_pairs_straight(const float *W, int64_t k_real, int64_t n_real, int64_t K, int64_t N, bfloat16 *to) {
+    uint16_t order[32];
+    for (int i = 0; i < 32; i++) order[i] = (uint16_t)(i / 2 + i % 2 * 16); /* values of two rows by turns */
+    const __m512i turns = _mm512_loadu_si512(order);
+    for (int64_t k = 0; k < K; k += 2)
+        for (int64_t n = 0; n < N; n += 16) {
+            const __mmask16 some = lanes(n_real - n);
+            const __m512 low = _mm512_maskz_loadu_ps(k < k_real ? some : 0, W + k * n_real + n);
+            const __m512 high = _mm512_maskz_loadu_ps(k + 1 < k_real ? some : 0, W + (k + 1) * n_real + n);
+            _mm512_storeu_si512(to + (k * N + 2 * n), _mm512_permutexvar_epi16(turns, (__m512i)_mm512_cvtne2ps_pbh(high, low)));
+        }
 }
 
 /* (K, N) -> (K / 2, N, 2), N a multiple of 32. */

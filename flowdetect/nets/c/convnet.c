@@ -20,9 +20,9 @@
 #include <unistd.h>
 
 #include "common.h"
+#include "moving.h"
 #include "float32.h"
 #include "bfloat16.h"
-#include "moving.h"
 #include "images.h"
 
 #define MOST_THREADS 64
@@ -139,7 +139,7 @@ static int64_t arrange(const Call *call, int backward, char *start, Work *work) 
     return at - start;
 }
 
-static void pack_weights(const Work *work) {
+static AMX void pack_weights(const Work *work) {
     const Plan *p = &work->plan;
     const Call *call = p->call;
     const Packed *to = &work->packed;
@@ -148,23 +148,24 @@ static void pack_weights(const Work *work) {
     for (int64_t tap = 0; tap < taps; tap++)
         for (int64_t o = 0; o < call->out; o++)
             memcpy(w3 + (tap * call->out + o) * hidden, call->w3 + (o * taps + tap) * hidden, sizeof(float) * hidden);
+    const int64_t qc = up(p->qc, 16), qo = up(p->qo, 16);
     if (call->bf16) {
-        pack_pairs(call->w1, 1, p->qc, p->qc, p->kc, hidden, h, to->w1);
-        pack_pairs(call->w2, 1, hidden, hidden, h, hidden, h, to->w2);
-        pack_pairs(w3, 1, hidden, hidden, h, p->qo, up(p->qo, 16), to->w3);
+        pack_pairs_turned(call->w1, hidden, p->qc, p->kc, h, to->w1);
+        pack_pairs_turned(call->w2, hidden, hidden, h, h, to->w2);
+        pack_pairs_turned(w3, p->qo, hidden, h, qo, to->w3);
         if (!work->backward) return;
-        pack_pairs(w3, hidden, 1, p->qo, p->ko, hidden, h, to->w3_back);
-        pack_pairs(call->w2, hidden, 1, hidden, h, hidden, h, to->w2_back);
-        pack_pairs(call->w1, p->qc, 1, hidden, h, p->qc, up(p->qc, 16), to->w1_back);
+        pack_pairs_straight(w3, p->qo, hidden, p->ko, h, to->w3_back);
+        pack_pairs_straight(call->w2, hidden, hidden, h, h, to->w2_back);
+        pack_pairs_straight(call->w1, hidden, p->qc, h, qc, to->w1_back);
         return;
     }
-    pack(call->w1, 1, p->qc, p->qc, hidden, h, to->w1);
-    pack(call->w2, 1, hidden, hidden, hidden, h, to->w2);
-    pack(w3, 1, hidden, hidden, p->qo, up(p->qo, 16), to->w3);
+    pack_turned(call->w1, hidden, p->qc, h, to->w1);
+    pack_turned(call->w2, hidden, hidden, h, to->w2);
+    pack_turned(w3, p->qo, hidden, qo, to->w3);
     if (!work->backward) return;
-    pack(w3, hidden, 1, p->qo, hidden, h, to->w3_back);
-    pack(call->w2, hidden, 1, hidden, hidden, h, to->w2_back);
-    pack(call->w1, p->qc, 1, hidden, p->qc, up(p->qc, 16), to->w1_back);
+    pack_straight(w3, p->qo, hidden, h, to->w3_back);
+    pack_straight(call->w2, hidden, hidden, h, to->w2_back);
+    pack_straight(call->w1, hidden, p->qc, qc, to->w1_back);
 }
 
 /* ---- a tile */
@@ -234,7 +235,7 @@ static AVX void add_biases(const Work *work, const Room *r, const Tile *t, int64
     const int64_t h = work->plan.hidden, area = t->rows * work->plan.call->width, half = work->plan.call->bf16;
     add_rows(half ? 0 : r->d2, (bfloat16 *)r->d2, t->used, h, h, r->db2);
     for (int64_t i = 0; i < t->images; i++)
-        add_rows(half ? 0 : r->d1 + i * area * h, (bfloat16 *)r->d1 + i * area * h, area, h, h, work->db1 + (image + i) * h);
+        add_rows(half ? 0 : r->d1 + i * h, (bfloat16 *)r->d1 + i * h, area, t->images * h, h, work->db1 + (image + i) * h);
 }
 
 /* ---- a thread's images */
@@ -254,8 +255,7 @@ static AMX void run_images(const Work *work, const Room *r, int64_t first, int64
             t.rows = call->height - t.y0 < p->rows ? call->height - t.y0 : p->rows;
             t.used = t.images * t.rows * call->width, t.padded = up(t.used, 32);
             for (int64_t i = 0; i < t.padded; i++) {
-                const int64_t of = i / (t.rows * call->width);
-                r->bias1[i] = work->b1 + (image + (of < t.images ? of : t.images - 1)) * p->hidden;
+                r->bias1[i] = work->b1 + (image + i % t.images) * p->hidden;
                 r->bias2[i] = work->b2;
             }
             hidden_values(work, r, &t);
@@ -274,13 +274,10 @@ static AMX void run_images(const Work *work, const Room *r, int64_t first, int64
     }
 }
 
-static AMX void clear(const Work *work, const Room *r) { /* margins, padding and sums start at 0 */
+static AMX void clear(const Work *work, const Room *r) { /* padding and sums start at 0 */
     const Plan *p = &work->plan;
-    const int64_t padded = p->padded_height * p->padded_width * p->images;
-    memset(r->x_pad, 0, sizeof(float) * padded * p->call->c);
     memset(r->x_columns, 0, sizeof(float) * p->kc * p->pixels);
     if (!work->backward) return;
-    memset(r->g_pad, 0, sizeof(float) * padded * p->call->out);
     memset(r->g_columns, 0, sizeof(float) * p->ko * p->pixels);
     memset(r->dw1, 0, sizeof(float) * p->kc * p->hidden);
     memset(r->dw2, 0, sizeof(float) * p->hidden * p->hidden);

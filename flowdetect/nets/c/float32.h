@@ -46,7 +46,7 @@ INLINE AVX void block(const int mr, const int nv, int64_t K, const float *A, int
     default: block(1, nv, K, a, sm, sk, b, width, c, ldc, mode, rows, n, masked); \
     }
 
-/* C (M, N) = A (M, K) B (K, N), N a multiple of 16; ldb 0: B is in panels of 64 columns, as `pack` makes them. */
+/* C (M, N) = A (M, K) B (K, N), N a multiple of 16; ldb 0: B is in panels of 64 columns, as the functions below make them. */
 static AVX void product(int64_t M, int64_t N, int64_t K, const float *A, int64_t sm, int64_t sk, const float *B,
                         int64_t ldb, float *C, int64_t ldc, Mode mode, const float *const *bias, const float *mask) {
     for (int64_t n = 0; n < N; n += 64) {
@@ -67,11 +67,28 @@ static AVX void product(int64_t M, int64_t N, int64_t K, const float *A, int64_t
     }
 }
 
-/* Pack b(k, n) = B[k sk + n sn] into panels; columns from n_real to N are 0. */
-static void pack(const float *B, int64_t sk, int64_t sn, int64_t K, int64_t n_real, int64_t N, float *to) {
-    for (int64_t n0 = 0; n0 < N; n0 += 64) {
-        const int64_t columns = N - n0 < 64 ? N - n0 : 64;
+/* Pack weights W (N, K) as b(k, n) = W[n, k] into panels; columns beyond n_real are 0. */
+static AVX void pack_turned(const float *W, int64_t n_real, int64_t K, int64_t N, float *to) {
+    for (int64_t n = 0; n < N; n += 16) {
+        const int64_t first = n / 64 * 64, width = N - first < 64 ? N - first : 64;
+        for (int64_t k = 0; k < K; k += 16) {
+            __m512 r[16];
+#pragma GCC unroll 16
+            for (int m = 0; m < 16; m++) r[m] = _mm512_maskz_loadu_ps(n + m < n_real ? lanes(K - k) : 0, W + (n + m) * K + k);
+            transpose_in_registers(r);
+            float *at = to + first * K + k * width + n % 64;
+#pragma GCC unroll 16
+            for (int m = 0; m < 16; m++)
+                if (k + m < K) _mm512_storeu_ps(at + m * width, r[m]);
+        }
+    }
+}
+
+/* Pack weights W (K, N) as b(k, n) = W[k, n]. */
+static AVX void pack_straight(const float *W, int64_t K, int64_t n_real, int64_t N, float *to) {
+    for (int64_t n = 0; n < N; n += 16) {
+        const int64_t first = n / 64 * 64, width = N - first < 64 ? N - first : 64;
         for (int64_t k = 0; k < K; k++)
-            for (int64_t n = n0; n < n0 + columns; n++) *to++ = n < n_real ? B[k * sk + n * sn] : 0.0f;
+            _mm512_storeu_ps(to + first * K + k * width + n % 64, _mm512_maskz_loadu_ps(lanes(n_real - n), W + k * n_real + n));
     }
 }

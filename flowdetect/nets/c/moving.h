@@ -1,5 +1,7 @@
 /* Transposing matrices. */
 
+INLINE __mmask16 lanes(int64_t left) { return left >= 16 ? 0xffff : left > 0 ? (__mmask16)((1u << left) - 1) : 0; }
+
 INLINE AVX void transpose_in_registers(__m512 r[16]) {
     __m512 t[16];
 #pragma GCC unroll 8
