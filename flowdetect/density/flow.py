@@ -229,7 +229,7 @@ class FlowDensity(LatentSpaceDensity):
         E_q [log p(x + u) - log q(u | x)] is then tighter. Real values need no dequantisation.
     memory_efficient : bool, default False
         Whether training computes in its backward pass again what it would else keep, so that memory hardly grows with
-        depth, at about 1.3 times the time. What a layer was given is found from what it gave where its inverse is a
+        depth, at about 1.4 times the time. What a layer was given is found from what it gave where its inverse is a
         formula, and is kept otherwise; what its network computes is never kept. Gradients differ by rounding. Of large
         images, few are inside a network at once. Scores and samples are no different.
 

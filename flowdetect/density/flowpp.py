@@ -135,7 +135,7 @@ class FlowPPDensity(FlowDensity):
         bound tighter. "auto": "variational" in bins.
     memory_efficient : bool, default False
         Whether training computes in its backward pass again what it would else keep, so that memory hardly grows with
-        depth, at about 1.3 times the time; see `FlowDensity`.
+        depth, at about 1.4 times the time; see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 1e-3
 

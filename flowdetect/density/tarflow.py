@@ -190,7 +190,7 @@ class TarFlowDensity(FlowDensity):
         bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
     memory_efficient : bool, default False
         Whether training computes in its backward pass again what it would else keep, so that memory hardly grows with
-        depth, at about 1.3 times the time; see `FlowDensity`.
+        depth, at about 1.4 times the time; see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 2e-3
 
