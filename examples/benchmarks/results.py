@@ -79,8 +79,9 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 
 def table(header: list[str], rows: list[list[Any]]) -> str:
-    """Give a table as CSV."""
+    """Give a table as CSV; one without rows says so, since a page takes none that is empty."""
     text = io.StringIO()
+    rows = rows or [["not measured yet", *[""] * (len(header) - 1)]]
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     return text.getvalue()
 
