@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowdetect.nets.activations import Pads
 from flowdetect.nets.masked import CausalConv, Layers
 
 FEWEST_VALUES = 2**14  # features of an image
-BLOCK_BYTES = 2**19  # of a block's features
+BLOCK_BYTES = 2**20  # of a block's features
 CHANNELS_LAST = torch.channels_last
 
 
@@ -49,7 +48,7 @@ class _Memory:
     def __init__(self) -> None:
         self.tensors: dict[object, Tensor] = {}
 
-    def like(self, key: str, shape: tuple[int, int, int, int], x: Tensor) -> Tensor:
+    def like(self, key: str, shape: tuple[int, ...], x: Tensor) -> Tensor:
         """Give a tensor (n, c, H, W) in channels-last order; its values are those of its last use, at first zeros."""
         found = self.tensors.get((key, shape))
         if found is None:
@@ -112,7 +111,7 @@ def gated_residual(
     x: Tensor, message: Tensor | None, skip: Tensor | None, context: Tensor | None, layers: Layers
 ) -> tuple[Tensor, Tensor | None]:
     """Compute a gated residual layer, and the message that it sends; see `fused.gated_residual`."""
-    memory, c = _Memory(), x.shape[1]
+    memory = _Memory()
     first, second = _Pairs(layers.first, memory), _Pairs(layers.second, memory)
     of_skip, of_message = (None if e is None else _Points(e, memory) for e in (layers.skip, layers.message))
     out = torch.empty_like(x)

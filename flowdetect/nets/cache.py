@@ -138,9 +138,11 @@ class Cache(Whole):
         """Compute row i, or pixel (i, j), from padded inputs (n, rows, columns, C)."""
         if layer not in self.weights:
             weight = layer.kernel_weight()
-            if not self.by_row:
-                weight = weight.permute(2, 3, 1, 0).flatten(0, 2)  # (kh kw C, out)
-            self.weights[layer] = (weight.contiguous(), layer.bias)
+            if self.by_row:
+                weight = weight.contiguous(memory_format=torch.channels_last)
+            else:
+                weight = weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()  # (kh kw C, out)
+            self.weights[layer] = (weight, layer.bias)
         weight, bias = self.weights[layer]
         kh, kw = layer.kernel
         if self.by_row:

@@ -6,7 +6,7 @@ backward pass; computing them again there was measured to take 8 % longer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowdetect.nets.activations import Pads
+from flowdetect.nets.blockwise import blocks
 from flowdetect.nets.kernels import LANES, Kernels, as_array, kernels
 from flowdetect.nets.masked import CausalConv, Layers
 
@@ -62,17 +63,9 @@ def gated_residual(
     for layer in layers:
         parameters += [None, None] if layer is None else [layer.weight, layer.bias]
     pass_ = _Pass(layers, x.dtype)
-    x, message, skip = (None if v is None else v.contiguous(memory_format=CHANNELS_LAST) for v in (x, message, skip))
-    out: tuple[Tensor, Tensor | None] = _GatedResidual.apply(pass_, x, message, skip, context, *parameters)
-    return out
-
-
-def blocks(n: int, bytes_of_one: int, most_bytes: int) -> Iterator[slice]:
-    """Split n images into blocks of one length, n divided by a power of two, of about so many bytes each."""
-    length = n
-    while length % 2 == 0 and length * bytes_of_one > most_bytes:
-        length //= 2
-    return (slice(start, start + length) for start in range(0, n, length))
+    features = [None if v is None else v.contiguous(memory_format=CHANNELS_LAST) for v in (x, message, skip)]
+    apply: Callable[..., tuple[Tensor, Tensor | None]] = _GatedResidual.apply
+    return apply(pass_, *features, context, *parameters)
 
 
 class _Elus:
@@ -242,7 +235,7 @@ class _GatedResidual(torch.autograd.Function):
         return pass_.forward(x, message, skip, context)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_out: Tensor, grad_sent: Tensor | None) -> tuple[Any, ...]:
         pass_: _Pass = ctx.pass_
         grad_out = grad_out.contiguous(memory_format=CHANNELS_LAST)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from flowdetect.nets import blockwise, fused
 from flowdetect.nets.activations import add_gated
 from flowdetect.nets.cache import Whole, whole
 from flowdetect.nets.causal import Block, Features, add_context, context_bias, pointwise
-from flowdetect.nets import blockwise, fused
 from flowdetect.nets.masked import CausalConv, Layers
 
 

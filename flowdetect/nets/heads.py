@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowdetect.distributions import (
@@ -16,6 +17,14 @@ from flowdetect.distributions import (
     logistic_quantile,
 )
 from flowdetect.nets.causal import pointwise
+from flowdetect.nets.masked import CausalConv
+
+
+def of_pixel(layer: nn.Module, h: Tensor) -> Tensor:
+    """Apply a 1x1 convolution to features (n, F, 1, 1) of single pixels; a matrix product takes a tenth of the time."""
+    if not isinstance(layer, CausalConv) or h.shape[2:] != (1, 1):
+        return cast(Tensor, layer(h))
+    return F.linear(h.flatten(1), layer.kernel_weight().flatten(1), layer.bias)[:, :, None, None]
 
 
 class Head(nn.Module):
@@ -87,7 +96,10 @@ class LogisticMixtureHead(Head):
 
     def _mixture(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """log pi (n, M, H, W), mu and log s (n, M, C, H, W), coefficients (n, M, C (C - 1) / 2, H, W)."""
-        p, c = self.out(h).unflatten(1, (self.n_mixtures, -1)), self.channels
+        return self._parts(self.out(h))
+
+    def _parts(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        p, c = torch.unflatten(numbers, 1, (self.n_mixtures, -1)), self.channels
         return (
             p[:, :, 0].log_softmax(1),
             p[:, :, 1 : 1 + c],
@@ -116,7 +128,7 @@ class LogisticMixtureHead(Head):
 
     def draw(self, h: Tensor, u: Tensor, temperature: float, state: Tensor | None = None) -> Tensor:
         """Values y (n, C, H, W) at uniform draws u (n, C + 1, H, W); the temperature multiplies s and flattens pi."""
-        log_pi, mu, log_s, coefficients = self._mixture(h)
+        log_pi, mu, log_s, coefficients = self._parts(of_pixel(self.out, h))
         k = categorical_quantile(log_pi / max(temperature, 1e-6), u[:, 0])[:, None, None]
 
         def of_component(values: Tensor) -> Tensor:
