@@ -41,7 +41,9 @@ class _MaskedSpline(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, n_bins: int, masks: list[Tensor], *parameters: Tensor) -> tuple[Tensor, Tensor]:
-        inputs, weights, h = [], [], x
+        inputs: list[Tensor] = []
+        weights: list[Tensor] = []
+        h = x
         for mask, weight, bias in zip(masks, parameters[::2], parameters[1::2], strict=True):
             inputs.append(h.relu_() if inputs else h)
             weights.append(weight * mask)
@@ -74,7 +76,7 @@ def mapped(x: Tensor, h: Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
 
 def fused_spline(x: Tensor, h: Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
     """As `spline` with numbers first, h (3 n_bins - 1, ...); the gradient has no gradient of its own."""
-    y, log_slope = _Spline.apply(x.reshape(-1), h.reshape(len(h), -1), n_bins)
+    y, log_slope = _Spline.apply(x.reshape(-1), h.reshape(len(h), -1), n_bins)  # type: ignore[no-untyped-call]
     return y.view(x.shape), log_slope.view(x.shape)
 
 
@@ -93,7 +95,7 @@ def masked_spline(x: Tensor, n_bins: int, masks: list[Tensor], parameters: list[
     y, log_slope : (D, n) each
         The gradient has no gradient of its own.
     """
-    found: tuple[Tensor, Tensor] = _MaskedSpline.apply(x, n_bins, masks, *parameters)
+    found: tuple[Tensor, Tensor] = _MaskedSpline.apply(x, n_bins, masks, *parameters)  # type: ignore[no-untyped-call]
     return found
 
 

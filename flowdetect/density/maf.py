@@ -23,7 +23,7 @@ class MAFDensity(AutoregressiveFlowDensity):
 
     Parameters
     ----------
-    n_transforms : int, default 3
+    n_transforms : int, default 5
     hidden_features : tuple of int, default (64, 64)
         Widths of each transform's hidden layers; at least one unit less than there are features is taken.
     univariate : "affine" or "spline", default "spline"
@@ -45,7 +45,7 @@ class MAFDensity(AutoregressiveFlowDensity):
         Whether training computes in its backward pass again what it would else keep, so that memory hardly grows with
         depth, at about 1.4 times the time; see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
-    learning_rate : float, default 1e-2
+    learning_rate : float, default 3e-3
 
     All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
     weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
@@ -83,6 +83,3 @@ class MAFDensity(AutoregressiveFlowDensity):
     >>> density.sample(5, random_state=0).shape
     (5, 3)
     """
-
-    n_transforms: int = 3
-    learning_rate: float = 1e-2

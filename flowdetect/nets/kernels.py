@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowdetect._ctrl_c import whole_imports
+
 LANES = 16  # channels of an inner loop, and so the fewest that a kernel takes
 
 Array = Any  # (n, H, W, c) in C order, of float32 or of bfloat16 seen as uint16
@@ -58,7 +60,8 @@ def as_array(x: Tensor) -> Array:
 def kernels(dtype: torch.dtype) -> Kernels | None:
     """Compile the loops for bfloat16 or float32; None where numba is not installed."""
     try:
-        import numba
+        with whole_imports():
+            import numba
     except ImportError:
         return None
     return _compiled(numba, dtype)
