@@ -102,7 +102,7 @@ def spline_by_mode(x: Tensor, h: Tensor, n_bins: int, training: bool) -> tuple[T
     """
     if training:
         return fused_spline(x, h, n_bins)
-    if torch.is_grad_enabled() or torch.compiler.is_exporting():
+    if torch.is_grad_enabled():
         return spline(x, h, n_bins, numbers_first=True)
     return mapped(x, h, n_bins)
 

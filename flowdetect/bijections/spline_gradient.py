@@ -113,7 +113,7 @@ def _map(x: Tensor, h: Tensor, n_bins: int) -> tuple[Tensor, Tensor, list[Tensor
     raw = h[: 2 * n_bins].view(2, n_bins, -1)  # of widths and heights
     weights = (raw - raw.amax(1, keepdim=True)).exp_()
     parts = weights.unbind(1)
-    sums = h.new_empty(n_bins, 2, len(x))
+    sums = h.new_empty(n_bins, 2, x.shape[0])
     so_far = sums.unbind()
     so_far[0].copy_(parts[0])
     for part, last, total in zip(parts[1:], so_far[:-1], so_far[1:], strict=True):
@@ -121,7 +121,7 @@ def _map(x: Tensor, h: Tensor, n_bins: int) -> tuple[Tensor, Tensor, list[Tensor
     share = (2 * BOUND * (1 - n_bins * SMALLEST_SHARE)) / so_far[-1]
     clamped = x.clamp(-BOUND, BOUND)
     inside = clamped == x
-    at_least = h.new_empty(n_bins + 1, len(x))  # 1 where the number of the bin is at least 0, 1, ..., else 0
+    at_least = h.new_empty(n_bins + 1, x.shape[0])  # 1 where the number of the bin is at least 0, 1, ..., else 0
     at_least[0], at_least[-1] = 1, 0
     least_knots = torch.arange(1, n_bins, dtype=h.dtype, device=h.device).mul_(LEAST).sub_(BOUND)
     torch.mul(sums[:-1, 0], share[0], out=at_least[1:-1]).add_(least_knots[:, None]).le_(clamped)
@@ -131,7 +131,7 @@ def _map(x: Tensor, h: Tensor, n_bins: int) -> tuple[Tensor, Tensor, list[Tensor
     for i in range(1, n_bins):
         before.addcmul_(reached[i + 1], parts[i])
         own.addcmul_(chosen[i], parts[i])
-    bent, slopes = h.new_empty(2, len(x)), h[2 * n_bins :].unbind()
+    bent, slopes = h.new_empty(2, x.shape[0]), h[2 * n_bins :].unbind()
     left, right = bent.unbind()
     torch.mul(chosen[1], slopes[0], out=left)
     torch.mul(chosen[0], slopes[0], out=right)

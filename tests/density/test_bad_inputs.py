@@ -122,6 +122,7 @@ OPTIONS = {
     "image_shape": (64, "(height, width)", "64"),
     "n_bins": (1, "whole number >= 2", "1"),
     "conditional": ("yes", "bool", "'yes'"),
+    "memory_efficient": ("yes", "bool", "'yes'"),
     "max_epochs": ("long", "'auto'", "'long'"),
     "time_limit": (True, "seconds > 0", "True", "time_limit=600"),
     "batch_size": (2.5, "range [1, inf)", "2.5"),
