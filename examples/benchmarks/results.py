@@ -130,6 +130,7 @@ def bits_table(folder: Path) -> str:
         for entry in found["results"]:
             bits = entry["bits_per_dim"]
             share = "not reached" if entry["time_share"] is None else f"{entry['time_share']:.3f}"
+            share = entry.get("note", share)  # where the machine was taken away during the measurement
             size, seconds = SHAPES[entry["size"]], entry["seconds"]
             rows.append(
                 [size, entry["threads"], entry["seed"], entry["steps"], f"{bits['flowdetect']:.3f}"]
