@@ -18,12 +18,30 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-VERSION = 1  # of the structure and functions below, as the C file has it
+VERSION = 2  # of the structure and functions below, as the C file has it
 FLOAT32, BFLOAT16 = 1, 2  # levels of what the processor can do
 FEWEST_SHARED = 2**24  # products of two numbers; a computation of fewer stays in one thread
 
 SIZES = ("n", "c", "height", "width", "hidden", "out", "k", "x_stride", "bf16", "threads")
-ARRAYS = ("x", "w1", "b1", "w2", "b2", "w3", "b3", "y", "g", "dx", "dw1", "db1", "dw2", "db2", "dw3", "workspace")
+ARRAYS = (
+    "x",
+    "w1",
+    "b1",
+    "w2",
+    "b2",
+    "w3",
+    "b3",
+    "y",
+    "g",
+    "dx",
+    "dw1",
+    "db1",
+    "dw2",
+    "db2",
+    "dw3",
+    "workspace",
+    "parallel",
+)
 
 
 class Call(ctypes.Structure):
@@ -48,6 +66,17 @@ def library() -> tuple[Any, int]:
         except (OSError, AttributeError):
             continue
     return None, 0
+
+
+@cache
+def torch_team() -> int | None:
+    """Give the address of `GOMP_parallel` in the OpenMP that torch uses; None where it uses another, or is not Linux."""
+    try:
+        paths = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libgomp" in line}
+        used = [path for path in paths if str(Path(torch.__file__).parent) in path] or list(paths)
+        return ctypes.cast(ctypes.CDLL(used[0]).GOMP_parallel, ctypes.c_void_p).value if len(used) == 1 else None
+    except (OSError, AttributeError):
+        return None
 
 
 def can_convolve(x: Tensor, dtype: torch.dtype, kernel_size: int) -> bool:
@@ -115,6 +144,6 @@ def _run(x: Tensor, parameters: list[Tensor], dtype: torch.dtype, gradient: Tens
     call = Call(*sizes, **{name: tensor.data_ptr() for name, tensor in held.items()})
     functions, backward = library()[0], int(gradient is not None)
     workspace = torch.empty(functions.convnet_workspace(ctypes.byref(call), backward), dtype=torch.uint8)
-    call.workspace = workspace.data_ptr()
+    call.workspace, call.parallel = workspace.data_ptr(), torch_team()
     functions.convnet_run(ctypes.byref(call), backward)
     return list(results.values())

@@ -26,7 +26,7 @@
 #include "images.h"
 
 #define MOST_THREADS 64
-#define VERSION 1 /* of `Call` and of the functions called from outside */
+#define VERSION 2 /* of `Call` and of the functions called from outside */
 
 typedef struct {                               /* packed weights, in the type of the products */
     void *w1, *w2, *w3, *w3_back, *w2_back, *w1_back;
@@ -302,17 +302,33 @@ static void *run_share(void *given) {
     return 0;
 }
 
+typedef struct {
+    Share *shares;
+    int64_t n, next;
+} Team;
+
+static void *take_shares(void *given) { /* whoever comes takes the next share that nobody has */
+    Team *team = given;
+    for (int64_t i; (i = __atomic_fetch_add(&team->next, 1, __ATOMIC_RELAXED)) < team->n;) run_share(&team->shares[i]);
+    return 0;
+}
+
+static void member(void *given) { take_shares(given); }
+
 static void run_shares(const Work *work) {
     const Call *call = work->plan.call;
     const int64_t n = thread_count(call);
     Share shares[MOST_THREADS];
     pthread_t threads[MOST_THREADS];
     int started[MOST_THREADS] = {0};
-    for (int64_t i = n - 1; i >= 0; i--) { /* the first share in this thread */
-        shares[i] = (Share){work, i, call->n * i / n, call->n * (i + 1) / n};
-        started[i] = i > 0 && pthread_create(&threads[i], 0, run_share, &shares[i]) == 0;
-        if (!started[i]) run_share(&shares[i]);
+    for (int64_t i = 0; i < n; i++) shares[i] = (Share){work, i, call->n * i / n, call->n * (i + 1) / n};
+    Team team = {shares, n, 0};
+    if (call->parallel && n > 1) {
+        call->parallel(member, &team, (unsigned)n, 0);
+        return;
     }
+    for (int64_t i = 1; i < n; i++) started[i] = pthread_create(&threads[i], 0, take_shares, &team) == 0;
+    take_shares(&team);
     for (int64_t i = 1; i < n; i++)
         if (started[i]) pthread_join(threads[i], 0);
 }

@@ -7,6 +7,8 @@ typedef struct {
     const float *g;                            /* backward: the gradient of y, and those of all else */
     float *dx, *dw1, *db1, *dw2, *db2, *dw3;
     char *workspace;
+    /* GOMP_parallel of the OpenMP that torch uses, or null: a thread of our own would share a core with one that waits */
+    void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
 } Call;
 
 typedef struct {                               /* sizes that follow from a call's */
