@@ -70,7 +70,7 @@ def library() -> tuple[Any, int]:
 
 @cache
 def torch_team() -> int | None:
-    """Give the address of `GOMP_parallel` in the OpenMP that torch uses; None where it uses another, or is not Linux."""
+    """Give the address of `GOMP_parallel` in the OpenMP that torch uses; None where it is another, or not Linux."""
     try:
         paths = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libgomp" in line}
         used = [path for path in paths if str(Path(torch.__file__).parent) in path] or list(paths)
