@@ -20,6 +20,7 @@ import side_by_side as side
 from tables_zuko import rows
 
 from flowdetect import VAEDensity
+from flowdetect._threads import torch_threads
 
 SEED, BATCH, WIDTH, LATENTS, N_EPOCHS = 0, 256, 128, 10, 4
 
@@ -86,7 +87,7 @@ def main() -> None:
     n_rows, n_rounds = (600, 1) if args.quick else (20_000, args.rounds)
     results = []
     for n in args.threads:
-        with side.threads(n):
+        with torch_threads(n):
             found = compare(n_rows, n_rounds)
             for what in ("fitting", "scoring"):
                 side.told(f"{n} thread(s): {what}", found[what])

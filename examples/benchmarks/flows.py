@@ -25,6 +25,7 @@ from peers import Peer, Size
 from torch import Tensor
 
 from flowdetect import GlowDensity
+from flowdetect._threads import torch_threads
 from flowdetect.bijections import Gaussianize
 
 SEED, BATCH, PEAK = 0, 64, 1e-3
@@ -147,7 +148,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     results = []
     for n in args.threads:
-        with side.threads(n):
+        with torch_threads(n):
             results += [{"size": size, "threads": n, **measured(size, args)} for size in args.size]
     side.keep(args.out, "flows", args.quick, results)
 

@@ -23,6 +23,7 @@ import torch
 from peers import Size
 
 from flowdetect import GlowDensity, PixelCNNDensity
+from flowdetect._threads import torch_threads
 from flowdetect.density._devices import resolve_device, resolve_precision
 
 SEED, SHAPE, PRODUCT = 0, (3, 32, 32), (8192, 8192, 8192)
@@ -86,7 +87,7 @@ def main() -> None:
     name = torch.cuda.get_device_name() if device.startswith("cuda") else f"{args.threads[0]} CPU thread(s)"
     print(f"on {name}")
     results = []
-    with side.threads(args.threads[0]):
+    with torch_threads(args.threads[0]):
         for precision in args.precision:
             for model in args.only:
                 found = measured(densities(args.quick)[model], precision, device, n_steps, args.quick)

@@ -17,8 +17,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Any
 import torch
 
 import flowdetect
+from flowdetect._threads import torch_threads
 
 Seconds = dict[str, list[float]]  # of each block, by who ran it
 OURS = "flowdetect"
@@ -88,7 +88,7 @@ class AfterEachEpoch:
         if context.task_name != "epoch":
             return
         self.seconds[OURS].append(time.perf_counter() - self.started)
-        with threads(self.n_threads), torch.enable_grad():
+        with torch_threads(self.n_threads), torch.enable_grad():
             for name, block in self.rivals.items():
                 self.seconds[name].append(seconds_of(block))
 
@@ -99,17 +99,6 @@ def train_in_turn(density: Any, X: Any, rivals: dict[str, Callable[[], object]],
     density.set_callbacks(callback).fit(X)
     density.set_callbacks()
     return {name: seconds[n_first:] for name, seconds in callback.seconds.items()}
-
-
-@contextmanager
-def threads(n: int) -> Iterator[None]:
-    """Use so many threads inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # ---- memory

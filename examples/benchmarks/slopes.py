@@ -21,6 +21,7 @@ from peers import Size
 from tables_zuko import rows
 
 from flowdetect import GlowDensity, MAFDensity, PixelCNNDensity, RealNVPDensity, VAEDensity
+from flowdetect._threads import torch_threads
 
 SEED, BATCH = 0, 64
 GLOW = {"n_levels": 2, "n_steps": 4, "hidden_channels": 64}
@@ -153,7 +154,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     results = []
     for n in args.threads:
-        with side.threads(n):
+        with torch_threads(n):
             for name, make in measurements(args.quick).items():
                 if args.only and not any(part in name for part in args.only):
                     continue

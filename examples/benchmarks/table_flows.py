@@ -27,6 +27,7 @@ from sklearn.neighbors import KernelDensity
 from tables_zuko import rows
 
 from flowdetect import MAFDensity, RealNVPDensity
+from flowdetect._threads import torch_threads
 
 SEED, BATCH, PEAK, PIECES = 0, 256, 1e-3, (256, 2048, 16_384)
 N_KERNEL_TEST = 200  # rows scored by KernelDensity, which looks at all training rows for each
@@ -96,7 +97,7 @@ def main() -> None:
     n_steps, n_scored, n_rows, n_rounds = (2, 512, 500, 2) if args.quick else (40, 20_000, 100_000, args.rounds)
     results = []
     for n in args.threads:
-        with side.threads(n):
+        with torch_threads(n):
             for kind in args.kind:
                 if kind == "estimators":
                     results.append({"kind": kind, "threads": n, **estimators(n_rows, n_rounds)})

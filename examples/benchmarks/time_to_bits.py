@@ -24,6 +24,7 @@ import side_by_side as side
 import torch
 
 from flowdetect import load_images
+from flowdetect._threads import torch_threads
 
 N_TEST, N_STEPS, SHARES = 2_000, 1_000, (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 WARM_UP = 0.1
@@ -119,7 +120,7 @@ def main() -> None:
     results = []
     for n_threads, name, precision in ((t, s, p) for t in args.threads for s in args.size for p in args.precision):
         size, n, seeds = (flows.TINY, 32, args.seeds[:1]) if args.quick else (flows.SIZES[name], args.steps, args.seeds)
-        with side.threads(n_threads):
+        with torch_threads(n_threads):
             for seed in seeds:
                 found = compare(size, images(name, args.quick, n), precision, seed, n)
                 results.append({"size": name, "threads": n_threads, "precision": precision, **found})

@@ -28,6 +28,7 @@ from tables_zuko import rows
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from flowdetect import MAFDensity, PixelCNNDensity, RealNVPDensity, VAEDensity
+from flowdetect._threads import torch_threads
 from flowdetect.density._devices import resolve_precision
 from flowdetect.nets import compiled
 
@@ -208,7 +209,7 @@ def main() -> None:
     compiled._run = seen_by_the_profiler(compiled._run)
     results = []
     for n_threads in args.threads:
-        with side.threads(n_threads):
+        with torch_threads(n_threads):
             for name, make in models(args.quick).items():
                 if args.only and name.split(",")[0] not in args.only:
                     continue

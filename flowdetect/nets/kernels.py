@@ -80,77 +80,50 @@ def _compiled(numba: Any, dtype: torch.dtype) -> Kernels:
         )
         return loop
 
-    @compiled(2, 2)
-    def elus(x, out, top, left):  # type: ignore[no-untyped-def]
-        n, height, width, c = x.shape
-        for i in range(n):
-            out[i, :top] = 0
-            out[i, top + height :] = 0
-            for r in range(height):
-                out[i, r + top, :left] = 0
-                out[i, r + top, left + width :] = 0
-                for q in range(width):
-                    for group in range((c + LANES - 1) // LANES):
-                        start = u64(min(group * LANES, c - LANES))
-                        for lane in range(LANES):
-                            k = start + u64(lane)
-                            v = wide(x[i, r, q, k])
-                            e = exp(-abs(v)) - one
-                            out[i, r + top, q + left, k] = narrow(max(v, e))
-                            out[i, r + top, q + left, k + u64(c)] = narrow(max(-v, e))
+    def elus_loop(of_sum: bool) -> Callable[..., None]:
+        @compiled(3, 2)
+        def write(x, other, out, top, left):  # type: ignore[no-untyped-def]
+            n, height, width, c = x.shape
+            for i in range(n):
+                out[i, :top] = 0
+                out[i, top + height :] = 0
+                for r in range(height):
+                    out[i, r + top, :left] = 0
+                    out[i, r + top, left + width :] = 0
+                    for q in range(width):
+                        for group in range((c + LANES - 1) // LANES):
+                            start = u64(min(group * LANES, c - LANES))
+                            for lane in range(LANES):
+                                k = start + u64(lane)
+                                v = wide(x[i, r, q, k]) + wide(other[i, r, q, k]) if of_sum else wide(x[i, r, q, k])
+                                e = exp(-abs(v)) - one
+                                out[i, r + top, q + left, k] = narrow(max(v, e))
+                                out[i, r + top, q + left, k + u64(c)] = narrow(max(-v, e))
 
-    @compiled(3, 2)
-    def elus_of_sum(x, other, out, top, left):  # type: ignore[no-untyped-def]
-        n, height, width, c = x.shape
-        for i in range(n):
-            out[i, :top] = 0
-            out[i, top + height :] = 0
-            for r in range(height):
-                out[i, r + top, :left] = 0
-                out[i, r + top, left + width :] = 0
-                for q in range(width):
-                    for group in range((c + LANES - 1) // LANES):
-                        start = u64(min(group * LANES, c - LANES))
-                        for lane in range(LANES):
-                            k = start + u64(lane)
-                            v = wide(x[i, r, q, k]) + wide(other[i, r, q, k])
-                            e = exp(-abs(v)) - one
-                            out[i, r + top, q + left, k] = narrow(max(v, e))
-                            out[i, r + top, q + left, k + u64(c)] = narrow(max(-v, e))
+        return write
 
     @numba.njit(inline="always")
     def slope(elu):  # type: ignore[no-untyped-def]
         return min(elu, zero) + one
 
-    @compiled(3, 2)
-    def elus_backward(grad, elus, grad_x, top, left):  # type: ignore[no-untyped-def]
-        n, height, width, c = grad_x.shape
-        for i in range(n):
-            for r in range(height):
-                for q in range(width):
-                    for group in range((c + LANES - 1) // LANES):
-                        start = u64(min(group * LANES, c - LANES))
-                        for lane in range(LANES):
-                            k = start + u64(lane)
-                            plus = wide(grad[i, r + top, q + left, k]) * slope(wide(elus[i, r + top, q + left, k]))
-                            m = k + u64(c)
-                            minus = wide(grad[i, r + top, q + left, m]) * slope(wide(elus[i, r + top, q + left, m]))
-                            grad_x[i, r, q, k] = narrow(plus - minus)
+    def backward_loop(added: bool) -> Callable[..., None]:
+        @compiled(4, 2)
+        def write(grad, elus, base, grad_x, top, left):  # type: ignore[no-untyped-def]
+            n, height, width, c = grad_x.shape
+            for i in range(n):
+                for r in range(height):
+                    for q in range(width):
+                        for group in range((c + LANES - 1) // LANES):
+                            start = u64(min(group * LANES, c - LANES))
+                            for lane in range(LANES):
+                                k = start + u64(lane)
+                                plus = wide(grad[i, r + top, q + left, k]) * slope(wide(elus[i, r + top, q + left, k]))
+                                m = k + u64(c)
+                                minus = wide(grad[i, r + top, q + left, m]) * slope(wide(elus[i, r + top, q + left, m]))
+                                start_value = wide(base[i, r, q, k]) if added else zero
+                                grad_x[i, r, q, k] = narrow(start_value + plus - minus)
 
-    @compiled(4, 2)
-    def elus_backward_add(grad, elus, base, grad_x, top, left):  # type: ignore[no-untyped-def]
-        n, height, width, c = grad_x.shape
-        for i in range(n):
-            for r in range(height):
-                for q in range(width):
-                    for group in range((c + LANES - 1) // LANES):
-                        start = u64(min(group * LANES, c - LANES))
-                        for lane in range(LANES):
-                            k = start + u64(lane)
-                            plus = wide(grad[i, r + top, q + left, k]) * slope(wide(elus[i, r + top, q + left, k]))
-                            m = k + u64(c)
-                            minus = wide(grad[i, r + top, q + left, m]) * slope(wide(elus[i, r + top, q + left, m]))
-                            grad_x[i, r, q, k] = narrow(wide(base[i, r, q, k]) + plus - minus)
+        return write
 
     @compiled(3)
     def gate(x, y, out):  # type: ignore[no-untyped-def]
@@ -180,7 +153,15 @@ def _compiled(numba: Any, dtype: torch.dtype) -> Kernels:
                             grad_y[i, r, q, k] = narrow(g * (one + t))
                             grad_y[i, r, q, k + u64(c)] = narrow(g * a * (one - t * t))
 
-    return Kernels(elus, elus_of_sum, elus_backward, elus_backward_add, gate, gate_backward)
+    elus_of_one, gradient = elus_loop(of_sum=False), backward_loop(added=False)
+
+    def elus(x: Array, out: Array, top: int, left: int) -> None:
+        elus_of_one(x, x, out, top, left)
+
+    def elus_backward(grad: Array, elus: Array, grad_x: Array, top: int, left: int) -> None:
+        gradient(grad, elus, grad_x, grad_x, top, left)
+
+    return Kernels(elus, elus_loop(True), elus_backward, backward_loop(True), gate, gate_backward)
 
 
 def _functions(numba: Any, is_short: bool) -> tuple[Any, Any, Any, Any]:

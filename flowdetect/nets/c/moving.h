@@ -32,14 +32,18 @@ INLINE AVX void transpose_in_registers(__m512 r[16]) {
     }
 }
 
+INLINE AVX void load_turned(const float *from, int64_t ld, __m512 r[16]) {
+#pragma GCC unroll 16
+    for (int m = 0; m < 16; m++) r[m] = _mm512_loadu_ps(from + m * ld);
+    transpose_in_registers(r);
+}
+
 /* (rows, columns) of 32-bit values -> (columns, rows), both multiples of 16. */
 static AVX void transpose(const float *from, int64_t rows, int64_t columns, int64_t ld, float *to, int64_t ld_to) {
     for (int64_t i = 0; i < rows; i += 16)
         for (int64_t j = 0; j < columns; j += 16) {
             __m512 r[16];
-#pragma GCC unroll 16
-            for (int m = 0; m < 16; m++) r[m] = _mm512_loadu_ps(from + (i + m) * ld + j);
-            transpose_in_registers(r);
+            load_turned(from + i * ld + j, ld, r);
 #pragma GCC unroll 16
             for (int m = 0; m < 16; m++) _mm512_storeu_ps(to + (j + m) * ld_to + i, r[m]);
         }
@@ -50,9 +54,7 @@ static AMX void transpose_rounded(const float *from, int64_t rows, int64_t colum
     for (int64_t i = 0; i < rows; i += 16)
         for (int64_t j = 0; j < columns; j += 16) {
             __m512 r[16];
-#pragma GCC unroll 16
-            for (int m = 0; m < 16; m++) r[m] = _mm512_loadu_ps(from + (i + m) * ld + j);
-            transpose_in_registers(r);
+            load_turned(from + i * ld + j, ld, r);
 #pragma GCC unroll 16
             for (int m = 0; m < 16; m++)
                 _mm256_storeu_si256((__m256i *)(to + (j + m) * ld_to + i), (__m256i)_mm512_cvtneps_pbh(r[m]));
