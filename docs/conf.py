@@ -26,7 +26,7 @@ numpydoc_show_class_members = False  # the class template lists them
 
 html_theme = "pydata_sphinx_theme"
 html_title = "flowdetect"
-html_theme_options = {"show_prev_next": False, "show_toc_level": 2}
+html_theme_options = {"show_prev_next": False, "show_toc_level": 2, "header_links_before_dropdown": 6}
 html_sidebars = {"index": []}
 
 sphinx_gallery_conf = {

@@ -69,13 +69,13 @@ def test_the_least_versions_are_those_that_are_tried():
 
 
 def test_what_is_promised_is_held_by_tests_that_are_there():
-    text = (ROOT.parent / "docs" / "promises.rst").read_text()
+    text = (ROOT.parent / "docs" / "guide" / "promises.rst").read_text()
     named = set(re.findall(r"``([\w/]+\.py)``", text)) - {"examples/studies/interrupted.py"}
     assert len(named) >= 10
     assert not [name for name in named if not (ROOT.parent / "tests" / name).is_file()]
 
 
 def test_the_picture_of_the_rooms_shows_the_contract():
-    drawing = run_path(str(ROOT.parent / "docs" / "draw_architecture.py"))
-    assert drawing["PICTURE"].read_text() == drawing["draw"](), "run python docs/draw_architecture.py"
+    drawing = run_path(str(ROOT.parent / "docs" / "contributing" / "draw_architecture.py"))
+    assert drawing["PICTURE"].read_text() == drawing["draw"](), "run python docs/contributing/draw_architecture.py"
     assert "tarflow" in drawing["draw"]()

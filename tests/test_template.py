@@ -1,4 +1,4 @@
-"""The template of docs/contributing.rst keeps the laws of densities."""
+"""The template of docs/contributing/index.rst keeps the laws of densities."""
 
 import importlib.util
 import itertools
@@ -11,7 +11,7 @@ import pytest
 from flowdetect.datasets import load_images
 from flowdetect.testing import check_density
 
-TEMPLATE = Path(__file__).parent.parent / "docs" / "template_density.py"
+TEMPLATE = Path(__file__).parent.parent / "docs" / "contributing" / "template_density.py"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Draw the picture of docs/architecture.rst from the contract in pyproject.toml: python docs/draw_architecture.py.
+"""Draw the picture of docs/contributing/architecture.rst from the contract in pyproject.toml.
 
 A test compares the file with what this gives, so that the picture has every file of the density room that the
 contract "the floors of the density room" names.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-HERE = Path(__file__).parent
-PICTURE = HERE / "_static" / "architecture.svg"
+DOCS = Path(__file__).parent.parent
+PICTURE = DOCS / "_static" / "architecture.svg"
 SANS = 'font-family="DejaVu Sans, Helvetica, Arial, sans-serif"'
 MONO = 'font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="12.5" font-weight="bold"'
 WIDTH, LEFT, RIGHT, GAP = 920, 150, 896, 10
@@ -78,7 +78,7 @@ LABELS = {
 
 def floors() -> list[list[str]]:
     """Read the files of the density room from top to bottom, those of one floor in one list."""
-    tool = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["tool"]
+    tool = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["tool"]
     contracts = tool["importlinter"]["contracts"]
     (found,) = (contract for contract in contracts if contract["name"] == "the floors of the density room")
     return [[name.strip() for name in line.split("|")] for line in found["layers"]]
