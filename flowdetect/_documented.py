@@ -1,8 +1,7 @@
-"""Where an estimator's page of the documentation is: what its HTML representation in notebooks links to.
+"""Links from an estimator's HTML representation in notebooks to its page of the documentation.
 
-The address is in one place: the project's metadata, as `Documentation` under `[project.urls]` of pyproject.toml.
-Without one there are no links. The environment variable FLOWDETECT_DOCS, the address or the folder of pages that one
-has built oneself, goes before it.
+The address is `Documentation` under `[project.urls]` of pyproject.toml, read from the installed metadata. Without one
+there are no links. The environment variable FLOWDETECT_DOCS, an address or a folder with built pages, takes precedence.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ def address() -> str:
         return (told if "://" in told else Path(told).resolve().as_uri()).rstrip("/")
     try:
         urls = metadata(DISTRIBUTION).get_all("Project-URL") or []
-    except PackageNotFoundError:  # used from a folder, without having been installed
+    except PackageNotFoundError:  # used from a folder, not installed
         return ""
     known = {label.strip().lower(): url.strip() for label, _, url in (line.partition(",") for line in urls)}
     return known.get("documentation", "").rstrip("/")
 
 
 class Documented:
-    """An estimator of ours, as scikit-learn asks for its page; those without one have no link."""
+    """Mixin that gives scikit-learn the address of an estimator's page; estimators without a page have no link."""
 
     _doc_link_module = "flowdetect"
 

@@ -220,7 +220,7 @@ class TestWhatAPathMayBe:
         (tmp_path / "a").symlink_to(tmp_path / "b")
         (tmp_path / "b").symlink_to(tmp_path / "a")
         for do in (density.save, flowdetect.load):
-            with pytest.raises(OSError, match="a link that leads back to itself"):
+            with pytest.raises(OSError, match="a symbolic link to itself"):
                 do(tmp_path / "a")
 
     def test_a_checkpoint_is_not_saved_over(self, path):

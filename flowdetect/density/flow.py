@@ -189,7 +189,7 @@ def count_levels(n_levels: int | str, event_shape: tuple[int, int, int], is_tabl
     if possible == 0:
         raise ValueError(
             f"{name} halves height and width at each level, so both must be even; images of {height}x{width} allow 0 "
-            f"level(s) (got n_levels={n_levels!r}). Pad the images to a multiple of 2, to "
+            f"level(s) (got n_levels={n_levels!r}); pad the images to a multiple of 2, to "
             f"{height + height % 2}x{width + width % 2}, e.g. with np.pad, or use PixelCNNDensity, MAFDensity or "
             "VAEDensity, which take any size."
         )

@@ -102,9 +102,9 @@ WRONG = {
     "two kinds of input": ([*SCORE, "new.csv", "rows.npy", *OUT], ["'rows.npy'", "'new.csv'"]),
     # models that cannot be read
     "missing model": (["score", "modell.fd", "new.csv", *OUT], ["'modell.fd'", "flowdetect fit"]),
-    "a table as a model": (["score", "normal.csv", "new.csv", *OUT], ["normal.csv", "no flowdetect file"]),
+    "a table as a model": (["score", "normal.csv", "new.csv", *OUT], ["normal.csv", "is not a flowdetect file"]),
     "damaged model": (["score", "damaged.fd", "images.npy", *OUT], ["damaged.fd", "checksum"]),
-    "half a model": (["score", "cut.fd", "images.npy", *OUT], ["cut.fd", "not whole"]),
+    "half a model": (["score", "cut.fd", "images.npy", *OUT], ["cut.fd", "is incomplete"]),
     "checkpoint as a model": (["score", "training.ckpt", "images.npy", *OUT], ["training.ckpt", "checkpoint"]),
     "model that is not fitted": (["score", "unfitted.fd", "images.npy", *OUT], ["'unfitted.fd'", "not fitted"]),
     "folder as a model": (["score", "photos", "new.csv", *OUT], ["photos", "directory"]),
@@ -116,7 +116,7 @@ WRONG = {
     "output is a device": ([*SCORE, "new.csv", "-o", "/dev/full"], ["'/dev/full'", ".csv"]),
     "output is the input": ([*SCORE, "new.csv", "-o", "./new.csv"], ["'./new.csv'", "choose another name"]),
     "model that ends like a table": ([*FIT, "-o", "out.csv"], ["'out.csv'", ".fd"]),
-    "model in no folder": ([*FIT, "-o", "there/out.fd"], ["there/out.fd", "make it first"]),
+    "model in no folder": ([*FIT, "-o", "there/out.fd"], ["there/out.fd", "create it first"]),
     "model in the place of a folder": (["fit", "normal.csv", "-o", "photos"], ["'photos'", ".fd"]),
     "report of another kind": (
         ["report", "model.fd", "normal.csv", "new.csv", "-o", "out.pdf"],
