@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MOST_BARS = 12
 CHANGED = "\N{RIGHTWARDS ARROW}"
+MOST_OF_FEW_LEVELS = 32  # 8-bit images up to here, such as digits of 0..16, are drawn up to their largest value
 QUANTILE_SHOWN = 0.995  # of a map's pixels; the rest is drawn as bright
 
 
@@ -195,7 +196,7 @@ class TableExplanation(Explanation):
         ax.set_yticks(range(len(shown)), [str(self.columns[column]) for column in shown])
         ax.set_ylim(len(shown) - 0.4, -0.6)
         ax.set_xlim(0, max(float(heights.max(initial=0)), 1e-9) * 1.45)  # room for the text beside the longest bar
-        ax.set_xlabel(f"importance; value {CHANGED} usual value (pale: this change alone is not enough)")
+        ax.set_xlabel(f"importance; value {CHANGED} usual value\n(pale: this change alone is not enough)")
         ax.set_title(self._title(row), loc="left", fontsize=LABEL_SIZE + 2)
         ax.locator_params(axis="x", nbins=5)
         ax.tick_params(axis="y", length=0)
@@ -259,6 +260,8 @@ class ImageExplanation(Explanation):
         image = self.images[row].astype(np.float64)
         height, width, n_channels = image.shape
         low, high = (0.0, 255.0) if self.images.dtype == np.uint8 else (float(image.min()), float(image.max()))
+        if self.images.dtype == np.uint8 and self.images.max() <= MOST_OF_FEW_LEVELS:
+            high = float(self.images.max())
         image = np.clip((image - low) / max(high - low, np.finfo(float).tiny), 0, 1)
         heat = np.maximum(self.importance[row], 0)
         ax = own_axes(ax, (6.2, 0.6 + 2.6 * height / width))
