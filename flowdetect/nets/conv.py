@@ -49,7 +49,8 @@ def map_rows(x: Tensor, weight: Tensor, training: bool) -> Tensor:
 class ConvNet(MixedPrecision):
     """Three convolutions, kernel sizes k, 1, k, with ReLU between; the last one starts at zero.
 
-    So a coupling built on it starts as the identity (Kingma & Dhariwal 2018, section 3.3).
+    A coupling built on it starts as the identity if it is additive or has scale "exp". With scale "sigmoid", Glow's
+    default, it starts as z = 0.88 x, although Kingma & Dhariwal 2018, section 3.3, call that start the identity too.
 
     Parameters
     ----------
