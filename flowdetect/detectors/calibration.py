@@ -16,7 +16,7 @@ TAIL_SHARE = 0.05  # of the known scores; the exponential through them goes on b
 FEWEST_IN_TAIL = 10  # scores
 SMALLEST_SHARE = 1e-9
 PERMUTED_AT_ONCE = 2_000_000  # values
-ROUNDING = 1e-12  # of a sum: regroupings that differ by less tie
+ROUNDING = 1e-12  # of a sum or a product: what differs by less is equal
 
 
 def log_p_value(scores: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -34,16 +34,17 @@ def select_by_p_values(p_values: NDArray[np.float64], fdr: float, n_known: int) 
 
     It warns where too few known scores are behind the p-values for a single outlier to be named.
     """
-    n_together = math.ceil(len(p_values) / (fdr * (1 + n_known)) * (1 - 1e-12))
+    n_together = math.ceil(len(p_values) / (fdr * (1 + n_known)) * (1 - ROUNDING))
     if n_together > 1:
-        n_needed = math.ceil(len(p_values) / fdr * (1 - 1e-12)) - 1
+        n_needed = math.ceil(len(p_values) / fdr * (1 - ROUNDING)) - 1
         warn(
             f"select compares {len(p_values)} rows with {n_known} calibration scores, so that at fdr={fdr:g} it "
             f"names outliers only where at least {n_together} rows score below all of these; for a single one it "
             f"needs {n_needed}. Fit on more rows or with a larger calibration_fraction, compare with every row by "
             f"cv=5, or give select fewer rows or a larger fdr."
         )
-    return np.where(false_discovery_control(p_values, method="bh") <= fdr, OUTLIER, NORMAL)
+    adjusted = false_discovery_control(p_values, method="bh")
+    return np.where(adjusted <= fdr * (1 + ROUNDING), OUTLIER, NORMAL)
 
 
 def log_kernel_density(statistics: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
