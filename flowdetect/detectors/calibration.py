@@ -16,7 +16,7 @@ TAIL_SHARE = 0.05  # share of the known scores that an exponential tail is fitte
 FEWEST_IN_TAIL = 10  # scores
 SMALLEST_SHARE = 1e-9
 PERMUTED_AT_ONCE = 2_000_000  # values
-ROUNDING = 1e-12  # relative; statistics of permutations that differ by less are tied
+ROUNDING = 1e-12  # relative; sums and products that differ by less are equal
 
 
 def log_p_value(scores: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -34,16 +34,17 @@ def select_by_p_values(p_values: NDArray[np.float64], fdr: float, n_known: int) 
 
     Warns if the known scores are too few for a single outlier to be selected.
     """
-    n_together = math.ceil(len(p_values) / (fdr * (1 + n_known)) * (1 - 1e-12))
+    n_together = math.ceil(len(p_values) / (fdr * (1 + n_known)) * (1 - ROUNDING))
     if n_together > 1:
-        n_needed = math.ceil(len(p_values) / fdr * (1 - 1e-12)) - 1
+        n_needed = math.ceil(len(p_values) / fdr * (1 - ROUNDING)) - 1
         warn(
             f"select compares {len(p_values)} rows with {n_known} calibration scores. At fdr={fdr:g} it finds outliers "
             f"only if at least {n_together} rows score below all of these; to find a single one it needs {n_needed}. "
             f"Fit on more rows, with a larger calibration_fraction or with cv=5, or give select fewer rows or a "
             f"larger fdr."
         )
-    return np.where(false_discovery_control(p_values, method="bh") <= fdr, OUTLIER, NORMAL)
+    adjusted = false_discovery_control(p_values, method="bh")
+    return np.where(adjusted <= fdr * (1 + ROUNDING), OUTLIER, NORMAL)
 
 
 def log_kernel_density(statistics: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
