@@ -283,14 +283,14 @@ REFUSED_LABELS = {
     "infinity": (lambda: np.where(LABELS, 1.0, np.inf), "infinity", "name classes"),
     "categories with a missing one": (lambda: pd.Categorical(["a", None] * 20), "several types or None", "every row"),
     "nullable with a missing one": (lambda: pd.array([1, None] * 20, dtype="Int64"), "NaN", "name classes"),
-    "masked": (lambda: np.ma.masked_array(LABELS, LABELS == 1), "masked", "leave such rows out"),
+    "masked": (lambda: np.ma.masked_array(LABELS, LABELS == 1), "masked", "drop such rows"),
     "two columns": (lambda: TABLE[:, :2], "1d array", "(40, 2)"),
     "one label": (lambda: 3, "1d array", "()", "np.array(list(y))"),
     "a set": (lambda: {1, 2}, "1d array", "set", "np.array(list(y))"),
     "a mapping": (lambda: {0: 1}, "1d array", "dict"),
     "a generator": (lambda: (label for label in LABELS), "1d array", "generator"),
-    "too few": (lambda: LABELS[:5], "one label a row", "40", "5"),
-    "none at all": (lambda: [], "one label a row", "40", "0"),
+    "too few": (lambda: LABELS[:5], "one label per row", "40", "5"),
+    "none at all": (lambda: [], "one label per row", "40", "0"),
 }
 TAKEN_LABELS = {
     "bytes-wide": LABELS.astype(np.uint8),

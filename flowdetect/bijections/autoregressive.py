@@ -87,7 +87,7 @@ class Autoregressive(Bijection):
         return u.reshape(h, w, c, n).permute(3, 2, 0, 1).contiguous()
 
     def _map(self, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Give f(u) and log f' of every feature, (D, n) each, of parameters h (k, D, n)."""
+        """Return f(u) and log f' of every feature, (D, n) each, of parameters h (k, D, n)."""
         if self.univariate == "spline":
             return spline_by_mode(u, h, N_SPLINE_BINS, self.training)
         log_s = exp_log_scale(h[1])
@@ -116,7 +116,7 @@ class Autoregressive(Bijection):
         return self._unmap(v, self.net(u, context)).nan_to_num().clamp(-LARGEST, LARGEST)
 
     def _solve(self, v: Tensor, context: Tensor | None) -> Tensor:
-        """Give u with f(u) = v, (D, n) each."""
+        """Return u with f(u) = v, (D, n) each."""
         u, tolerance = torch.zeros_like(v), TOLERANCES.get(v.dtype, 1e-6)
         is_done = torch.zeros_like(v[0], dtype=torch.bool)
         for _ in range(len(v)):
@@ -175,7 +175,7 @@ class Inverse(Bijection):
         return layer._from_order(u, x.shape), -log_slope.t().contiguous().sum(1)
 
     def _with_gradient(self, solution: Tensor, v: Tensor, context: Tensor | None) -> Tensor:
-        """Give the solution u of f(u) = v the gradients of the implicit function."""
+        """Return the solution u of f(u) = v the gradients of the implicit function."""
         layer, at = self.layer, solution.clone().requires_grad_()
         mapped, log_slope = layer._map(at, layer.net(at, context))
         slope, tolerance = log_slope.detach().exp(), TOLERANCES.get(v.dtype, 1e-6)

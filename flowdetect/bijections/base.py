@@ -75,7 +75,7 @@ class Rewound(NamedTuple):
 
 
 def leaf(x: Tensor) -> Tensor:
-    """Give the start of a new graph."""
+    """Return the start of a new graph."""
     return x.detach().requires_grad_()
 
 

@@ -26,7 +26,7 @@ class Coupling(Bijection):
         self.net = net
 
     def _map(self, x_a: Tensor, h: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Give f(x_a) and log f' for every value, None where that is 0; h is what the network gave."""
+        """Return f(x_a) and log f' for every value, None where that is 0; h is what the network gave."""
         raise NotImplementedError
 
     def _unmap(self, z_a: Tensor, h: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class Coupling(Bijection):
         return torch.cat([z_b, self._unmap(z_a, self.net(z_b, context))], dim=1)
 
     def rewind(self, z: Tensor, context: Tensor | None = None) -> Rewound:
-        """As of the base; the inverse and the map share what the network gives."""
+        """As in the base class; the inverse and the map share what the network gives."""
         z_b, z_a = z.chunk(2, dim=1)
         x_b = leaf(z_b)
         with torch.enable_grad():

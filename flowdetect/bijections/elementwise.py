@@ -172,7 +172,7 @@ class Logit(Bijection):
         return log_p - log_q + self._line(x - inside), sum_except_batch(math.log(self.gain) - log_p - log_q)
 
     def _line(self, beyond: Tensor) -> Tensor:
-        """Give the rise over what lies below the first end, or above the second."""
+        """Return the rise over what lies below the first end, or above the second."""
         return beyond.clamp_max(0) * self.slopes[0] + beyond.clamp_min(0) * self.slopes[1]
 
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:

@@ -49,7 +49,7 @@ class _Step(Bijection):
         self.numbers.copy_(noise / self.n_features**0.5)
 
     def _parameters_of(self, context: Tensor | None) -> Tensor:
-        """Give (1, n_numbers), or (n, n_numbers) of a context."""
+        """Return (1, n_numbers), or (n, n_numbers) of a context."""
         if self.context_weight is None or context is None:
             return self.numbers[None]
         return self.numbers + map_rows(context.to(self.numbers.dtype), self.context_weight, self.training)

@@ -51,7 +51,7 @@ class Parts(NamedTuple):
         return cls(any(isinstance(m, MixedPrecision) for m in modules), list(dict.fromkeys(generators)), averages)
 
     def rows_at_once(self, x: Tensor) -> int:
-        """Give how many rows of a batch are computed at once; all of them where they depend on each other."""
+        """Return how many rows of a batch are computed at once; all of them where they depend on each other."""
         if not self.has_network or self.dropouts or self.averages:
             return max(1, len(x))
         return max(1, PIXELS_AT_ONCE // x[0, 0].numel())
@@ -195,7 +195,7 @@ def _back(
     above: tuple[Tensor, Tensor],
     gradients: Gradients,
 ) -> tuple[Tensor, Tensor]:
-    """Give what a layer was given, and its gradient; add up those of parameters and context.
+    """Return what a layer was given, and its gradient; add up those of parameters and context.
 
     Parameters
     ----------

@@ -105,7 +105,7 @@ def _check_once() -> None:
 
 
 def _map(x: Tensor, h: Tensor, n_bins: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Give y, log dy/dx and what the gradient needs of x (m,) and h (3 n_bins - 1, m).
+    """Return y, log dy/dx and what the gradient needs of x (m,) and h (3 n_bins - 1, m).
 
     The bin of a value is chosen by products with 0 and 1, which run along rows of memory where indices do not. Sums are
     written out, and a product is rounded before it is added, so that an entry has the same bits wherever it stands.
@@ -154,7 +154,7 @@ def _map(x: Tensor, h: Tensor, n_bins: int) -> tuple[Tensor, Tensor, list[Tensor
 
 
 def _gradient(kept: Any, grad_y: Tensor, grad_log: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the gradients by x and h, with y = y_0 + e a / b and log dy/dx = 2 log s + log c - 2 log b.
+    """Return the gradients by x and h, with y = y_0 + e a / b and log dy/dx = 2 log s + log c - 2 log b.
 
     b and c are `below` and `above`, and a / b is `ratio`.
     """

@@ -25,7 +25,7 @@ class MixedPrecision(nn.Module):
     training_dtype: torch.dtype | None = None
 
     def working_dtype(self, x: Tensor) -> torch.dtype:
-        """Give the type to compute in."""
+        """Return the type to compute in."""
         return self.training_dtype if self.training and self.training_dtype is not None else x.dtype
 
 

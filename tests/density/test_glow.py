@@ -106,7 +106,7 @@ def test_an_interrupted_training_keeps_the_choice(tmp_path):
 def test_convolutions_that_mix_dimensions_are_refused(kind):
     with pytest.raises(ValueError, match=f'"{kind}" .* 1x1 convolutions mix them, .* pass permutation="reverse"'):
         fit(factorization=kind)
-    with pytest.raises(ValueError, match="one level only"):
+    with pytest.raises(ValueError, match="there is only one level"):
         fit(factorization=kind, permutation="reverse", n_levels=1)
 
 

@@ -159,7 +159,7 @@ class TestLaunched:
         n_devices, X, checkpoint = one_machine[0]["refusals"]
         assert "torchrun started, 2, got 3; pass n_devices=2" in n_devices
         assert "X of process 1 and of process 0 differ" in X
-        assert "random_state: None there, 1 here" in checkpoint
+        assert "random_state: None in the file, 1 now" in checkpoint
 
     def test_a_time_limit_is_one_plan(self, one_machine):
         assert one_machine[0]["reason"] == one_machine[1]["reason"] == "time_limit"
