@@ -24,10 +24,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HOW_TO, GUIDE = sorted(ROOT.glob("docs/how_to/*.rst")), sorted(ROOT.glob("docs/guide/*.rst"))
-PAGES = [page for page in [*HOW_TO, *GUIDE] if page.stem != "index"]
+PAGES = [page for page in [*HOW_TO, *GUIDE] if page.stem != "index"] + [ROOT / "README.md"]
 MOST_LINES = 48  # a screen, of how-tos
 RUNNABLE = ("python", "bash", "console", "sh", "")  # "": a block of README.md that names no language
-NOT_RUN = {"photos.rst": 1}  # blocks by page; another one is a decision
+NOT_RUN = {"README.md": 2, "photos.rst": 1}  # blocks by page; another one is a decision
 
 RST_BLOCK = re.compile(
     r"^(?:\.\. not run: (?P<reason>.+)\n\n)?"

@@ -95,12 +95,12 @@ DATA = {
 LABEL_DATA = {
     "missing": (lambda: fit(TABLE, conditional=True), "requires y", "pass class labels"),
     "wrong length": (lambda: fit(TABLE, LABELS[:5], conditional=True), "one label per row", "30", "5"),
-    "NaN": (lambda: fit(TABLE, put(LABELS, 3, np.nan), conditional=True), "NaN", "name classes"),
+    "NaN": (lambda: fit(TABLE, put(LABELS, 3, np.nan), conditional=True), "NaN", "class names"),
     "None": (lambda: fit(TABLE, [None] * 30, conditional=True), "None", "give every row a label"),
     "of two types": (
         lambda: fit(TABLE, np.array(["a", 1] * 15, object), conditional=True),
         "several types",
-        "one type",
+        "the same type",
     ),
     "two columns": (lambda: fit(TABLE, TABLE[:, :2], conditional=True), "1d array", "(30, 2)"),
 }

@@ -76,7 +76,7 @@ def test_noise_stays_outside(tmp_path):
     expected = density.score_samples(IMAGES, dequantize=False)
     np.testing.assert_allclose(answers(density, IMAGES, tmp_path)[0], expected, rtol=0, atol=1e-4)
     detector = LikelihoodDetector(density, prefit=True).fit(IMAGES)
-    with pytest.raises(ValueError, match=r"takes noise keyed by the row.*dequantize=False"):
+    with pytest.raises(ValueError, match=r"uses noise keyed by the row.*dequantize=False"):
         detector.export(tmp_path / "detector.pt2")
 
 

@@ -220,7 +220,7 @@ def torchrun_of_two(monkeypatch):
     ("parameters", "message"),
     [
         ({"n_devices": True}, "'n_devices' parameter.*Got the boolean True instead"),
-        ({"n_devices": 10_000}, "n_devices=10000, but there are .* pass n_devices="),
+        ({"n_devices": 10_000}, "n_devices=10000, but this machine has .* pass n_devices="),
         ({"n_devices": 2, "batch_size": 1}, "batch_size must be at least n_devices, 2, got batches of 1 rows; raise"),
         ({"n_devices": 2, "device": "cpu:0"}, "device='cpu:0' is one device, .*; pass device=\"cpu\""),
     ],

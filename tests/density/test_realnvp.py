@@ -231,7 +231,7 @@ class TestSettings:
                 {"factorization": "likelihood", "coupling": "additive"},
                 'additive couplings have no scales; pass coupling="affine"',
             ),
-            ({"n_levels": 4}, r"allow 3 level\(s\), but n_levels=4"),
+            ({"n_levels": 4}, r"allow 3 level\(s\), got n_levels=4"),
         ],
     )
     def test_what_cannot_be_is_refused(self, settings, words):

@@ -129,7 +129,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*are constant and left out")
+@pytest.mark.filterwarnings("ignore:.*are constant and not modelled")
 @pytest.mark.parametrize("words", REFUSED)
 def test_a_warm_start_refuses_what_differs(words):
     density = GlowDensity(n_steps=1, hidden_channels=8, max_epochs=1, conditional=True, warm_start=True, random_state=0)

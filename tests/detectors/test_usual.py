@@ -36,7 +36,7 @@ DENSITIES = {
     "ensemble": lambda: EnsembleDensity(SMALLEST["MAFDensity"](), 2, random_state=0),
     "forest": lambda: IsolationForest(n_estimators=10, random_state=0),  # which never splits a constant column
 }
-constant = pytest.mark.filterwarnings("ignore:.*constant and left out")
+constant = pytest.mark.filterwarnings("ignore:.*constant and not modelled")
 
 
 def check_broken(detector, rows, broken):

@@ -232,5 +232,5 @@ def test_conditional_densities_ask_for_labels():
 
 
 def test_a_row_moved_out_of_reach_is_named(digits):
-    with torch.no_grad(), pytest.raises(ValueError, match="row 1 has no finite values .* take smaller amounts"):
+    with torch.no_grad(), pytest.raises(ValueError, match="row 1 has no finite values .* pass smaller amounts"):
         digits._decoded(np.stack([np.zeros((1, 64)), np.full((1, 64), np.inf)]), None)
