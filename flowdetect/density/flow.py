@@ -233,7 +233,7 @@ class FlowDensity(LatentSpaceDensity):
         formula, and is kept otherwise; what its network computes is never kept. Gradients differ by rounding. Of large
         images, few are inside a network at once. Scores and samples are no different.
 
-    See `BaseDensity` for the other parameters.
+    All other parameters are those of `BaseDensity`.
     """
 
     n_draws: int = 1

@@ -114,9 +114,7 @@ class GlowDensity(FactoringDensity):
         Whether training computes in its backward pass again what it would else keep, so that memory hardly grows with
         depth, at about 1.4 times the time; see `FlowDensity`.
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    batch_size, learning_rate, weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start,
-    verbose, random_state; device, precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------

@@ -156,9 +156,7 @@ class RealNVPDensity(FactoringDensity):
     learning_rate : float, default 2e-3
     n_iter_no_change : int, default 30
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    weight_decay, early_stopping, validation_fraction, tol, warm_start, verbose, random_state; device, precision,
-    n_devices, checkpoint. A pre-training has a checkpoint of its own, whose name ends in ".pretraining".
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------

@@ -75,9 +75,7 @@ class VAEDensity(LatentDensity):
         Draws of z that a score is made of; more give a tighter bound, at as many times the cost.
     learning_rate : float, default 4e-3
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    batch_size, weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose,
-    random_state; device, precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------
