@@ -29,7 +29,7 @@ POINTER = re.compile(r"\n*^All other parameters are those of `\w+`(?:\n\S|[^.])*
 
 
 def address() -> str:
-    """Give the address of the documentation, without a slash at its end; empty if none is known."""
+    """Return the address of the documentation, without a slash at its end; empty if none is known."""
     told = os.environ.get(VARIABLE, "").strip()
     if told:
         return (told if "://" in told else Path(told).resolve().as_uri()).rstrip("/")

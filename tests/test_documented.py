@@ -145,5 +145,7 @@ def test_each_public_name_has_an_example(value):
 
 
 def test_a_docstring_without_parameters_keeps_its_prose():
-    described = _documented.completed("One.\n\nTwo.\n\nNotes\n-----\nThree.", ["a"], ["Parameters\n----------\na : int"])
+    described = _documented.completed(
+        "One.\n\nTwo.\n\nNotes\n-----\nThree.", ["a"], ["Parameters\n----------\na : int"]
+    )
     assert described == "One.\n\nTwo.\n\nParameters\n----------\na : int\n\nNotes\n-----\nThree."
