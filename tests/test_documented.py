@@ -16,7 +16,7 @@ from flowdetect.detectors import BaseDetector
 
 PAGES = "https://example.org/pages"
 ESTIMATORS = [name for name in flowdetect.__all__ if hasattr(getattr(flowdetect, name), "get_params")]
-ESTIMATORS.remove("FlowOD")  # pyod's kind of estimator, described within a page
+ESTIMATORS.remove("FlowOD")  # pyod's kind of estimator, without an HTML representation
 PUBLIC = [
     *(getattr(flowdetect, name) for name in flowdetect.__all__ if name != "__version__"),
     *(getattr(module, name) for module in (evaluation, bijections) for name in module.__all__),
@@ -139,9 +139,10 @@ def test_a_parameter_without_a_description_has_that_of_the_base():
 
 
 @pytest.mark.parametrize("value", PUBLIC, ids=lambda value: value.__name__)
-def test_each_public_name_has_an_example(value):
+def test_each_public_name_has_an_example_and_a_page(value):
     examples = NumpyDocString(inspect.getdoc(value))["Examples"]
     assert any(line.startswith(">>> ") for line in examples)
+    assert re.search(rf"^   (\w+\.)*{value.__name__}$", API, re.MULTILINE)  # and a page
 
 
 def test_a_docstring_without_parameters_keeps_its_prose():
