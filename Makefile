@@ -83,11 +83,12 @@ benchmarks: $(BENCHMARKS)/.stamp-benchmarks ## ours beside other libraries, an h
 	OMP_NUM_THREADS=1 $(BENCHMARKS)/bin/python examples/benchmarks/suite.py $(BENCHMARKS_ARGS)
 	$(BENCHMARKS)/bin/python examples/benchmarks/draw_results.py
 
-lint: $(VENV)/.stamp-dev ## style, types and who imports whom
+lint: $(VENV)/.stamp-dev ## style, types, spelling and who imports whom
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
 
 format: $(VENV)/.stamp-dev ## mend what ruff can mend
 	$(BIN)/ruff check --fix

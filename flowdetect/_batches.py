@@ -25,10 +25,10 @@ class Batch(Protocol):
     def __len__(self) -> int: ...
 
     def column(self, name: Any) -> NDArray[Any]:
-        """Give a column, (n,) or (n, ...)."""
+        """Return a column, (n,) or (n, ...)."""
 
     def answer(self, keep: Sequence[Any], outputs: Outputs) -> Any:
-        """Give a frame of the batch's kind: columns of the batch, and outputs, (n,) each."""
+        """Return a frame of the batch's kind: columns of the batch, and outputs, (n,) each."""
 
 
 def open_batch(batch: Any) -> Batch | None:
@@ -61,14 +61,14 @@ def _is_lazy(batch: Any) -> bool:
 
 
 def answer_for_rows(outputs: Outputs) -> Any:
-    """Give a pandas frame, where the batch was an array."""
+    """Return a pandas frame, where the batch was an array."""
     import pandas as pd
 
     return pd.DataFrame(outputs)
 
 
 def stacked(values: NDArray[Any]) -> NDArray[Any]:
-    """Give a column whose cells are arrays or lists of one shape as one array, (n, ...); others as they are."""
+    """Return a column whose cells are arrays or lists of one shape as one array, (n, ...); others as they are."""
     if values.dtype != object or not len(values) or not all(isinstance(c, np.ndarray | list | tuple) for c in values):
         return values
     cells = [stacked(np.asarray(cell)) for cell in values]  # an image may come as an array of arrays

@@ -83,6 +83,6 @@ def telling(estimator: Any, task: Any, within: Any, X: Any, y: Any) -> Iterator[
 
 
 def forgotten(state: dict[str, Any]) -> dict[str, Any]:
-    """Give an estimator's state without its callbacks, which no file keeps."""
+    """Return an estimator's state without its callbacks, which no file keeps."""
     names = ("_skl_callbacks", "_skl_callbacks_to_teardown", "_parent_callback_ctx", CONTEXT)
     return {name: value for name, value in state.items() if name not in names}

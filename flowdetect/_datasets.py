@@ -18,7 +18,7 @@ LABEL_KEYS = "label", "labels", "fine_label", "y", "target"
 
 
 def dataset_source(X: Any, image_shape: Any = None) -> Source:
-    """Give a dataset, or that of a DataLoader, as a source.
+    """Return a dataset, or that of a DataLoader, as a source.
 
     Of a DataLoader only the dataset counts: `fit` shuffles and makes batches itself, and scores have the dataset's
     order.
@@ -114,7 +114,7 @@ def _label_column(dataset: Any) -> str | None:
 
 
 def _label(item: Any) -> Any:
-    """Give the label of an item, a number or a text; None if it has none."""
+    """Return the label of an item, a number or a text; None if it has none."""
     if isinstance(item, Mapping):
         found = next((item[key] for key in LABEL_KEYS if key in item), None)
     else:
@@ -126,7 +126,7 @@ def _label(item: Any) -> Any:
 
 
 def _item(dataset: Any, i: int) -> Any:
-    """Give the data of one item, without its label: an array or a tensor."""
+    """Return the data of one item, without its label: an array or a tensor."""
     try:
         whole = dataset[i]
     except Exception as error:
@@ -150,7 +150,7 @@ def _item(dataset: Any, i: int) -> Any:
 
 
 def _data_of(item: Mapping[Any, Any]) -> Any:
-    """Give the data among the entries of an item; the item itself where these are none, or several."""
+    """Return the data among the entries of an item; the item itself where these are none, or several."""
     for key in IMAGE_KEYS:
         if key in item:
             return item[key]

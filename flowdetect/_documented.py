@@ -18,7 +18,7 @@ VARIABLE = "FLOWDETECT_DOCS"
 
 
 def address() -> str:
-    """Give the address of the documentation, without a slash at its end; empty if none is known."""
+    """Return the address of the documentation, without a slash at its end; empty if none is known."""
     told = os.environ.get(VARIABLE, "").strip()
     if told:
         return (told if "://" in told else Path(told).resolve().as_uri()).rstrip("/")

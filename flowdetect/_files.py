@@ -86,7 +86,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Give a new file to write piece by piece; it takes the place of the old one at the end, and not after an error.
+    """Return a new file to write piece by piece; it takes the place of the old one at the end, and not after an error.
 
     Raises
     ------

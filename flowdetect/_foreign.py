@@ -16,7 +16,7 @@ from flowdetect._homes import IN_FILES as OURS
 
 
 def as_bytes(estimator: BaseEstimator) -> NDArray[np.uint8]:
-    """Give the bytes of a skops file."""
+    """Return the bytes of a skops file."""
     with whole_imports():
         import skops.io
 

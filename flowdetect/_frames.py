@@ -49,12 +49,12 @@ def is_polars(X: Any) -> bool:
 
 
 def like(X: Any, rows: NDArray[Any]) -> Any:
-    """Give rows (n, D) as a frame of the kind and with the columns of X."""
+    """Return rows (n, D) as a frame of the kind and with the columns of X."""
     return type(X)({name: rows[:, i] for i, name in enumerate(X.columns)})
 
 
 def without_integers(X: Any) -> Any:
-    """Give a frame that has whole numbers alone as one of float64; any other as it is, which numpy reads as floats."""
+    """Convert a frame of whole numbers only to float64; numpy reads any other frame as floats already."""
     if is_polars(X):
         is_whole = all(dtype.is_integer() or str(dtype) == "Boolean" for dtype in X.dtypes)
         return X.cast(dict.fromkeys(X.columns, float)) if is_whole else X
@@ -63,7 +63,7 @@ def without_integers(X: Any) -> Any:
 
 
 def plain_frame(X: Any) -> Any:
-    """Give a frame whose columns all have plain dtypes of numbers, X itself where they do.
+    """Return a frame whose columns all have plain dtypes of numbers, X itself where they do.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def _listed(columns: list[str]) -> str:
 
 
 def numbers_of(X: NDArray[Any], name: str) -> NDArray[np.float64]:
-    """Give an array of Python objects as floats, if each is a number; None becomes NaN."""
+    """Return an array of Python objects as floats, if each is a number; None becomes NaN."""
     kinds = set(map(type, X.ravel().tolist()))
     lost = tuple(kind for kind in kinds if not issubclass(kind, Real | Decimal | type(None) | np.bool_))
     if lost:

@@ -42,11 +42,11 @@ class Layout:
     axes: str = "rows"
 
     def as_numpy(self) -> Layout:
-        """Give torch's axes as numpy's: numpy images with channels first are refused everywhere in flowdetect."""
+        """Return torch's axes as numpy's: numpy images with channels first are refused everywhere in flowdetect."""
         return replace(self, axes="nhwc") if self.axes == "nchw" else self
 
     def restore(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Give (n, D) rows the form of the original: rows, (n, H, W), (n, H, W, C) or (n, C, H, W)."""
+        """Return (n, D) rows the form of the original: rows, (n, H, W), (n, H, W, C) or (n, C, H, W)."""
         if self.axes == "rows" or self.image_shape is None:
             return rows
         height, width, channels = self.image_shape
@@ -308,7 +308,7 @@ def draw_seed(random_state: Any) -> int:
 
 
 def row_generators(rows: NDArray[Any], seed: int) -> Iterator[np.random.Generator]:
-    """Give one random generator per row, a function of the seed and the row's values alone.
+    """Return one random generator per row, a function of the seed and the row's values alone.
 
     A row therefore gets the same noise alone, in any batch, in any order and in any process; its dtype does not matter.
     """

@@ -36,7 +36,7 @@ def is_number(value: Any) -> bool:
 
 
 def check_count(name: str, value: Any, least: int = 1, most: int = MOST_DRAWN) -> int:
-    """Give a whole number from `least` to `most`, or raise ValueError."""
+    """Return a whole number from `least` to `most`, or raise ValueError."""
     if not is_count(value, least):
         raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}.")
     if value > most:

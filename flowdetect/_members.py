@@ -106,7 +106,7 @@ class Members(Documented, CallbackSupportMixin, BaseEstimator):
         return np.stack([np.asarray(member.score_samples(X), dtype=np.float64) for member in self.members_], axis=1)
 
     def _example(self) -> Any:
-        """Give a row for a loaded ensemble to score; None if it is not fitted."""
+        """Return a row for a loaded ensemble to score; None if it is not fitted."""
         if not hasattr(self, "members_"):
             return None
         first = self.members_[0]
@@ -138,12 +138,12 @@ class Members(Documented, CallbackSupportMixin, BaseEstimator):
         return self.members_[0].n_bins_
 
     def _kind(self) -> Any:
-        """Give a fitted member; before `fit`, the density that they will be clones of."""
+        """Return a fitted member; before `fit`, the density that they will be clones of."""
         return self.members_[0] if hasattr(self, "members_") else self.density
 
 
 def _member(density: Any, number: int, seed: int) -> Any:
-    """Give an unfitted member, with a seed and checkpoints of its own."""
+    """Return an unfitted member, with a seed and checkpoints of its own."""
     member = clone(density)
     parameters = member.get_params(deep=True)
     member.set_params(**{name: seed for name in parameters if name.split("__")[-1] == "random_state"})

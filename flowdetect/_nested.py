@@ -34,7 +34,7 @@ def _check(estimator: Any) -> None:
 
 
 def _estimators(where: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Give each estimator in a parameter's value, the outer ones first, and where it stands."""
+    """Return each estimator in a parameter's value, the outer ones first, and where it stands."""
     if isinstance(value, FrozenEstimator | type):
         return
     if isinstance(value, list | tuple):

@@ -30,7 +30,7 @@ def is_lazy(X: Any) -> bool:
 
 
 def as_source(X: Any, image_shape: Any = None) -> Source:
-    """Give what is lazy as a Source.
+    """Return what is lazy as a Source.
 
     Raises
     ------

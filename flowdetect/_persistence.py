@@ -275,7 +275,7 @@ def _check_names(kind: type, state: Any) -> None:
 
 
 def _strings(items: Any, as_objects: Any) -> NDArray[Any]:
-    """Give an array of text, whose every entry takes the memory of the longest."""
+    """Return an array of text, whose every entry takes the memory of the longest."""
     found = np.array(items, dtype=object)
     lengths = [len(item) if isinstance(item, str) else MOST_OF_STRINGS for item in found.ravel().tolist()]
     if 4 * len(lengths) * max(lengths, default=0) > MOST_OF_STRINGS:

@@ -37,7 +37,7 @@ class Density(Scorer, Protocol):
         """Negative log-likelihood of each row in bits per feature, (n,)."""
 
     def likelihood_terms(self, X: Any) -> Any:
-        """Give a Bunch of named parts of the log-likelihood, nats."""
+        """Return a Bunch of named parts of the log-likelihood, nats."""
 
     def layer_gradient_norms(self, X: Any) -> NDArray[np.float64]:
         """Norm of the log-likelihood's gradient by each layer's parameters, (n, n_layers)."""
@@ -53,7 +53,7 @@ class VariationalDensity(Scorer, Protocol):
         """How much the bound of each row rises if its q(z | x) is fitted to it alone, (n,), nats."""
 
     def likelihood_path(self, X: Any) -> Any:
-        """Give a Bunch of reconstruction_error, latent_norm and latent_scale, (n,) each."""
+        """Return a Bunch of reconstruction_error, latent_norm and latent_scale, (n,) each."""
 
 
 class Ensemble(Scorer, Protocol):
@@ -67,7 +67,7 @@ class Transformer(Protocol):
     """Anything that maps rows to rows, such as a semantic-invariant transformation."""
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Give the parameters by name."""
+        """Return the parameters by name."""
 
     def fit(self, X: Any, y: Any = None) -> Any:
         """Fit to rows or images; returns the transformer itself."""

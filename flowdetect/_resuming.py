@@ -32,7 +32,7 @@ SEPARATORS = tuple(separator for separator in (os.sep, os.altsep) if separator)
 
 
 def name_of_path(checkpoint: Any) -> str:
-    """Give the path as a string; refuse what is none."""
+    """Return the path as a string; refuse what is none."""
     try:
         return os.fsdecode(checkpoint)
     except TypeError:
@@ -45,7 +45,7 @@ def is_folder(checkpoint: PathName) -> bool:
 
 
 def further(checkpoint: PathName, ending: str) -> PathName:
-    """Give the checkpoint of a further training: the same folder, or a file whose name has an ending more."""
+    """Return the checkpoint of a further training: the same folder, or a file whose name has an ending more."""
     return checkpoint if is_folder(checkpoint) else f"{name_of_path(checkpoint)}{ending}"
 
 
@@ -93,7 +93,7 @@ def short_digest(*parts: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Give what JSON knows; what this function does not know is named by its type."""
+    """Return what JSON knows; what this function does not know is named by its type."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic):
@@ -132,7 +132,7 @@ def _digest_of_data(X: Any) -> str | None:
 
 
 def path_of_training(checkpoint: PathName, name: str, stage: str, *marks: Any) -> str:
-    """Give the path of a training's file: in a folder it is named by class, marks and stage."""
+    """Return the path of a training's file: in a folder it is named by class, marks and stage."""
     path = name_of_path(checkpoint)
     if not is_folder(path):
         return path + stage
@@ -143,7 +143,7 @@ def path_of_training(checkpoint: PathName, name: str, stage: str, *marks: Any) -
 
 
 def kept_seed(path: PathName) -> int:
-    """Give the seed that stands in a file, drawn and written where there is none.
+    """Return the seed that stands in a file, drawn and written where there is none.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def kept_seed(path: PathName) -> int:
 
 
 def resuming_seed(estimator: Any, checkpoint: PathName | None, X: Any, y: Any) -> RandomState:
-    """Give an estimator's `random_state`, where that is None one that the next fit with this checkpoint finds again.
+    """Return an estimator's `random_state`, where that is None one that the next fit with this checkpoint finds again.
 
     In a folder the seed's file is named by class, parameters, X and y; beside a single file it ends in ".seed". Without
     a checkpoint the seed is drawn and not kept.
@@ -191,7 +191,7 @@ def resuming_seed(estimator: Any, checkpoint: PathName | None, X: Any, y: Any) -
 
 
 def checkpoint_within(estimator: Any, but: tuple[str, ...] = ()) -> PathName | None:
-    """Give the first checkpoint that an estimator within has, by name; those of names that start so are left out."""
+    """Return the first checkpoint that an estimator within has, by name; those of names that start so are left out."""
     parameters = estimator.get_params(deep=True)
     names = [name for name in sorted(parameters) if name.endswith("__checkpoint") and not name.startswith(but)]
     return next((parameters[name] for name in names if parameters[name] is not None), None)

@@ -24,7 +24,7 @@ WHAT_X_IS = (
 
 
 def plain(X: Any) -> Any:
-    """Give X as an array, frame or dense torch tensor of numbers, itself where it is one.
+    """Return X as an array, frame or dense torch tensor of numbers, itself where it is one.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def is_torch_tensor(X: Any) -> bool:
 
 
 def tensor_values(X: Any) -> NDArray[Any]:
-    """Give the values of a torch tensor that `plain` let pass: an array, without a copy where numpy has the dtype."""
+    """Return the values of a torch tensor that `plain` let pass: an array, without a copy where numpy has the dtype."""
     return np.asarray(X.detach().cpu().numpy())
 
 
@@ -159,7 +159,7 @@ def _check_axes(X: Any, name: str) -> None:
 
 
 def _plain_list(X: Sequence[Any]) -> NDArray[Any]:
-    """Give a list of rows as an array; images are to come as one array."""
+    """Return a list of rows as an array; images are to come as one array."""
     first = X[0] if len(X) else None
     if hasattr(first, "shape") or _is_picture(first):
         shapes = list(dict.fromkeys(np.shape(each) for each in X))

@@ -24,10 +24,10 @@ class RowSource(Protocol):
     """Rows by index: what training, scoring and learning from the data read."""
 
     def __len__(self) -> int:
-        """Give the number of rows."""
+        """Return the number of rows."""
 
     def rows(self, indices: NDArray[np.intp]) -> NDArray[Any]:
-        """Give the rows of some indices: (len(indices), D), images in C order with channels last."""
+        """Return the rows of some indices: (len(indices), D), images in C order with channels last."""
 
 
 class Source:
@@ -74,7 +74,7 @@ class Source:
         return flatten_images(self.read(indices)) if len(self.row_shape) > 1 else self.read(indices)
 
     def __getitem__(self, index: Any) -> Any:
-        """Give one row by its number, or the source of some rows by a slice, a mask or indices."""
+        """Return one row by its number, or the source of some rows by a slice, a mask or indices."""
         if isinstance(index, tuple) and len(index) == 2 and index[1] is Ellipsis:
             index = index[0]  # as scikit-learn asks arrays for rows
         if isinstance(index, int | np.integer):
@@ -136,7 +136,7 @@ class Part(Source):
 
 
 def nameless(source: Source) -> Source:
-    """Give a source whose columns have no names."""
+    """Return a source whose columns have no names."""
     found = source[:]
     found.columns = None
     return cast(Source, found)
@@ -229,7 +229,7 @@ class Subset:
 
 
 def rows_at_once(source: Any, n_bytes: int = ROWS_AT_ONCE_BYTES) -> int:
-    """Give how many rows make some bytes, 2 MiB if not told."""
+    """Return how many rows make some bytes, 2 MiB if not told."""
     width = source.rows(np.arange(min(1, len(source)))).nbytes
     return max(1, n_bytes // max(1, width))
 
@@ -260,7 +260,7 @@ def digest_of_source(source: RowSource) -> str:
 
 
 def _indices(index: Any, n_rows: int) -> NDArray[np.intp]:
-    """Give the rows, 0 .. n_rows - 1, that a mask or a list of numbers names."""
+    """Return the rows, 0 .. n_rows - 1, that a mask or a list of numbers names."""
     chosen = np.asarray(index) if isinstance(index, list | range | np.ndarray) or hasattr(index, "__array__") else None
     if chosen is None or chosen.ndim != 1 or (chosen.dtype.kind not in "biu" and len(chosen)):
         raise IndexError(
@@ -281,7 +281,7 @@ def _indices(index: Any, n_rows: int) -> NDArray[np.intp]:
 
 
 def _as_slice(indices: NDArray[np.intp]) -> slice | NDArray[np.intp]:
-    """Give consecutive indices as a slice, which reads a view rather than a copy."""
+    """Return consecutive indices as a slice, which reads a view rather than a copy."""
     if len(indices) and indices[-1] - indices[0] == len(indices) - 1 and bool((np.diff(indices) == 1).all()):
         return slice(int(indices[0]), int(indices[-1]) + 1)
     return indices

@@ -50,7 +50,7 @@ class Declared:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def placeholder(self) -> NDArray[Any]:
-        """Give a read-only array of that dtype and shape, all zeros, that takes no memory."""
+        """Return a read-only array of that dtype and shape, all zeros, that takes no memory."""
         return np.broadcast_to(np.zeros((), self.dtype), self.shape)
 
 
@@ -168,7 +168,7 @@ class TensorFile:
         return self._read_arrays() if self._arrays is None else self._arrays
 
     def previewed(self) -> dict[str, NDArray[Any]]:
-        """Give the arrays before they are trusted: small ones as they are, large ones as placeholders."""
+        """Return the arrays before they are trusted: small ones as they are, large ones as placeholders."""
         if self._arrays is not None:
             return dict(self._arrays)
         found, left = {}, PREVIEWED

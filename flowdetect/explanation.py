@@ -46,7 +46,7 @@ class Explanation:
         return len(self.scores)
 
     def to_frame(self) -> DataFrame:
-        """Give one line per row and column, or per row and pixel, the most important first.
+        """Return one line per row and column, or per row and pixel, the most important first.
 
         Returns
         -------
@@ -137,7 +137,7 @@ class TableExplanation(Explanation):
     residual_p_values: NDArray[np.float64]
 
     def to_frame(self) -> DataFrame:
-        """Give one line per row and column, in the order of the rows and within a row the most important first.
+        """Return one line per row and column, in the order of the rows and within a row the most important first.
 
         Returns
         -------
@@ -227,7 +227,7 @@ class ImageExplanation(Explanation):
     images: NDArray[np.generic]
 
     def to_frame(self) -> DataFrame:
-        """Give one line per image and pixel, in the order of the images and within one the most important first.
+        """Return one line per image and pixel, in the order of the images and within one the most important first.
 
         Returns
         -------

@@ -301,7 +301,7 @@ def _short(names: Sequence[Hashable]) -> str:
 
 
 def _frame(names: Sequence[Hashable], columns: Sequence[NDArray[Any]], *, is_named: bool) -> Any:
-    """Give columns (n,) as a frame; as an array (n, D) to a model that knows no names."""
+    """Return columns (n,) as a frame; as an array (n, D) to a model that knows no names."""
     import pandas as pd
 
     if not is_named and all(column.dtype.kind in "biuf" for column in columns):

@@ -15,7 +15,7 @@ MOST_UNCHECKED, MOST_COMPRESSED = 2**24, 100  # bytes of a member, and its ratio
 
 
 def members_of(file: BinaryIO) -> dict[str, Callable[[], NDArray[Any]]]:
-    """Give for each array of an open .npz file a function that reads it.
+    """Return for each array of an open .npz file a function that reads it.
 
     Raises
     ------

@@ -150,7 +150,7 @@ def _decode_less(picture: Picture, form: Form) -> None:
 
 
 def _eight_bits(picture: Picture) -> Picture:
-    """Give a grey picture of 16 or 32 bits one of 8, by the rules that `load_folder` states."""
+    """Return a grey picture of 16 or 32 bits one of 8, by the rules that `load_folder` states."""
     from PIL import Image
 
     if not picture.mode.startswith(("I", "F")):

@@ -73,7 +73,7 @@ class DatasetPiece:
 
 
 def pieces_of(path: Any) -> list[Piece]:
-    """Give the pieces of what a user passed.
+    """Return the pieces of what a user passed.
 
     Raises
     ------

@@ -20,7 +20,7 @@ class RowStore(Protocol):
     """Rows by index, (k, D)."""
 
     def read(self, indices: NDArray[np.intp]) -> NDArray[Any]:
-        """Give rows in the order asked for."""
+        """Return rows in the order asked for."""
 
 
 class RowsInMemory:

@@ -264,7 +264,7 @@ class ImageFolder(Source):
 
 
 def _listed(path: Any) -> tuple[list[Path | Picture], NDArray[np.str_] | None]:
-    """Give the files or PIL images in order, and their labels if they lie in subfolders."""
+    """Return the files or PIL images in order, and their labels if they lie in subfolders."""
     if isinstance(path, str | os.PathLike):
         folder = Path(path)
         files = _files_within(folder)
@@ -314,7 +314,7 @@ def _refuse_closed(error: OSError) -> None:
 
 
 def _tell_of_unread(folder: Path, others: Counter[str], any_found: bool) -> None:
-    """Refuse a folder without pictures, and warn of pictures of formats that are not read."""
+    """Reject a folder without pictures, and warn of pictures of formats that are not read."""
     if not any_found:
         counted = ", ".join(f"{n} {ending or 'without ending'}" for ending, n in others.most_common(LISTED))
         raise ValueError(

@@ -95,7 +95,7 @@ class Double(nn.Module):
 
 
 def image_sides(height: int, width: int) -> list[tuple[int, int]]:
-    """Give height and width at each resolution of a network, full resolution first; each is half of the one before."""
+    """Return height and width at each resolution, full resolution first; each is half of the one before."""
     sides = [(height, width)]
     while min(sides[-1]) >= LEAST_SIDE:
         sides.append(((sides[-1][0] + 1) // 2, (sides[-1][1] + 1) // 2))

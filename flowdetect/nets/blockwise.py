@@ -49,7 +49,7 @@ class _Memory:
         self.tensors: dict[object, Tensor] = {}
 
     def like(self, key: str, shape: tuple[int, ...], x: Tensor) -> Tensor:
-        """Give a tensor (n, c, H, W) in channels-last order; its values are those of its last use, at first zeros."""
+        """Return a tensor (n, c, H, W) in channels-last order; its values are those of its last use, at first zeros."""
         found = self.tensors.get((key, shape))
         if found is None:
             n, c, height, width = shape

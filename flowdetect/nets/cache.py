@@ -36,24 +36,24 @@ class Whole:
         return features
 
     def part(self, positions: Tensor) -> Tensor:
-        """Give the part of a map of all positions that is computed now."""
+        """Return the part of a map of all positions that is computed now."""
         return positions
 
     def below(self) -> Whole:
-        """Give the evaluation at half the resolution."""
+        """Return the evaluation at half the resolution."""
         return self
 
     def keep(self, owner: object, value: Kept | None) -> Kept:
-        """Give the value, or the last one that was not None."""
+        """Return the value, or the last one that was not None."""
         assert value is not None  # on whole images none rests
         return value
 
     def at_pixel(self, row: Tensor | None) -> Tensor | None:
-        """Give the part of a row's features that belongs to what is computed now."""
+        """Return the part of a row's features that belongs to what is computed now."""
         return row
 
     def at(self, features: Tensor) -> Tensor:
-        """Give the part of whole images' features that belongs to what is computed now."""
+        """Return the part of whole images' features that belongs to what is computed now."""
         return features
 
     def upsample(self, owner: object, low: Tensor | None, shape: tuple[int, int]) -> Tensor:
@@ -109,7 +109,7 @@ class Cache(Whole):
         return None if rests else self._apply(layer, inputs, self.i, self.j)
 
     def _inputs_with(self, layer: CausalConv, x: Tensor) -> Tensor:
-        """Give a layer's inputs so far, the present row's or pixel's written into them."""
+        """Return a layer's inputs so far, the present row's or pixel's written into them."""
         inputs = self.inputs.get(layer)
         if inputs is None:
             kh, kw = layer.kernel

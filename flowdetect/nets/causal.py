@@ -153,7 +153,7 @@ class Messages:
     last: Features = None  # the vertical stream itself, at the end of the stage
 
     def __getitem__(self, index: Tensor) -> Messages:
-        """Give the messages of some rows of the batch."""
+        """Return the messages of some rows of the batch."""
         first, second = ([None if m is None else m[index] for m in each] for each in (self.first, self.second))
         below = None if self.below is None else self.below[index]
         return Messages(first, second, below, None if self.last is None else self.last[index])

@@ -52,7 +52,7 @@ class Call(ctypes.Structure):
 
 @cache
 def library() -> tuple[Any, int]:
-    """Give the compiled library and the processor's level; None and 0 where there is none, or not for this version."""
+    """Return the compiled library and the processor's level; None and 0 if there is none for this version."""
     if os.environ.get("FLOWDETECT_COMPILED") == "0":
         return None, 0
     paths = [Path(__file__).with_name(f"_compiled{suffix}") for suffix in EXTENSION_SUFFIXES]
@@ -70,7 +70,7 @@ def library() -> tuple[Any, int]:
 
 @cache
 def torch_team() -> int | None:
-    """Give the address of `GOMP_parallel` in the OpenMP that torch uses; None where it is another, or not Linux."""
+    """Return the address of `GOMP_parallel` in the OpenMP that torch uses; None where it is another, or not Linux."""
     try:
         paths = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libgomp" in line}
         used = [path for path in paths if str(Path(torch.__file__).parent) in path] or list(paths)
@@ -122,7 +122,7 @@ class Convolutions(torch.autograd.Function):
 
 
 def _run(x: Tensor, parameters: list[Tensor], dtype: torch.dtype, gradient: Tensor | None) -> list[Tensor]:
-    """Give y; or, of a gradient of y, those of x, w1, b1 (n, hidden), w2, b2 and w3, with channels last."""
+    """Return y; or, of a gradient of y, those of x, w1, b1 (n, hidden), w2, b2 and w3, with channels last."""
     w1, b1, w2, b2, w3, b3 = parameters
     n, c, height, width = x.shape
     hidden, out, k = w1.shape[0], w3.shape[0], w1.shape[2]

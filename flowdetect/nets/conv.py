@@ -25,7 +25,7 @@ class MixedPrecision(nn.Module):
     training_dtype: torch.dtype | None = None
 
     def working_dtype(self, x: Tensor) -> torch.dtype:
-        """Give the type to compute in."""
+        """Return the type to compute in."""
         return self.training_dtype if self.training and self.training_dtype is not None else x.dtype
 
 
@@ -49,7 +49,8 @@ def map_rows(x: Tensor, weight: Tensor, training: bool) -> Tensor:
 class ConvNet(MixedPrecision):
     """Three convolutions, kernel sizes k, 1, k, with ReLU between; the last one starts at zero.
 
-    So a coupling built on it starts as the identity (Kingma & Dhariwal 2018, section 3.3).
+    A coupling built on it starts as the identity if it is additive or has scale "exp". With scale "sigmoid", Glow's
+    default, it starts as z = 0.88 x, although Kingma & Dhariwal 2018, section 3.3, call that start the identity too.
 
     Parameters
     ----------

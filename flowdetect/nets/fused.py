@@ -75,7 +75,7 @@ class _Elus:
         self.loops, self.pads = loops, pads
 
     def __call__(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """Give the elus of x, or of x + other."""
+        """Return the elus of x, or of x + other."""
         (n, c, height, width), (left, right, top, bottom) = x.shape, self.pads
         out = x.new_empty(n, top + height + bottom, left + width + right, 2 * c).permute(0, 3, 1, 2)
         if other is None:

@@ -51,7 +51,7 @@ class Kernels:
 
 
 def as_array(x: Tensor) -> Array:
-    """Give the memory of a tensor (n, c, H, W) in channels-last order."""
+    """Return the memory of a tensor (n, c, H, W) in channels-last order."""
     x = x.permute(0, 2, 3, 1)
     return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
 

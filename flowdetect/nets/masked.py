@@ -96,12 +96,12 @@ class CausalConv(nn.Module):
         self.weight.copy_(noise * (self.slowness * self.gain / self.fan_in**0.5))
 
     def kernel_weight(self) -> Tensor:
-        """Give the weights of the convolution, zero where the mask is."""
+        """Return the weights of the convolution, zero where the mask is."""
         weight = self.weight if self.slowness == 1 else self.weight / self.slowness
         return weight if self.mask is None else weight * self.mask
 
     def activate(self, x: Tensor, pads: Pads = (0, 0, 0, 0)) -> Tensor:
-        """Give what is convolved."""
+        """Return what is convolved."""
         if self.elu:
             x = concat_elu(x, pads)
         elif any(pads):
@@ -172,7 +172,7 @@ class MaskedLinear(nn.Module):
         self.weight.copy_(noise * self.gain / self.mask.sum(1, keepdim=True).clamp_min(1).sqrt())
 
     def masked_weight(self) -> Tensor:
-        """Give the weights, zero where the mask is."""
+        """Return the weights, zero where the mask is."""
         return self.weight * self.mask
 
     def forward(self, x: Tensor) -> Tensor:
@@ -233,7 +233,7 @@ class MADE(nn.Module):
         return torch.unflatten(out, 0, (self.n_outputs, -1))
 
     def masks_and_parameters(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Give the mask of each layer, and weights and biases, layer by layer."""
+        """Return the mask of each layer, and weights and biases, layer by layer."""
         layers = [*self.hidden, self.out]
         return [layer.mask for layer in layers], [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
 

@@ -128,7 +128,7 @@ class RecurrentLayer(nn.Module):
         raise NotImplementedError
 
     def memory(self, x: Tensor) -> Memory:
-        """Give what is known before the first pixel of images x (n, C, H, W)."""
+        """Return what is known before the first pixel of images x (n, C, H, W)."""
         raise NotImplementedError
 
     def begin_row(self, memory: Memory, above: Tensor) -> None:

@@ -69,7 +69,7 @@ class StretchedMixtureHead(LogisticMixtureHead):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Give half of the images all grey levels, and the other stretches equal shares."""
+        """Return half of the images all grey levels, and the other stretches equal shares."""
         super().reset_parameters(generator)
         self.raw_prior.zero_()
         self.raw_prior[-1] = math.log(max(1, len(self.raw_prior) - 1)) / SPEED

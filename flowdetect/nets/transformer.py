@@ -85,7 +85,7 @@ class CausalBlock(nn.Module):
         self.close = TokenLinear(EXPANSION * width, width, gain)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give queries, keys and values, (n, n_heads, T, width / n_heads) each, of tokens (n, T, width)."""
+        """Return queries, keys and values, (n, n_heads, T, width / n_heads) each, of tokens (n, T, width)."""
         qkv = torch.unflatten(self.qkv(normalized(x)), 2, (3, self.n_heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
@@ -217,7 +217,7 @@ class CausalTransformer(MixedPrecision):
         return self.numbers(normalized(h), tokens).to(x.dtype)
 
     def _places(self, context: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """Give what tokens start from: (T, width), or with a context (n, T, width)."""
+        """Return what tokens start from: (T, width), or with a context (n, T, width)."""
         places = self.places.to(dtype)
         if self.context_map is None or context is None:
             return places
@@ -225,7 +225,7 @@ class CausalTransformer(MixedPrecision):
         return places + of_context
 
     def numbers(self, features: Tensor, x: Tensor) -> Tensor:
-        """Give the numbers (n, T, n_numbers * n_values) of tokens x (n, T, n_values) by their features."""
+        """Return the numbers (n, T, n_numbers * n_values) of tokens x (n, T, n_values) by their features."""
         found: Tensor = self.last(features)
         return found if self.in_order is None else found + self.in_order(features, x)
 
@@ -238,7 +238,7 @@ class CausalTransformer(MixedPrecision):
         return self._places(context, self.places.dtype).expand(n, -1, -1), cache
 
     def step(self, before: Tensor | None, place: int, started: tuple[Tensor, Cache]) -> Tensor:
-        """Give the features (n, 1, width) of the token at a place, of the token before it, (n, 1, n_values)."""
+        """Return the features (n, 1, width) of the token at a place, of the token before it, (n, 1, n_values)."""
         places, cache = started
         h = places[:, place : place + 1]
         if before is not None:

@@ -27,7 +27,7 @@ class PixelTransformer(Documented, KeepsParameters, OneToOneFeatureMixin, Transf
     n_bins_: int | None
 
     def _check_before_fit(self) -> None:
-        """Refuse what cannot work whatever the data are; an estimator around this one asks before it trains another."""
+        """Reject what cannot work whatever the data are; an estimator around this one asks before it trains another."""
         check_n_bins(self.n_bins)
 
     def _learn(self, X: Any, dtype: Any) -> NDArray[Any]:
@@ -42,7 +42,7 @@ class PixelTransformer(Documented, KeepsParameters, OneToOneFeatureMixin, Transf
         return rows
 
     def _rows(self, X: Any, dtype: Any) -> tuple[NDArray[Any], Layout]:
-        """Give the rows of X and the layout in which to return them."""
+        """Return the rows of X and the layout in which to return them."""
         check_is_fitted(self)
         rows, layout = to_rows(X, self.image_shape_)
         rows = validate_data(self, rows, dtype=dtype, reset=False)
@@ -54,7 +54,7 @@ class PixelTransformer(Documented, KeepsParameters, OneToOneFeatureMixin, Transf
         return rows, layout.as_numpy()
 
     def _shape(self) -> tuple[int, int, int]:
-        """Give (H, W, C) of an image; vectors are a strip of 1 x D pixels."""
+        """Return (H, W, C) of an image; vectors are a strip of 1 x D pixels."""
         return self.image_shape_ or (1, self.n_features_in_, 1)
 
     def _check_requantize(self, requantize: bool) -> None:
@@ -76,7 +76,7 @@ def check_whole(estimator: Any, name: str, low: int | None = None) -> None:
 
 
 def value_range(rows: NDArray[np.float64], n_bins: int | None) -> tuple[float, float]:
-    """Give the smallest value and the width of the range: 0 and n_bins in bins, else those of the rows."""
+    """Return the smallest value and the width of the range: 0 and n_bins in bins, else those of the rows."""
     if n_bins is not None:
         return 0.0, float(n_bins)
     low = float(rows.min())

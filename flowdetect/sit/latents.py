@@ -74,7 +74,7 @@ class ZeroLatents(Documented, KeepsParameters, OneToOneFeatureMixin, Transformer
         self.n_factors = n_factors
 
     def _check_before_fit(self) -> None:
-        """Refuse what cannot work whatever the data are."""
+        """Reject what cannot work whatever the data are."""
         check_whole(self, "n_factors", low=0)
         _check_has(self.flow, "fit", "transform", "inverse_transform")
         check_within(self, "flow")
@@ -137,7 +137,7 @@ class ZeroLatents(Documented, KeepsParameters, OneToOneFeatureMixin, Transformer
         return layout.as_numpy().restore(zeroed)
 
     def _labels(self, X: Any, n_rows: int, y: Any) -> tuple[Any, ...]:
-        """Give what a flow takes beside X: nothing, or of a conditional one the labels, here the likeliest."""
+        """Return what a flow takes beside X: nothing, or of a conditional one the labels, here the likeliest."""
         if not hasattr(self.flow_, "classes_"):
             return ()
         if y is not None:
@@ -149,7 +149,7 @@ class ZeroLatents(Documented, KeepsParameters, OneToOneFeatureMixin, Transformer
 
 
 def _rows_beside(X: Any) -> tuple[Any, Any, Layout]:
-    """Give X as a flow takes it, images as they are, beside its rows and layout."""
+    """Return X as a flow takes it, images as they are, beside its rows and layout."""
     X = plain(X)
     rows, layout = to_rows(X)
     return (rows if layout.axes == "rows" else X), rows, layout

@@ -102,7 +102,7 @@ def test_waiting_is_told(tmp_path, monkeypatch):
     lock.acquire()
     timer = threading.Timer(0.3, lock.release)
     timer.start()
-    with pytest.warns(UserWarning, match="is in use: another process does the same training, and this fit waits"):
+    with pytest.warns(UserWarning, match="is in use: another process runs the same training, and this fit waits"):
         clone(first).fit(X)
     timer.join()
 

@@ -263,7 +263,7 @@ def test_clones_of_a_detector_do_not_meet(steps, tmp_path):
 
 
 def test_a_single_file_in_a_search_advises_a_folder(tmp_path):
-    with pytest.raises(ValueError, match="differs in X.*with a folder as checkpoint each training has"):
+    with pytest.raises(ValueError, match="differs in X.*with a folder as checkpoint, each training has"):
         cross_val_score(flow(checkpoint=tmp_path / "one", random_state=0), X, cv=2, error_score="raise")
 
 
