@@ -33,9 +33,9 @@ WRONG = {
     "columns that are none": ([*FIT, *TO, "--columns", "age,,age"], ["--columns", "'age,,age'"]),
     # what to fit
     "unknown detector": (
-        [*FIT, *TO, "--detector", "Likelyhood"],
-        ["'Likelyhood'", "did you mean Likelihood?"],
-    ),  # codespell:ignore
+        [*FIT, *TO, "--detector", "Likelyhood"],  # codespell:ignore
+        ["'Likelyhood'", "did you mean Likelihood?"],  # codespell:ignore
+    ),
     "unknown density": ([*FIT, *TO, "--density", "RealNPV"], ["'RealNPV'", "did you mean RealNVP?"]),
     "detector that needs a density": ([*FIT, *TO, "--detector", "Likelihood"], ["LikelihoodDetector", "--density"]),
     "unknown parameter": ([*FIT, *TO, "--density", "Glow", "--set", "n_step=4"], ["'n_step'", "did you mean n_steps?"]),
