@@ -89,7 +89,7 @@ def p_values() -> Figure:
 
 
 def explanations_table() -> Figure:
-    """The explanation of a wine with too little alcohol."""
+    """Explain a wine with too little alcohol."""
     X, y = load_wine(return_X_y=True, as_frame=True)
     train = X[y == 0]
     odd = train[:1].assign(alcohol=11.0)
@@ -97,7 +97,7 @@ def explanations_table() -> Figure:
 
 
 def explanations_image() -> Figure:
-    """The explanation of a digit with a white corner."""
+    """Explain a digit with a white corner."""
     X, _ = load_images("digits")
     spoilt = load_images("digits", "test")[0][:1].copy()
     spoilt[0, :2, :2] = 16
