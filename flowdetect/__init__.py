@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from flowdetect.scorer import Scorer
     from flowdetect.sit import AddNoise, Contrast, Flip, Gray, Rotate90, Translate, ZeroLatents
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AddNoise",

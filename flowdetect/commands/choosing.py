@@ -109,7 +109,7 @@ def _set(model: Any, key: str, value: Any, option: str) -> None:
 
 
 def _check_kind(model: Any, key: str, value: Any, option: str) -> None:
-    """Refuse a value of another type than the parameter's usual one, where that tells: numbers, words and switches."""
+    """Reject a value of another type than the parameter's usual one, where that tells: numbers, words and switches."""
     usual = model.get_params(deep=True)[key]
     takes = {bool: (bool,), int: (int, str), float: (int, float, str), str: (str, int, float, tuple)}.get(type(usual))
     if (

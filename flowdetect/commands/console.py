@@ -104,7 +104,7 @@ class Console:
 
     @contextmanager
     def progress(self, n_rows: int | None, what: str) -> Iterator[Any]:
-        """Give a function that is told of every so many rows done; a bar for terminals, or with --verbose."""
+        """Return a function that is told of every so many rows done; a bar for terminals, or with --verbose."""
         if not self.shows_progress:
             yield lambda n: None
             return
@@ -145,7 +145,7 @@ def _in_a_sentence(text: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Give what JSON holds: no arrays, no NaN."""
+    """Return what JSON holds: no arrays, no NaN."""
     if isinstance(value, dict):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -70,7 +70,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _story(found: Measurements) -> Iterator[str]:
-    """Give the measured tables, and the sentences that follow from them."""
+    """Return the measured tables, and the sentences that follow from them."""
     from flowdetect.demo import wording
 
     aurocs = found.aurocs()

@@ -7,11 +7,11 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
 
 from flowdetect.commands.console import Console, WrongCall, reason_of
 from flowdetect.commands.options import Parser, add_console_options
+from flowdetect.commands.versions import ShowVersions
 
 DONE, REFUSED, INTERRUPTED = 0, 2, 130  # exit codes; 1 is what a command is asked to say
 EXPECTED = (ValueError, TypeError, OSError, FloatingPointError, ImportError, MemoryError)
@@ -88,7 +88,7 @@ def parser(arguments: Sequence[str]) -> Parser:
         description="Learn what is normal, and find what is not: likelihood models and outlier detection.",
         epilog=EPILOG.replace("flowdetect ", f"{called} "),
     )
-    top.add_argument("--version", action="version", version=f"flowdetect {version('flowdetect-ood')}")
+    top.add_argument("--version", action=ShowVersions)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
     for name, meaning in COMMANDS.items():
         if name not in arguments:

@@ -137,7 +137,7 @@ def _write(explanation: Explanation, places: list[Any], path: Any, model: Model)
 
 
 def _frame(explanation: Explanation, places: list[Any]) -> pd.DataFrame:
-    """Give the explanation's lines, each with the number or the file of its row."""
+    """Return the explanation's lines, each with the number or the file of its row."""
     frame = explanation.to_frame()
     named = frame["row"].map(dict(enumerate(places)))
     if isinstance(places[0], str):

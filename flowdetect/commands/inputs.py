@@ -68,7 +68,7 @@ class Joined(Reader):
         return rows if self.columns is None else pd.DataFrame(rows, columns=self.columns)
 
     def _one_source(self) -> Any:
-        """Give several Parquet files as one source."""
+        """Return several Parquet files as one source."""
         from flowdetect.datasets import load_parquet
 
         readers: list[Any] = self.readers
@@ -100,7 +100,7 @@ def kinds_of(names: Sequence[str]) -> dict[str, str]:
 
 
 def check_fitting(options: argparse.Namespace, names: Sequence[str]) -> None:
-    """Refuse options that none of the inputs has a use for."""
+    """Reject options that none of the inputs has a use for."""
     kinds = set(kinds_of(names).values())
     for option, goes_with in USED_BY.items():
         value = getattr(options, option, None)

@@ -68,7 +68,7 @@ class Model:
         return getattr(found, "density_", found)
 
     def demand_detector(self, what: str) -> None:
-        """Refuse a density where p-values or labels are asked for."""
+        """Reject a density where p-values or labels are asked for."""
         if not self.is_detector:
             raise ValueError(
                 f"{what} needs a detector, and {self.name!r} holds a {self.kind}, a density without p-values; fit one "
@@ -87,7 +87,7 @@ class Model:
         return reader
 
     def _read_with(self, options: argparse.Namespace) -> Settings:
-        """Give the settings for new data: what the call says, else what the model was fitted with."""
+        """Return the settings for new data: what the call says, else what the model was fitted with."""
         settings = self.settings
         if settings.size is None and self.image_shape is not None:
             height, width, channels = self.image_shape
@@ -104,7 +104,7 @@ class Model:
         return f"{name!r} must be like what the model {self.name!r} was fitted to, {self.what_it_takes}"
 
     def _check(self, reader: Reader) -> None:
-        """Refuse an input of another form than the model's data, before it is read."""
+        """Reject an input of another form than the model's data, before it is read."""
         told = self._told(reader.name)
         if reader.is_images:
             if self.image_shape is None:
@@ -137,7 +137,7 @@ class Model:
         return f"the order differs: pass --columns {quote(','.join(wanted))}"
 
     def rows(self, part: NDArray[Any]) -> Any:
-        """Give rows as the estimator takes them: with names if it knows some."""
+        """Return rows as the estimator takes them: with names if it knows some."""
         if self.columns is None or part.ndim > 2:
             return part
         import pandas as pd
@@ -146,7 +146,7 @@ class Model:
 
 
 def model_path(name: str) -> Path:
-    """Give the path for a model file, once it is sure that one can be written there."""
+    """Return the path for a model file, once it is sure that one can be written there."""
     from flowdetect._files import check_writable
     from flowdetect._persistence import check_no_checkpoint
 
@@ -160,7 +160,7 @@ def model_path(name: str) -> Path:
 
 
 def notes(settings: Settings) -> dict[str, Any]:
-    """Give what a model file keeps of how its data were read."""
+    """Return what a model file keeps of how its data were read."""
     return {"reading": {name: value for name, value in asdict(settings).items() if name in KEPT}}
 
 

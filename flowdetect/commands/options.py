@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**settings, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Refuse a call.
+        """Reject a call.
 
         Raises
         ------

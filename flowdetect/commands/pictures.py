@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def value_range(model: Model, images: NDArray[Any]) -> tuple[float, float]:
-    """Give the values that are drawn black and white."""
+    """Return the values that are drawn black and white."""
     known = getattr(model.estimator, "value_range_", None)
     if known is not None:
         return float(known[0]), float(known[1])
@@ -30,7 +30,7 @@ def image_grid(images: NDArray[Any], model: Model, **settings: Any) -> Any:
 
 
 def as_bytes(images: NDArray[Any], model: Model) -> NDArray[Any]:
-    """Give images as 8-bit values, for a file of one picture."""
+    """Return images as 8-bit values, for a file of one picture."""
     import numpy as np
 
     low, high = value_range(model, images)

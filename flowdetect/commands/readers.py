@@ -65,11 +65,11 @@ class Reader:
         return max(64, min(MOST_PART_ROWS, PART_VALUES // n_values) // 64 * 64)
 
     def parts(self) -> Iterator[NDArray[Any]]:
-        """Give checked rows, (k, *row_shape), in order."""
+        """Return checked rows, (k, *row_shape), in order."""
         raise NotImplementedError
 
     def whole(self) -> Any:
-        """Give all rows in a form that `fit` takes; they may be read later."""
+        """Return all rows in a form that `fit` takes; they may be read later."""
         raise NotImplementedError
 
 
@@ -96,7 +96,7 @@ def some(names: Any, shown: int = 6) -> str:
 
 
 def check_cells(rows: NDArray[Any], start: int, name: str, columns: list[str] | None) -> None:
-    """Refuse NaN and infinity, and say where they stand; `start` is the number of the first of these rows."""
+    """Reject NaN and infinity, and say where they stand; `start` is the number of the first of these rows."""
     import numpy as np
 
     if rows.dtype.kind != "f":

@@ -83,7 +83,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _settings(options: argparse.Namespace, model: Model) -> dict[str, Any]:
-    """Give what `sample` of the density takes, once it is sure that it takes it."""
+    """Return what `sample` of the density takes, once it is sure that it takes it."""
     kind = type(model.density).__name__
     if not hasattr(model.density, "sample"):
         raise ValueError(f"{options.model!r} holds a {kind}, from which no rows are drawn; fit with another --density")
@@ -109,7 +109,7 @@ def _settings(options: argparse.Namespace, model: Model) -> dict[str, Any]:
 
 
 def _new_folder(name: str) -> Path:
-    """Give the path of a folder to be made, or of an empty one, once it is sure that it can be."""
+    """Return the path of a folder to be made, or of an empty one, once it is sure that it can be."""
     path = Path(os.path.realpath(name))
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"-o must be a new or empty folder, and {name!r} is a file; choose another name")

@@ -100,7 +100,7 @@ def _check_options(options: argparse.Namespace, model: Model) -> None:
 def _answers(
     model: Model, reader: Reader, options: argparse.Namespace, done: Callable[[int], Any]
 ) -> Iterator[pd.DataFrame]:
-    """Give the answer's rows, part by part; with a false discovery rate labels follow when all p-values are known."""
+    """Return the answer's rows, part by part; with a false discovery rate labels follow when all p-values are known."""
     import numpy as np
 
     if options.fdr is None:
@@ -134,7 +134,7 @@ def _scored(
 
 
 def placed_parts(reader: Reader) -> Iterator[tuple[Any, Any]]:
-    """Give parts of an input with the place of each row: a dict of `file`, `row` or both, and the rows."""
+    """Return parts of an input with the place of each row: a dict of `file`, `row` or both, and the rows."""
     import numpy as np
 
     each = getattr(reader, "readers", [reader])

@@ -129,7 +129,7 @@ def chosen_columns(there: list[str], name: str, settings: Settings) -> list[str]
 
 
 def checked_labels(labels: Any, name: str, column: str) -> Any:
-    """Refuse labels that are missing."""
+    """Reject labels that are missing."""
     import pandas as pd
 
     missing = pd.isna(labels).nonzero()[0]
@@ -184,7 +184,7 @@ def _is_number(text: str) -> bool:
 
 
 def _numbers(frame: pd.DataFrame, start: int, name: str) -> NDArray[Any]:
-    """Give a part of a table as numbers, (k, D), or say which cell is none."""
+    """Return a part of a table as numbers, (k, D), or say which cell is none."""
     import pandas as pd
 
     columns = [str(column) for column in frame.columns]

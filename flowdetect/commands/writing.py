@@ -19,7 +19,7 @@ STDOUT = "-"
 
 
 def output_path(name: str, endings: Sequence[str], inputs: Sequence[str]) -> Path:
-    """Give the path of an output, once it is sure that it can be written and replaces no input."""
+    """Return the path of an output, once it is sure that it can be written and replaces no input."""
     if not name.lower().endswith(tuple(endings)):
         raise ValueError(f"-o must end in {', '.join(endings)}, got {name!r}; choose one of these")
     path = as_path(name, "-o")
@@ -32,7 +32,7 @@ def output_path(name: str, endings: Sequence[str], inputs: Sequence[str]) -> Pat
 
 @contextmanager
 def table_writer(path: Path | None) -> Iterator[TextWriter | ParquetWriter]:
-    """Give a writer of frames; None is standard output, as CSV."""
+    """Return a writer of frames; None is standard output, as CSV."""
     if path is None:
         sys.stdout.flush()
         yield TextWriter(sys.stdout.buffer if hasattr(sys.stdout, "buffer") else _Encoded(), ".csv")
@@ -97,7 +97,7 @@ class _Encoded:
 
 
 def need_pyarrow(path: Path | None) -> None:
-    """Refuse Parquet where there is no library for it."""
+    """Reject Parquet where there is no library for it."""
     if path is None or path.suffix.lower() != ".parquet":
         return
     try:

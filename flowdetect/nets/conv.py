@@ -50,8 +50,8 @@ class ConvNet(MixedPrecision):
     """Three convolutions, kernel sizes k, 1, k, with ReLU between; the output is initially zero.
 
     The last convolution starts at zero (Kingma & Dhariwal 2018, section 3.3). A coupling with this network then starts
-    as the identity if it is additive or has scale "exp" (s = 1); with scale "sigmoid" it starts with s = sigmoid(2) =
-    0.881.
+    as the identity if it is additive or has scale "exp". With scale "sigmoid", Glow's default, it starts as
+    z = 0.88 x, although the paper calls that start the identity too.
 
     Parameters
     ----------

@@ -32,7 +32,10 @@ WRONG = {
     "mode that is none": (["fit", "photos", *TO, "--size", "8", "--mode", "CMYK"], ["--mode", "'CMYK'", "'RGB'"]),
     "columns that are none": ([*FIT, *TO, "--columns", "age,,age"], ["--columns", "'age,,age'"]),
     # what to fit
-    "unknown detector": ([*FIT, *TO, "--detector", "Likelyhood"], ["'Likelyhood'", "did you mean Likelihood?"]),
+    "unknown detector": (
+        [*FIT, *TO, "--detector", "Likelyhood"],  # codespell:ignore
+        ["'Likelyhood'", "did you mean Likelihood?"],  # codespell:ignore
+    ),
     "unknown density": ([*FIT, *TO, "--density", "RealNPV"], ["'RealNPV'", "did you mean RealNVP?"]),
     "detector that needs a density": ([*FIT, *TO, "--detector", "Likelihood"], ["LikelihoodDetector", "--density"]),
     "unknown parameter": ([*FIT, *TO, "--density", "Glow", "--set", "n_step=4"], ["'n_step'", "did you mean n_steps?"]),
@@ -101,7 +104,7 @@ WRONG = {
     "larger images": (["score", "images.fd", "large_images.npy", *OUT], ["16 x 8", "8 x 8", "resize"]),
     "two kinds of input": ([*SCORE, "new.csv", "rows.npy", *OUT], ["'rows.npy'", "'new.csv'"]),
     # models that cannot be read
-    "missing model": (["score", "modell.fd", "new.csv", *OUT], ["'modell.fd'", "flowdetect fit"]),
+    "missing model": (["score", "modell.fd", "new.csv", *OUT], ["'modell.fd'", "flowdetect fit"]),  # codespell:ignore
     "a table as a model": (["score", "normal.csv", "new.csv", *OUT], ["normal.csv", "is not a flowdetect file"]),
     "damaged model": (["score", "damaged.fd", "images.npy", *OUT], ["damaged.fd", "checksum"]),
     "half a model": (["score", "cut.fd", "images.npy", *OUT], ["cut.fd", "is incomplete"]),
