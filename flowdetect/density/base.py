@@ -49,6 +49,33 @@ class BaseDensity(FittedDensity):
     """What all densities share: parameters, `fit`, and the methods of a fitted density (`FittedDensity`).
 
     A paper implements `_build` and, if it needs them, `_learn` and `_train`.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from flowdetect.density import BaseDensity
+    >>> from flowdetect.density.model import DensityModel
+    >>> class NormalModel(DensityModel):  # log N(x; mu, 1)
+    ...     summands = ("log_px",)
+    ...
+    ...     def __init__(self, event_shape):
+    ...         super().__init__(event_shape)
+    ...         self.mu = torch.nn.Parameter(torch.zeros(event_shape))
+    ...
+    ...     def terms(self, x, context=None, noise=None):
+    ...         return {"log_px": -0.5 * ((x - self.mu).square() + np.log(2 * np.pi)).flatten(1).sum(1)}
+    ...
+    ...     def log_prob(self, x, context=None, noise=None):
+    ...         return self.terms(x)["log_px"]
+    ...
+    ...     def sample(self, n, context=None, temperature=1.0, generator=None):
+    ...         return self.mu + temperature * torch.randn(n, *self.event_shape, generator=generator)
+    >>> class NormalDensity(BaseDensity):
+    ...     def _build(self, spec):
+    ...         return NormalModel(spec.event_shape)
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> NormalDensity(max_epochs=1, random_state=0).fit(X).score_samples(X[:3]).shape
+    (3,)
     """
 
     seed_: int = field(init=False)

@@ -236,6 +236,23 @@ class FlowDensity(LatentSpaceDensity):
         change.
 
     All other parameters are those of `BaseDensity`.
+
+    Examples
+    --------
+    A flow of one activation normalisation and one invertible 1x1 convolution:
+
+    >>> import numpy as np
+    >>> from flowdetect.bijections import ActNorm, Chain, Conv1x1, MultiScale
+    >>> from flowdetect.density import FlowDensity
+    >>> class LinearFlowDensity(FlowDensity):
+    ...     def _build(self, spec):
+    ...         channels = spec.event_shape[0]
+    ...         level = Chain([ActNorm(channels), Conv1x1(channels)])
+    ...         return self._flow_model(spec, MultiScale([level], [], [spec.event_shape]))
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> density = LinearFlowDensity(max_epochs=1, random_state=0).fit(X)
+    >>> density.transform(X[:3]).shape
+    (3, 2)
     """
 
     n_draws: int = 1
