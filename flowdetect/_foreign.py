@@ -42,7 +42,7 @@ def from_bytes(content: bytes, trusted: Sequence[str]) -> tuple[BaseEstimator | 
 
     with ZipFile(io.BytesIO(content)) as archive:
         if any(entry.compress_type != ZIP_STORED or entry.file_size > len(content) for entry in archive.infolist()):
-            raise ValueError("an estimator of another library inside is compressed")
+            raise ValueError("it contains a compressed estimator of another library")
     asked = skops.io.get_untrusted_types(data=content)
     ours = {f"{getattr(importlib.import_module(room), name).__module__}.{name}" for name, room in OURS.items()}
     unknown = [name for name in asked if name not in ours and name not in trusted]

@@ -54,7 +54,7 @@ def save(estimator: BaseEstimator, path: PathName, notes: dict[str, Any] | None 
 
 
 def notes_of(path: PathName, max_bytes: int = MOST_BYTES) -> dict[str, Any]:
-    """Read the notes of an estimator's file, empty if there are none. Errors are those of `load`."""
+    """Read the notes of an estimator's file, empty if there are none; errors are those of `load`."""
     with TensorFile(as_path(path), "estimator", max_bytes) as file:
         notes = file.header.get("notes")
     return notes if isinstance(notes, dict) else {}

@@ -174,7 +174,7 @@ class FlowModel(DensityModel):
 
 
 def count_levels(n_levels: int | str, event_shape: tuple[int, int, int], is_table: bool, name: str) -> int:
-    """Return the number of levels. Each halves the height and width of an image; a table has one level."""
+    """Return the number of levels, each of which halves height and width of an image; a table has one level."""
     if is_table:
         if n_levels not in ("auto", 1):
             raise ValueError(

@@ -27,7 +27,7 @@ class Whole:
         return features
 
     def halve(self, layer: CausalConv, x: Tensor) -> Tensor | None:
-        """Apply a layer of stride 2. With a cache: None at pixels that the layer skips."""
+        """Apply a layer of stride 2; with a cache, return None at pixels that the layer skips."""
         return self(layer, x)
 
     def first(self, layer: CausalConv, image: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def add_context(h: Tensor, bias: ContextBias | None, context: Tensor | None) -> 
 
 
 class Block(nn.Module):
-    """One layer of both streams. A missing stream is None, and so are its messages."""
+    """One layer of both streams; a missing stream is None, and so are its messages."""
 
     context_bias: ContextBias | None
 

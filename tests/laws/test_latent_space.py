@@ -131,7 +131,7 @@ def test_each_level_has_its_temperature():
     drawn = [density.sample(5, temperature=one, random_state=0) for one in (0.5, [0.5] * 3, np.full(3, 0.5))]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     np.testing.assert_array_equal(drawn[0], drawn[2])
-    with pytest.raises(ValueError, match=r"one for each of the flow's 3 level\(s\), .* got 2"):
+    with pytest.raises(ValueError, match=r"one number for each of the flow's 3 level\(s\), .* got 2"):
         density.sample(temperature=[1, 1])
     with pytest.raises(ValueError, match=r"finite number >= 0 .*, got -1"):
         density.sample(temperature=[1, -1, 1])
