@@ -75,7 +75,7 @@ def make_folder(checkpoint: PathName) -> str:
 
 
 def check_can_write(checkpoint: PathName) -> None:
-    """Refuse a checkpoint that cannot be written; a folder is created, and an existing file may be a finished training."""
+    """Refuse a checkpoint that cannot be written; create a folder; an existing file may be a finished training."""
     name = name_of_path(checkpoint)
     if is_folder(name):
         make_folder(name)
