@@ -60,7 +60,7 @@ WRONG = {
     "unknown split": ([*["score", "images.fd"], "digits:tests", *OUT], ["'tests'", "'train', 'test'"]),
     "unknown ending": ([*SCORE, "notes.txt", *OUT], ["'notes.txt'", "'.txt'", ".csv"]),
     "one input twice": ([*SCORE, "new.csv", "new.csv", *OUT], ["'new.csv'", "twice"]),
-    "a pipe": ([*SCORE, "pipe.csv", *OUT], ["pipe.csv", "no regular file"]),
+    "a pipe": ([*SCORE, "pipe.csv", *OUT], ["pipe.csv", "not a regular file"]),
     "empty file": ([*SCORE, "empty.csv", *OUT], ["'empty.csv'", "complete"]),
     "header only": ([*SCORE, "header.csv", *OUT], ["'header.csv'", "header only"]),
     "header only, to fit": (["fit", "header.csv", *TO], ["'header.csv'", "header only"]),
