@@ -50,7 +50,8 @@ def main():
                 error = found.std(axis=0) / np.sqrt(len(found))
                 print(
                     f"{n_columns:3} columns {n_rows:5} rows  {name:12}  "
-                    f"drifted {found[:, 0].mean():.3f} +- {error[0]:.3f}  p <= {LEVEL}: {found[:, 1].mean():.4f} +- {error[1]:.4f}",
+                    f"drifted {found[:, 0].mean():.3f} +- {error[0]:.3f}  "
+                    f"p <= {LEVEL}: {found[:, 1].mean():.4f} +- {error[1]:.4f}",
                     flush=True,
                 )
 
