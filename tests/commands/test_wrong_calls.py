@@ -33,9 +33,9 @@ WRONG = {
     "columns that are none": ([*FIT, *TO, "--columns", "age,,age"], ["--columns", "'age,,age'"]),
     # what to fit
     "unknown detector": (
-        [*FIT, *TO, "--detector", "Likelyhood"],
-        ["'Likelyhood'", "did you mean Likelihood?"],
-    ),  # codespell:ignore
+        [*FIT, *TO, "--detector", "Likelyhood"],  # codespell:ignore
+        ["'Likelyhood'", "did you mean Likelihood?"],  # codespell:ignore
+    ),
     "unknown density": ([*FIT, *TO, "--density", "RealNPV"], ["'RealNPV'", "did you mean RealNVP?"]),
     "detector that needs a density": ([*FIT, *TO, "--detector", "Likelihood"], ["LikelihoodDetector", "--density"]),
     "unknown parameter": ([*FIT, *TO, "--density", "Glow", "--set", "n_step=4"], ["'n_step'", "did you mean n_steps?"]),
@@ -199,7 +199,7 @@ def test_what_should_not_happen_is_a_sentence_too(here, call, monkeypatch):
     monkeypatch.setattr("flowdetect.commands.score._answers", broken)
     done = call(*SCORE, "new.csv", *OUT)
     assert done.code == 2
-    assert last_line(done.err).startswith("flowdetect: RuntimeError: the device is gone; this should not happen")
+    assert last_line(done.err).startswith("flowdetect: RuntimeError: the device is gone; this is an error in flowdetect")
     assert "Traceback" in call(*SCORE, "new.csv", *OUT, "--verbose").err
 
 
