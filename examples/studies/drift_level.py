@@ -17,6 +17,7 @@ LEVEL, BATCH, N_BATCHES = 0.05, 200, 5
 
 
 def detectors():
+    """Give the detectors by name."""
     return {
         "OODDetector": OODDetector(random_state=0),
         "held out": LikelihoodDetector(GaussianMixture(random_state=0), calibration_fraction=0.5, random_state=0),
@@ -34,6 +35,7 @@ def rates(detector, n_rows, n_columns, random):
 
 
 def main():
+    """Print the rates of each detector and size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=int, default=200, help="training sets of each size")
     parser.add_argument("--rows", type=int, nargs="+", default=[200, 500, 2000])
@@ -47,8 +49,9 @@ def main():
                 found = np.array([rates(detector, n_rows, n_columns, random) for _ in range(arguments.sets)])
                 error = found.std(axis=0) / np.sqrt(len(found))
                 print(
-                    f"{n_columns:3} columns {n_rows:5} rows  {name:12}  drifted {found[:, 0].mean():.3f} +- {error[0]:.3f}"
-                    f"  p <= {LEVEL}: {found[:, 1].mean():.4f} +- {error[1]:.4f}",
+                    f"{n_columns:3} columns {n_rows:5} rows  {name:12}  "
+                    f"drifted {found[:, 0].mean():.3f} +- {error[0]:.3f}  "
+                    f"p <= {LEVEL}: {found[:, 1].mean():.4f} +- {error[1]:.4f}",
                     flush=True,
                 )
 
