@@ -188,7 +188,7 @@ def encode_labels(
     unseen = np.setdiff1d(labels, classes)
     if len(unseen):
         raise ValueError(
-            f"{name}: y holds {unseen[:5].tolist()}, which were not in the training data; the classes are "
+            f"{name}: y holds {unseen[:5].tolist()}, which were not in the training data; pass labels among "
             f"{classes.tolist()}."
         )
     return classes, np.searchsorted(classes, labels).astype(np.int64)
