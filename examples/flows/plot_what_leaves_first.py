@@ -16,7 +16,7 @@ from flowdetect.evaluation import plot_image_grid
 X, _ = load_images("digits")  # (1297, 8, 8), values 0..16
 X_test, _ = load_images("digits", "test")
 kinds = ["standard", "likelihood", "likelihood_reversed", "random"]
-settings = {"n_bins": 17, "n_steps": 1, "hidden_channels": 32, "max_epochs": 20, "random_state": 0}
+settings = {"n_bins": 17, "n_steps": 1, "hidden_channels": 32, "max_epochs": 8, "random_state": 0}
 densities = [RealNVPDensity(factorization=kind, **settings).fit(X) for kind in kinds]
 
 # %%
