@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from shared import SEED, auroc_interval
+from shared import SEED
 
 from flowdetect import AddNoise, OODDetector, Translate, load_images
 from flowdetect.detectors import recommended
-from flowdetect.evaluation import auroc
+from flowdetect.evaluation import auroc, auroc_interval
 
 GRAY, COLOUR, GRAYED = ("fashion_mnist", "mnist", "kmnist"), ("cifar10", "svhn"), ("cifar10_gray", "svhn_gray")
 N_TRAIN = {"cifar10": 20_000, "svhn": 6000}
@@ -184,8 +184,8 @@ def report(found: dict[str, dict[str, Any]]) -> str:
         )
         for name, values in terms.items():
             if name != in_set and "," not in name:
-                area, n_out = auroc(inside, score(values)), len(score(values))
-                low, high = auroc_interval(area, len(inside), n_out)
+                area = auroc(inside, score(values))
+                low, high = auroc_interval(inside, score(values))
                 single = " ".join(f"{key} {auroc(terms[in_set][key], values[key]):.3f}" for key in values)
                 lines.append(f"    {name:14} {area:.4f} [{low:.4f}, {high:.4f}]   {single}")
         lines += _of_changes(in_set, terms)
