@@ -44,4 +44,6 @@ def test_what_the_pages_call_is_there():
     pages = [ROOT / "CONTRIBUTING.md", *(ROOT / "docs" / "contributing").glob("*.rst")]
     named = {name for page in pages for name in re.findall(r"`make ([a-z-]+)", page.read_text())}
     assert named <= targets
-    assert targets - {"help"} <= set(re.findall(r"`make ([a-z-]+)", (ROOT / "docs/contributing/testing.rst").read_text()))
+    assert targets - {"help"} <= set(
+        re.findall(r"`make ([a-z-]+)", (ROOT / "docs/contributing/testing.rst").read_text())
+    )
