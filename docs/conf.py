@@ -44,6 +44,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "header_links_before_dropdown": 6,
     "navigation_with_keys": False,
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
@@ -74,9 +75,9 @@ def copy_mathjax(app, exception):
         copytree(MATHJAX, Path(app.outdir) / "_static" / "mathjax", ignore=unused, dirs_exist_ok=True)
 
 
-def skip_scikit_learn(app, what, name, obj, skip, options):
-    """Leave out what every estimator inherits: its docstrings refer to labels of scikit-learn's own pages."""
-    return True if (getattr(obj, "__module__", None) or "").startswith("sklearn.") else None
+def skip_foreign(app, what, name, obj, skip, options):
+    """Leave out what is inherited from scikit-learn and pyod: its docstrings refer to labels of their own pages."""
+    return True if (getattr(obj, "__module__", None) or "").startswith(("sklearn.", "pyod.")) else None
 
 
 def draw_examples(app, what, name, obj, options, lines):
@@ -89,16 +90,18 @@ def draw_examples(app, what, name, obj, options, lines):
         lines[start:end] = [".. plot::", "", *(f"    {line}" for line in lines[start:end]), ""]
 
 
-def escape_fitted_names(app, what, name, obj, options, lines):
-    """Keep docutils from taking fitted names such as offset_ for links; in backticks they are safe already."""
-    prose = r"(?<=[a-z0-9])_(?=[\s,.;:)]|$)"
-    lines[:] = [
-        line if "`" in line or line.lstrip().startswith(">>>") else re.sub(prose, r"\_", line) for line in lines
-    ]
+def escape(app, what, name, obj, options, lines):
+    """Keep docutils from reading offset_ as a link and |x| as a substitution, but in backticks, formulas and code."""
+    in_formula = False
+    for i, line in enumerate(lines):
+        in_formula = line.startswith(".. math::") or in_formula and (not line.strip() or line.startswith(" "))
+        if "`" not in line and not in_formula and not line.lstrip().startswith(">>>"):
+            line = re.sub(r"(?<=[a-z0-9])_(?=[\s,.;:)]|$)", r"\\_", line)
+            lines[i] = re.sub(r"(?<![\w|])\|(?=\S)([^|]*\S)\|", r"\\|\1\\|", line)
 
 
 def setup(app):
-    app.connect("autodoc-skip-member", skip_scikit_learn)
+    app.connect("autodoc-skip-member", skip_foreign)
     app.connect("autodoc-process-docstring", draw_examples, priority=100)  # before numpydoc
-    app.connect("autodoc-process-docstring", escape_fitted_names, priority=900)  # after numpydoc
+    app.connect("autodoc-process-docstring", escape, priority=900)  # after numpydoc
     app.connect("build-finished", copy_mathjax)

@@ -229,7 +229,7 @@ def test_one_job_never_mixes_two_models(path, glow, tmp_path):
             "columns must name the 3 features .* got 2 names; .* own are .*'a', 'b', 'c'",
         ),
         ({"columns": ["a", "a", "b"]}, "columns must be names of columns, each once"),
-        ({"keep": ["label"]}, r"keep must name columns apart from the outputs .*got \['label'\]; rename"),
+        ({"keep": ["label"]}, r"keep must not name columns like the outputs .*got \['label'\]; rename"),
         ({"n_threads": 0}, "n_threads must be a whole number >= 1, got 0"),
     ],
 )

@@ -35,6 +35,17 @@ class Layer(nn.Module):
         Number of noise values, in [0, 1), that `forward` takes per row; 0: none.
     is_bound : bool
         Whether the term makes the sum a lower bound of log p(x).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import UniformDequantize
+    >>> layer = UniformDequantize((1, 2, 2), n_bins=4)
+    >>> layer.n_noise, layer.is_bound  # a value of noise for each pixel; log p(x) becomes a lower bound
+    (4, True)
+    >>> z, term = layer(torch.zeros(3, 1, 2, 2))
+    >>> z.shape, term.shape
+    (torch.Size([3, 1, 2, 2]), torch.Size([3]))
     """
 
     n_noise: int = 0
@@ -94,6 +105,20 @@ class Bijection(Layer):
     needs_input : bool
         Whether a memory-efficient backward pass must store the layer's input, because the inverse takes as long as the
         layer, or differs in training. If the inverse is numerical, the input is always stored.
+
+    Examples
+    --------
+    >>> import math
+    >>> import torch
+    >>> from flowdetect.bijections import Bijection
+    >>> class Double(Bijection):
+    ...     def forward(self, x, context=None, noise=None):
+    ...         return 2 * x, x.new_full((len(x),), x[0].numel() * math.log(2))
+    ...     def inverse(self, z, context=None, generator=None):
+    ...         return z / 2
+    >>> z, log_det = Double()(torch.ones(1, 3))
+    >>> z, log_det  # 3 log 2
+    (tensor([[2., 2., 2.]]), tensor([2.0794]))
     """
 
     inverse_tolerance: float = 0.0

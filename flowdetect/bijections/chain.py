@@ -26,6 +26,18 @@ class Chain(Layer):
     ----------
     memory_efficient : bool
         Whether training stores only outputs of the bijections among the layers, and recomputes their inputs.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Chain, Permute, Squeeze
+    >>> chain = Chain([Squeeze(), Permute(4)])  # first Squeeze, then Permute
+    >>> z, log_det = chain(torch.arange(4.0).reshape(1, 1, 2, 2))
+    >>> z.flatten(), log_det
+    (tensor([3., 2., 1., 0.]), tensor([0.]))
+    >>> chain.inverse(z)
+    tensor([[[[0., 1.],
+              [2., 3.]]]])
     """
 
     memory_efficient: bool = False

@@ -52,6 +52,16 @@ class UniformDequantize(Dequantize):
         The noise of a row has the order (H, W, C).
     n_bins : int
         At most 2^20. Noise is rounded down to multiples of 2^-k, so that x + u stays below x + 1 in float32.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import UniformDequantize
+    >>> layer = UniformDequantize((1, 1, 2), n_bins=4)
+    >>> x = torch.tensor([[[[0.0, 3.0]]]])
+    >>> z, term = layer(x)  # without noise: the centres of the bins
+    >>> layer.inverse(z)
+    tensor([[[[0., 3.]]]])
     """
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -86,6 +96,16 @@ class VariationalDequantize(Dequantize):
     net : module of an image, (n, C, H, W) -> features (n, F, H, W); of 2x2 blocks likewise
         Its input is the layer's context: the rows' values, scaled for a network. Values between the bins need no
         special case: the features, and so q, vary smoothly with x.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Chain, VariationalDequantize
+    >>> from flowdetect.nets import ConvNet
+    >>> layer = VariationalDequantize((1, 2, 2), 4, flow=Chain([]), net=ConvNet(4, 8, 8))  # an identity: q is uniform
+    >>> z, term = layer(torch.zeros(1, 1, 2, 2))
+    >>> z.flatten(), term
+    (tensor([0.5000, 0.5000, 0.5000, 0.5000]), tensor([0.]))
     """
 
     def __init__(self, event_shape: tuple[int, int, int], n_bins: int, flow: Layer, net: nn.Module) -> None:

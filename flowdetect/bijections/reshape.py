@@ -18,6 +18,16 @@ class Squeeze(Bijection):
 
     Channel 4 * c + 2 * i + j holds row i, column j of the blocks of channel c. The result is channels-last in memory,
     which is faster for the convolutions after it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Squeeze
+    >>> z, log_det = Squeeze()(torch.arange(16.0).reshape(1, 1, 4, 4))
+    >>> z.shape
+    torch.Size([1, 4, 2, 2])
+    >>> z[0, :, 0, 0]  # the block at the top left
+    tensor([0., 1., 4., 5.])
     """
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -37,6 +47,14 @@ class Reorder(Bijection):
     Parameters
     ----------
     order : (H * W * C,) integer tensor
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Reorder
+    >>> z, log_det = Reorder(torch.tensor([2, 0, 1]))(torch.tensor([10.0, 11.0, 12.0]).reshape(1, 3, 1, 1))
+    >>> z.flatten()
+    tensor([12., 10., 11.])
     """
 
     order: Tensor
@@ -84,6 +102,16 @@ class MultiScale(Bijection):
     ----------
     memory_efficient : bool
         Whether training stores no activations of the standardizers; see `Chain` for the levels.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Chain, MultiScale, Permute, Squeeze
+    >>> levels = [Chain([Squeeze(), Permute(4)]), Chain([Squeeze(), Permute(8)])]
+    >>> flow = MultiScale(levels, [], [(2, 2, 2), (8, 1, 1)])  # 2 of 4 channels leave after level 1
+    >>> z, log_det = flow(torch.arange(16.0).reshape(1, 1, 4, 4))
+    >>> z.shape, flow.latent_slices
+    (torch.Size([1, 16]), [slice(0, 8, None), slice(8, 16, None)])
     """
 
     memory_efficient: bool = False
@@ -176,6 +204,14 @@ class Top(Bijection):
     ----------
     bijection : Bijection on (n, C, H, W)
     latent_shape : (C, H, W) of the last level, whose values are the last columns of z
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Rescale, Top
+    >>> top = Top(Rescale(torch.tensor(0.0), torch.tensor(2.0), (1, 1, 2)), (1, 1, 2))  # the last two values of a row
+    >>> top(torch.tensor([[8.0, 8.0, 8.0]]))[0]
+    tensor([[8., 4., 4.]])
     """
 
     def __init__(self, bijection: Bijection, latent_shape: tuple[int, int, int]) -> None:

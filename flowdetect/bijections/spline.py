@@ -130,6 +130,16 @@ class Spline(Bijection):
     ----------
     net : module, anything of n rows -> (n, (3 n_bins - 1) * C, H, W)
     n_bins : int
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Spline
+    >>> from flowdetect.nets import Constant
+    >>> layer = Spline(Constant(11, 1, 1), n_bins=4)  # 3 * 4 - 1 numbers, the same for every row
+    >>> z, log_det = layer(torch.ones(2, 1, 1, 1))
+    >>> z.detach().flatten()  # numbers of zero give the identity
+    tensor([1., 1.])
     """
 
     def __init__(self, net: nn.Module, n_bins: int = 8) -> None:

@@ -235,7 +235,7 @@ class FlowDensity(LatentSpaceDensity):
         Gradients differ by rounding only. Large images pass a network a few at a time. Scores and samples do not
         change.
 
-    See `BaseDensity` for the other parameters.
+    All other parameters are those of `BaseDensity`.
     """
 
     n_draws: int = 1

@@ -140,9 +140,7 @@ class FlowPPDensity(FlowDensity):
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 1e-3
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
-    precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------

@@ -99,7 +99,7 @@ class GlowDensity(FactoringDensity):
         `permutation`. With "reverse", an even `n_steps` maps all dimensions equally often.
     pretraining : float in (0, 1), default 0.25
         Share of max_epochs and of time_limit spent on training the flow that measures the contributions; the rest goes
-        to the density itself.
+        to the density itself. That flow has a checkpoint of its own, whose name ends in ".pretraining".
     n_draws : int, default 1
         Draws of the dequantisation noise per score. More than one gives the importance-weighted bound, which is
         tighter.
@@ -118,9 +118,7 @@ class GlowDensity(FactoringDensity):
         True: training recomputes activations in the backward pass instead of storing them. Memory then hardly grows
         with depth, and training takes about 1.4 times as long; see `FlowDensity`.
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    batch_size, learning_rate, weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start,
-    verbose, random_state; device, precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------

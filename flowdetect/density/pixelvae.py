@@ -180,9 +180,7 @@ class PixelVAEDensity(LatentDensity):
         Draws of z per score. More draws give a tighter bound; the cost is proportional to them.
     learning_rate : float, default 3e-3
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    batch_size, weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose,
-    random_state; device, precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------

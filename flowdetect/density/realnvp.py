@@ -134,7 +134,7 @@ class RealNVPDensity(FactoringDensity):
         do to one colour of the checkerboard.
     pretraining : float in (0, 1), default 0.25
         Share of max_epochs and of time_limit spent on training the flow that measures the contributions; the rest goes
-        to the density itself.
+        to the density itself. That flow has a checkpoint of its own, whose name ends in ".pretraining".
     n_draws : int, default 1
         Draws of the dequantisation noise per score. More than one gives the importance-weighted bound, which is
         tighter.
@@ -158,9 +158,7 @@ class RealNVPDensity(FactoringDensity):
     learning_rate : float, default 2e-3
     n_iter_no_change : int, default 30
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    weight_decay, early_stopping, validation_fraction, tol, warm_start, verbose, random_state; device, precision,
-    n_devices, checkpoint. A pre-training writes a checkpoint of its own, whose name ends in ".pretraining".
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------

@@ -77,11 +77,11 @@ class ImageStatistics(BaseEstimator):
     - ``"spectrum"``: distance to the nearest training images, in the square roots of the Fourier amplitudes. It does
       not change when an object moves on a black background.
     - ``"log_spectrum"``: the same distance, in the logarithms of the amplitudes, where weak and strong frequencies
-    count equally.
+      count equally.
     - ``"texture"``: negative log-density, nats, of log mean contrasts under a mixture of Gaussians. The contrasts are
-    those of five linear filters (differences along x, y and both diagonals, and the Laplacian) at three scales.
+      those of five linear filters (differences along x, y and both diagonals, and the Laplacian) at three scales.
     - ``"shape"``: distance of the centred image from the subspace of the training images' principal components.
-    Outliers are too far from it, or, if they are simpler than all training images, too near.
+      Outliers are too far from it, or, if they are simpler than all training images, too near.
 
     Parameters
     ----------

@@ -55,6 +55,16 @@ class OODReport(Report):
         The raw scores, NaN where a row could not be scored.
     unscored : list of Unscored
         Empty if every row was scored.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from flowdetect import ood_report
+    >>> random = np.random.default_rng(0)
+    >>> X, X_near, X_far = (random.normal(shift, size=(300, 2)) for shift in (0, 1, 3))
+    >>> report = ood_report([GaussianMixture().fit(X[:200])], X[200:], {"near": X_near, "far": X_far}, name="normal")
+    >>> figure = report.plot()
     """
 
     in_set: str
