@@ -203,7 +203,10 @@ def _what_else(X: Any) -> str:
     if isinstance(X, type):
         return f"{WHAT_X_IS}; got the class {X.__name__}; pass an array."
     if hasattr(X, "to_frame") and hasattr(X, "index"):
-        return f"{WHAT_X_IS}; got a {_kind(X)}, one column. Reshape your data: pass X.to_frame()."
+        return (
+            f"{WHAT_X_IS}; got a {_kind(X)}, one column or one row. Reshape your data: pass X.to_frame() for a column, "
+            f"X.to_frame().T for a row."
+        )
     if _is_picture(X):
         return f"{WHAT_X_IS}; got one picture, a {_kind(X)}; pass np.asarray(X)[None], or np.stack of several."
     if isinstance(X, Mapping):

@@ -103,6 +103,7 @@ LABEL_DATA = {
         "the same type",
     ),
     "two columns": (lambda: fit(TABLE, TABLE[:, :2], conditional=True), "1d array", "(30, 2)"),
+    "one number": (lambda: fit(TABLE, 3, conditional=True), "1d array", "np.full(n_rows, y)"),
 }
 
 OPTIONS = {

@@ -129,6 +129,7 @@ FRAMES = {
         words("'d' (boolean)", "impute"),
     ),
     "a series": Refused(lambda: FRAME["a"], words("one column", "X.to_frame()")),
+    "a row of a frame": Refused(lambda: FRAME.iloc[0], words("one row", "X.to_frame().T")),
 }
 
 ARRAYS = {
