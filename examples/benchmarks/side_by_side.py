@@ -114,7 +114,7 @@ def peak_of(function: Callable[[], object]) -> float:
     gc.collect()
     library = ctypes.CDLL(None)
     if hasattr(library, "malloc_trim"):
-        library.malloc_trim(0)  # what was freed is given back first
+        library.malloc_trim(0)  # what was freed is returned first
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     held = _status("VmRSS")
     function()

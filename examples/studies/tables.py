@@ -16,7 +16,7 @@ training rows in `fit`, scikit-learn's do not.
 
 AUROC and average precision (AUPR) are averaged over the tables. Intervals are t-intervals over the splits: they say
 how much another split changes, not how much other tables would. A detector that raises counts as ranking at random.
-Each number is stored as it comes, in DIR/tables/NAME.json, so that a second start goes on; `--only` measures single
+Each number is stored as it comes, in DIR/tables/NAME.json, so that a second start resumes; `--only` measures single
 detectors and reports all that are stored, with `--again` anew. `--likelihood` compares densities instead
 (table_likelihood.py).
 """

@@ -1,6 +1,6 @@
 """Pictures of images: grids, and what each pixel costs.
 
-As in `plots`, every function draws into the `ax` it is given, or into a figure of its own, and gives back the axes.
+As in `plots`, every function draws into the `ax` it is given, or into a figure of its own, and returns the axes.
 """
 
 from __future__ import annotations
