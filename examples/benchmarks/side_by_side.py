@@ -115,7 +115,7 @@ def peak_of(function: Callable[[], object]) -> float:
     library = ctypes.CDLL(None)
     if hasattr(library, "malloc_trim"):
         library.malloc_trim(0)  # what was freed is returned first
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
     held = _status("VmRSS")
     function()
     return _status("VmHWM") - held
