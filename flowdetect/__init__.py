@@ -1,7 +1,7 @@
 """flowdetect: likelihood models as scikit-learn estimators, and out-of-distribution detectors built on them.
 
-A density scores rows in nats. A detector turns these scores into a verdict. A semantic-invariant transformation shows
-whether the verdict depends on meaning or on pixels.
+A density computes log-likelihoods in nats. A detector turns them into outlier scores, p-values and labels. A
+semantic-invariant transformation (SIT) tests whether a score depends on meaning or on pixels.
 
 The public names below are loaded on first use, so that importing the package is fast.
 """

@@ -199,7 +199,7 @@ def test_what_should_not_happen_is_a_sentence_too(here, call, monkeypatch):
     monkeypatch.setattr("flowdetect.commands.score._answers", broken)
     done = call(*SCORE, "new.csv", *OUT)
     assert done.code == 2
-    assert last_line(done.err).startswith("flowdetect: RuntimeError: the device is gone; this should not happen")
+    assert last_line(done.err).startswith("flowdetect: RuntimeError: the device is gone; this is an error in")
     assert "Traceback" in call(*SCORE, "new.csv", *OUT, "--verbose").err
 
 
