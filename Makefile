@@ -71,7 +71,7 @@ wheel: $(VENV)/.stamp-tools ## build the wheel and the sdist into dist, install 
 	$(BIN)/python tests/wheel.py $(ADDRESS)
 
 types: $(VENV)/.stamp-tools ## how much of the public API has complete types
-	-$(BIN)/python -m pyright --verifytypes flowdetect --ignoreexternal
+	-PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)" pyright --verifytypes flowdetect --ignoreexternal
 
 fuzz: $(VENV)/.stamp-dev ## 5,005 damaged and forged estimator files, 1,000 checkpoints, 500 archives: some minutes
 	FLOWDETECT_FUZZ=20 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --capture=no tests/test_fuzz_files.py

@@ -116,7 +116,7 @@ def main(address="", pages=""):
         for name, each in (("compiled", wheel), ("plain", plain)):
             run(*install, "--constraint", ROOT / "constraints.txt", "--force-reinstall", "--no-deps", each)
             run(*install, "--constraint", ROOT / "constraints.txt", each)
-            used(python, folder / name)
+            used(python, folder / f"use_{name}")
     print(f"{wheel.name} works, with compiled networks: {has_compiled}; and without")
 
 

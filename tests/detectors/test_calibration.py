@@ -50,9 +50,7 @@ class TestSelection:
     def test_the_warning_counts(self):
         """40 rows, 99 known scores, fdr 0.1: 40 / (0.1 * 100) = 4 together, and one alone needs 40 / 0.1 - 1."""
         said = (
-            r"^select compares 40 rows with 99 calibration scores, so that at fdr=0.1 it names outliers only where at "
-            r"least 4 rows score below all of these; for a single one it needs 399\. Fit on more rows or with a larger "
-            r"calibration_fraction, compare with every row by cv=5, or give select fewer rows or a larger fdr\.$"
+            r"compares 40 rows with 99 calibration scores.* fdr=0.1 .* at least 4 rows .* a single one it needs 399\."
         )
         p_values = np.full(40, 0.5)
         p_values[:4] = 1 / 100
@@ -71,7 +69,7 @@ class TestSelection:
         p_values[0] = 1 / (1 + n_needed)
         assert select_by_p_values(p_values, fdr, n_needed)[0] == -1
         assert not recwarn.list
-        with pytest.warns(UserWarning, match=f"at least 2 rows.*single one it needs {n_needed}"):
+        with pytest.warns(UserWarning, match=rf"at least 2 rows.* a single one it needs {n_needed}\."):
             select_by_p_values(p_values, fdr, n_needed - 1)
 
     def test_equality_is_enough(self):
