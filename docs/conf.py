@@ -27,6 +27,7 @@ extensions = [
 exclude_patterns = ["_build", "_templates", "sg_execution_times.rst", "auto_examples/plot_*"]  # old ones of the gallery
 templates_path = ["_templates"]
 rst_prolog = ".. py:currentmodule:: flowdetect\n"
+smartquotes = False  # quotes stand around values that are to be typed
 default_role = "py:obj"  # single backticks: a link if we have a page for the name, else code
 
 autodoc_typehints = "none"  # the docstrings give shapes and units, which types do not
