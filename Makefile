@@ -23,7 +23,7 @@ NOX_ARGS ?=
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one pip at a time
 .PHONY: help demo test test-engines test-oldest test-pythons test-versions test-long fuzz coverage mutants wheel types
-.PHONY: benchmarks docs lint format changelog clean
+.PHONY: benchmarks docs links lint format changelog clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -94,8 +94,13 @@ format: $(VENV)/.stamp-dev ## mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(VENV)/.stamp-docs ## build the pages, with the gallery, into docs/_build/html
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+# two processes make the gallery, of one thread each
+docs: $(VENV)/.stamp-docs ## build the pages, with the gallery, into docs/_build/html, and check their links
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python docs/contributing/check_links.py docs/_build/html
+
+links: $(VENV)/.stamp-docs ## open every link of the pages to another site, which needs a network
+	$(BIN)/python -m sphinx -b linkcheck -D plot_gallery=0 docs docs/_build/links
 
 changelog: $(VENV)/.stamp-tools ## show what the fragments will become; VERSION=0.2.0 writes them into CHANGELOG.md
 	$(BIN)/towncrier build $(if $(VERSION),--yes --version $(VERSION),--draft --version "next version")

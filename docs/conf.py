@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
+from sphinx_gallery.sorting import ExplicitOrder
+
 import flowdetect
 
 project = "flowdetect"
@@ -21,7 +23,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "_templates"]
+exclude_patterns = ["_build", "_templates", "sg_execution_times.rst", "auto_examples/plot_*"]  # old ones of the gallery
 templates_path = ["_templates"]
 rst_prolog = ".. py:currentmodule:: flowdetect\n"
 default_role = "py:obj"  # single backticks: a link if we have a page for the name, else code
@@ -51,6 +53,11 @@ html_theme_options = {
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_sidebars = {"index": []}
 
+GALLERY = {  # sections and their pages, in the order in which to read them
+    "detectors": ["table_outliers", "likelihood_is_no_verdict", "which_score", "semantic_invariant"],
+    "densities": ["first_density", "two_moons", "conditional_maf", "orders", "pixel_by_pixel", "codes_and_pixels"],
+    "flows": ["flow_steps", "glow_latents", "interpolation", "learned_noise", "what_leaves_first"],
+}
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
@@ -59,9 +66,17 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "remove_config_comments": True,
     "show_signature": False,
+    "write_computation_times": False,  # a page that needs a network
     "capture_repr": ("_repr_html_",),  # tables, but not "<Axes: >"
-    "within_subsection_order": "FileNameSortKey",
+    "subsection_order": [f"../examples/{section}" for section in GALLERY],
+    "within_subsection_order": ExplicitOrder([f"plot_{name}.py" for names in GALLERY.values() for name in names]),
+    "parallel": 2,  # processes
 }
+
+# Of use where there is a network: python -m sphinx -b linkcheck docs docs/_build/links
+linkcheck_ignore = [r"https?://(localhost|127\.0\.0\.1|example\.org)"]
+linkcheck_anchors_ignore_for_url = [r"https://github\.com/.*", r"https://arxiv\.org/.*"]
+linkcheck_timeout, linkcheck_retries, linkcheck_workers = 20, 2, 8
 
 # MathJax from a package: formulas are drawn without a network.
 MATHJAX = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
@@ -94,10 +109,12 @@ def escape(app, what, name, obj, options, lines):
     """Keep docutils from reading offset_ as a link and |x| as a substitution, but in backticks, formulas and code."""
     in_formula = False
     for i, line in enumerate(lines):
-        in_formula = line.startswith(".. math::") or in_formula and (not line.strip() or line.startswith(" "))
-        if "`" not in line and not in_formula and not line.lstrip().startswith(">>>"):
-            line = re.sub(r"(?<=[a-z0-9])_(?=[\s,.;:)]|$)", r"\\_", line)
-            lines[i] = re.sub(r"(?<![\w|])\|(?=\S)([^|]*\S)\|", r"\\|\1\\|", line)
+        in_formula = line.startswith(".. math::") or (in_formula and (not line.strip() or line.startswith(" ")))
+        if not in_formula and not line.lstrip().startswith(">>>"):
+            parts = re.split(r"(`+[^`]*`+)", line)  # every second one is in backticks
+            parts[::2] = [re.sub(r"(?<=[a-z0-9])_(?=[\s,.;:)]|$)", r"\\_", part) for part in parts[::2]]
+            parts[::2] = [re.sub(r"(?<![\w|])\|(?=\S)([^|]*\S)\|", r"\\|\1\\|", part) for part in parts[::2]]
+            lines[i] = "".join(parts)
 
 
 def setup(app):

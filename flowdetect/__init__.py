@@ -1,9 +1,9 @@
 """flowdetect: likelihood models as scikit-learn estimators, and out-of-distribution detectors built on them.
 
-A density gives scores in nats; a detector turns what the density says into a verdict; a semantic-invariant
-transformation shows whether that verdict follows meaning or pixels.
+A density computes log-likelihoods in nats. A detector turns them into outlier scores, p-values and labels. A
+semantic-invariant transformation (SIT) tests whether a score depends on meaning or on pixels.
 
-The public names below are loaded on first use, so that importing the package stays cheap.
+The public names below are loaded on first use, so that importing the package is fast.
 """
 
 from importlib import import_module

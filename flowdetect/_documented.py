@@ -29,13 +29,13 @@ POINTER = re.compile(r"\n*^All other parameters are those of `\w+`(?:\n\S|[^.])*
 
 
 def address() -> str:
-    """Return the address of the documentation, without a slash at its end; empty if none is known."""
+    """Return the address of the documentation, without a slash at its end; empty if unknown."""
     told = os.environ.get(VARIABLE, "").strip()
     if told:
         return (told if "://" in told else Path(told).resolve().as_uri()).rstrip("/")
     try:
         urls = metadata(DISTRIBUTION).get_all("Project-URL") or []
-    except PackageNotFoundError:  # used from a folder, without having been installed
+    except PackageNotFoundError:  # used from a folder, not installed
         return ""
     known = {label.strip().lower(): url.strip() for label, _, url in (line.partition(",") for line in urls)}
     return known.get("documentation", "").rstrip("/")
@@ -43,7 +43,7 @@ def address() -> str:
 
 @cache
 def parameter_entries(doc: str) -> dict[str, str]:
-    """Give the entries of a docstring's Parameters section.
+    """Return the entries of a docstring's Parameters section.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def parameter_entries(doc: str) -> dict[str, str]:
 
 
 def completed(doc: str, names: list[str], bases: list[str]) -> str:
-    """Add to a docstring what it does not say about parameters.
+    """Add missing descriptions of parameters to a docstring.
 
     Parameters
     ----------

@@ -13,8 +13,10 @@ shortened: a -> b      a is replaced by b in all blocks, such as a time limit
 =====================  ==============================================================================================
 """
 
+import json
 import os
 import re
+import select
 import subprocess
 import sys
 import textwrap
@@ -26,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 HOW_TO, GUIDE = sorted(ROOT.glob("docs/how_to/*.rst")), sorted(ROOT.glob("docs/guide/*.rst"))
 PAGES = [page for page in [*HOW_TO, *GUIDE] if page.stem != "index"] + [ROOT / "README.md"]
 MOST_LINES = 48  # a screen, of how-tos
+MOST_SECONDS = 300
 RUNNABLE = ("python", "bash", "console", "sh", "")  # "": a block of README.md that names no language
 NOT_RUN = {"README.md": 2, "photos.rst": 1}  # blocks by page; another one is a decision
 
@@ -62,26 +65,61 @@ def blocks(page):
     return [(kind, text) for kind, text, reason in all_blocks(page) if kind in ("python", "bash") and not reason]
 
 
-def script(page):
-    """One bash script of all blocks; python blocks of one page share their names."""
-    python, lines = [], ["set -e"]
+def python_parts(page):
+    """Write python blocks into files, joined where no command stands between; give files and commands in order."""
+    parts, before = [], None
     for number, (kind, text) in enumerate(blocks(page)):
-        if kind == "bash":
-            lines.append(text)
-            continue
-        Path(f"block_{number}.py").write_text(text)
-        python.append(f"block_{number}.py")
-        # what earlier blocks of python computed is computed again only where a command stands between
-        if number + 1 == len(blocks(page)) or blocks(page)[number + 1][0] == "bash":
-            Path(f"part_{number}.py").write_text("\n".join(Path(name).read_text() for name in python))
-            lines.append(f"{sys.executable} -W error::FutureWarning part_{number}.py")
-            python = []
-    return "\n".join(lines)
+        if kind == "python" and before == "python":
+            with parts[-1].open("a") as file:
+                file.write(text)
+        elif kind == "python":
+            parts.append(Path(f"part_{number}.py"))
+            parts[-1].write_text(text)
+        else:
+            parts.append(text)
+        before = kind
+    return parts
+
+
+def environment():
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+
+
+@pytest.fixture(scope="module")
+def runner():
+    """A process that runs scripts of Python."""
+    command = [sys.executable, "-W", "error::FutureWarning", Path(__file__).with_name("page_runner.py")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment(), text=True, bufsize=1, **pipes) as process:
+        yield process
+        process.stdin.close()
+
+
+def run_script(runner, script):
+    """Run a file of Python in the present folder; give its exit code and what it printed."""
+    print(json.dumps({"folder": str(Path.cwd()), "script": str(script)}), file=runner.stdin, flush=True)
+    if not select.select([runner.stdout], [], [], MOST_SECONDS)[0]:
+        runner.kill()
+    return runner.stdout.readline().strip(), Path("output.txt").read_text()
+
+
+def run_all(page):
+    """Run all blocks of a page in one shell; give its exit code and what it printed."""
+    lines = [
+        f"{sys.executable} -W error::FutureWarning {part}" if isinstance(part, Path) else part
+        for part in python_parts(page)
+    ]
+    script = "\n".join(["set -e", *lines])
+    captured = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": MOST_SECONDS}
+    done = subprocess.run(["bash", "-c", script], env=environment(), check=False, **captured)
+    return str(done.returncode), done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_runs_as_it_is_typed(page, tmp_path, monkeypatch, request):
-    if said(page, "engine") and not any("engines" in argument for argument in request.config.args):
+    is_engine = bool(said(page, "engine"))
+    if is_engine and not any("engines" in argument for argument in request.config.args):
         pytest.skip("run by make test-engines")
     if said(page, "run by"):
         pytest.skip(f"run by {said(page, 'run by')[0]}")
@@ -91,17 +129,11 @@ def test_a_page_runs_as_it_is_typed(page, tmp_path, monkeypatch, request):
         if needed:
             pytest.importorskip(needed)
     monkeypatch.chdir(tmp_path)
-    text = script(page)
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        ["bash", "-c", text],
-        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    if is_engine or {kind for kind, _ in blocks(page)} != {"python"}:
+        code, printed = run_all(page)
+    else:
+        code, printed = run_script(request.getfixturevalue("runner"), *python_parts(page))
+    assert code == "0", printed
 
 
 def test_every_how_to_has_something_to_run_and_is_a_screen_long():

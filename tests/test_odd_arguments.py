@@ -155,7 +155,7 @@ TOO_LARGE = {
     "n_mixtures": (PixelCNNDensity, "n_mixtures", 10**9, "at most 65536"),
     "n_blocks": (PixelCNNDensity, "n_blocks", 10**9, "at most 10000"),
     "n_transforms": (MAFDensity, "n_transforms", 10**9, "at most 10000"),
-    "hidden_features": (MAFDensity, "hidden_features", (10**9,), "most 65536"),
+    "hidden_features": (MAFDensity, "hidden_features", (10**9,), "from 1 to 65536"),
     "latent_dim": (VAEDensity, "latent_dim", 10**9, "at most 65536"),
     "n_draws": (VAEDensity, "n_draws", 10**9, "at most 10000"),
     "n_levels": (GlowDensity, "n_levels", 50, "8x8 allow 3 level(s)", "smaller n_levels"),

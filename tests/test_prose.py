@@ -16,13 +16,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.rst")), *sorted((RO
 PAGES = [page for page in PAGES if page.parent.name not in ("generated", "auto_examples")]
 MODULES = [*sorted((ROOT / "flowdetect").rglob("*.py")), *sorted((ROOT / "examples").rglob("*.py"))]
 LONGEST_SENTENCE = 45  # words
-LATER = ("README.md", "docs/studies", "docs/contributing", "examples/studies", "examples/benchmarks", "flowdetect/")
-NOW = tuple(f"flowdetect/{name}" for name in ("detectors", "sit", "datasets", "commands", "scorer", "explanation"))
-READ = [
-    path
-    for path in [*PAGES, *MODULES]
-    if not str(path.relative_to(ROOT)).startswith(LATER) or str(path.relative_to(ROOT)).startswith(NOW)
-]
+LATER = ("README.md", "docs/studies", "docs/contributing", "examples/studies", "examples/benchmarks")
+LATER += ("flowdetect/evaluation", "flowdetect/demo")
+READ = [path for path in [*PAGES, *MODULES] if not str(path.relative_to(ROOT)).startswith(LATER)]
 PROSE_MODULES = [path for path in READ if path.suffix == ".py"]
 
 FORMS = {  # regular expression -> what to write

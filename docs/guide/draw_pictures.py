@@ -38,7 +38,7 @@ BLUE, ORANGE, GREY = "#2f6eb0", "#d9722e", "#666666"
 
 
 def images_samples() -> Figure:
-    """Test images of digits above samples of a Glow."""
+    """Draw test images of digits above samples of a Glow."""
     X, _ = load_images("digits")
     X_test, _ = load_images("digits", "test")
     flow = GlowDensity(n_bins=17, hidden_channels=64, time_limit=60, random_state=0).fit(X)
@@ -47,7 +47,7 @@ def images_samples() -> Figure:
 
 
 def detectors_threshold() -> Figure:
-    """Scores of benign and malignant rows, and the threshold."""
+    """Draw scores of benign and malignant rows, and the threshold."""
     X, y = load_breast_cancer(return_X_y=True, as_frame=True)
     train, rest = train_test_split(X[y == 1], train_size=200, random_state=0)
     detector = OODDetector(random_state=0).fit(train)
@@ -66,7 +66,7 @@ def _moons(n_rows: int, seed: int) -> np.ndarray:
 
 
 def p_values() -> Figure:
-    """p-values of normal rows, and the sorted ones of a batch with the line of Benjamini and Hochberg."""
+    """Draw p-values of normal rows, and the sorted ones of a batch with the line of Benjamini and Hochberg."""
     detector = OODDetector(random_state=0).fit(_moons(2000, 0))
     outliers = np.random.default_rng(0).uniform([-2, 2], [3, 3], (10, 2))
     batch = np.concatenate([_moons(190, 3), outliers])
@@ -106,7 +106,7 @@ def explanations_image() -> Figure:
 
 
 def sits() -> Figure:
-    """Digits under four SITs, and what a flow and a mixture say of them."""
+    """Draw digits under four SITs, and what a flow and a mixture say of them."""
     X, _ = load_images("digits")
     X_test, _ = load_images("digits", "test")
     flow = GlowDensity(n_bins=17, hidden_channels=64, time_limit=60, random_state=0).fit(X)

@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from shared import SEED, auroc_interval
+from shared import SEED
 
 from flowdetect import AddNoise, OODDetector, Translate, load_images
 from flowdetect.detectors import recommended
-from flowdetect.evaluation import auroc
+from flowdetect.evaluation import auroc, auroc_interval
 
 GRAY, COLOUR, GRAYED = ("fashion_mnist", "mnist", "kmnist"), ("cifar10", "svhn"), ("cifar10_gray", "svhn_gray")
 N_TRAIN = {"cifar10": 20_000, "svhn": 6000}
@@ -182,7 +182,7 @@ def areas(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
             if name != in_set and "," not in name:
                 outside = score(values)
                 area = auroc(inside, outside)
-                ends = auroc_interval(area, len(inside), len(outside))
+                ends = auroc_interval(inside, outside)
                 alone = {key: round(auroc(terms[in_set][key], values[key]), 4) for key in values}
                 table[job]["auroc"][name] = {"auroc": [round(end, 5) for end in (area, *ends)], "alone": alone}
     return table

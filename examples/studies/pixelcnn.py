@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from shared import SEED, interval, loaded_or_fitted, study_parser
 
 from flowdetect import PixelCNNDensity, load_images
-from flowdetect.evaluation import auroc, bootstrap_interval, plot_image_grid, plot_pixel_likelihood
+from flowdetect.evaluation import auroc, auroc_interval, plot_image_grid, plot_pixel_likelihood
 
 N_SHOWN = 10
 
@@ -109,7 +109,7 @@ def main() -> None:
         "history": density.history_,
         "bits/dim": interval(bits),
         "bits/dim out": interval(bits_out),
-        "AUROC of the likelihood": [auroc(-bits, -bits_out), *bootstrap_interval(-bits, -bits_out, random_state=SEED)],
+        "AUROC of the likelihood": [auroc(-bits, -bits_out), *auroc_interval(-bits, -bits_out)],
     }
     if density.likelihood == "stretched_mixture":
         results |= gaps(density, X_test, bits)

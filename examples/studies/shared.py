@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import bootstrap, norm, t
+from scipy.stats import bootstrap, t
 
 from flowdetect import load
 from flowdetect.density import BaseDensity
@@ -50,23 +49,6 @@ def interval(values: np.ndarray) -> list[float]:
     """Mean with a 95 % bootstrap interval over images."""
     found = bootstrap((values,), np.mean, n_resamples=1000, method="percentile", rng=SEED).confidence_interval
     return [float(values.mean()), float(found.low), float(found.high)]
-
-
-def auroc_interval(area: float, n_in: int, n_out: int, level: float = 0.95) -> tuple[float, float]:
-    """Interval of an AUROC over images, by inverting Hanley and McNeil's variance, which holds near 1.
-
-    Newcombe, "Confidence intervals for an effect size measure based on the Mann-Whitney statistic, part 2" (2006),
-    method 5.
-    """
-    z, pairs = norm.ppf((1 + level) / 2), (n_in + n_out) / 2 - 1
-
-    def distance(theta: float) -> float:
-        spread = 1 + pairs * ((1 - theta) / (2 - theta) + theta / (1 + theta))
-        return abs(area - theta) - z * np.sqrt(max(theta * (1 - theta), 0) * spread / (n_in * n_out))
-
-    low = 0.0 if distance(0.0) <= 0 else brentq(distance, 0, area) if area > 0 else 0.0
-    high = 1.0 if distance(1.0) <= 0 else brentq(distance, area, 1) if area < 1 else 1.0
-    return float(low), float(high)
 
 
 # ---- studies of many cells, each of which is one training: run one by one, or many at a time by other processes

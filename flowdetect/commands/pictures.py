@@ -1,4 +1,4 @@
-"""Pictures of a model's images, drawn in the range of values that its own have."""
+"""Pictures of images, in the value range of a model's training images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def image_grid(images: NDArray[Any], model: Model, **settings: Any) -> Any:
 
 
 def as_bytes(images: NDArray[Any], model: Model) -> NDArray[Any]:
-    """Return images as 8-bit values, for a file of one picture."""
+    """Convert images to 8-bit values, for picture files."""
     import numpy as np
 
     low, high = value_range(model, images)

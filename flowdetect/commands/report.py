@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from flowdetect.evaluation.ood import OODReport
 
 ENDINGS = (".html", ".csv")
-N_SHOWN = 10  # images of each set
 USAGE = "MODEL NORMAL OTHER... -o OUT [options]"
 DESCRIPTION = """\
 Compare normal data, which the model was not fitted to, with other data: how well their scores are told
@@ -28,8 +27,8 @@ what the numbers mean:
   AUROC      chance that a row of the other set scores lower than a normal one: 1 is perfect, 0.5 guessing;
              with its 95 % interval
   AUPR       average precision, with the other set, or the normal one, as what is to be found
-  FPR at 95 % TPR   share of normal rows that are flagged when 95 % of the other rows are
-  ms/image   milliseconds a row
+  FPR95      share of normal rows that are flagged when 95 % of the other rows are
+  ms/row     milliseconds a row
 
 example:
   flowdetect report model.fd normal_test.csv broken.csv drift=week32.csv -o report.html
@@ -126,30 +125,37 @@ def _page(
     found: OODReport, model: Model, sets: dict[str, Any], flagged: dict[str, float] | None, console: Console
 ) -> str:
     """Write the page of HTML."""
+    import numpy as np
+
     from flowdetect._tensor_file import VERSION
+    from flowdetect.commands.pictures import value_range
+    from flowdetect.evaluation.ood_page import lowest_images, sections
     from flowdetect.evaluation.page import as_html, html_table, page
+    from flowdetect.evaluation.report import area_cell
 
     in_set, worst = found.in_set, min(found.results, key=lambda result: result["auroc"])
+    others = "another set" if len(found.results) == 1 else f"{len(found.results)} other sets"
     body = [
         f"<h1>What is not like {escape(in_set)}?</h1>",
-        f'<p class="lead">The hardest set is {escape(worst["out_set"])}: AUROC {worst["auroc"]:.3f}.</p>',
-        f"<p>The model {escape(model.name)}, of class {escape(model.kind)}, scored {len(sets[in_set])} rows of "
-        f"{escape(in_set)} and rows of {len(found.results)} other set(s); higher is more normal. AUROC is the chance "
-        f"that a row of the other set scores lower than one of {escape(in_set)}: 1 is perfect, 0.5 is guessing, and "
-        f"below 0.5 the score prefers the other set.</p>",
-        f'<div class="scroll words">{found._repr_html_()}</div>',
+        f'<p class="lead">The hardest set is {escape(worst["out_set"])}: AUROC {area_cell(worst, "auroc")}.</p>',
+        f"<p>The model {escape(model.name)}, of class {escape(model.kind)}, scored {len(sets[in_set]):,} rows of "
+        f"{escape(in_set)} and rows of {others}; higher is more normal.</p>",
+        found.html_table(),
     ]
     if flagged is not None:
         rows = [[name, f"{len(sets[name]):,}", f"{share:.1%}"] for name, share in flagged.items()]
         body += [
-            f"<p>With the model's own threshold, {model.estimator.offset_:.6g}, the share called outliers is</p>",
+            f"<p>With the model's own threshold, {model.estimator.offset_:.6g}, this share is called outliers:</p>",
             html_table(["set", "rows", "outliers"], rows),
         ]
-    body += ["<h2>The scores</h2>", as_html(found.plot(), "histograms of the scores, and ROC curves")]
+    body += sections(found)
     if model.image_shape is not None:
+        images = {name: X.reshape(-1, *model.image_shape) for name, X in sets.items()}
+        whole = np.concatenate(list(images.values()))
+        grid = lowest_images(found.scores[_scorer_name(model)], images, value_range=value_range(model, whole))
         body += [
-            "<h2>The images</h2><p>Of each set, those that score lowest; below each its score.</p>",
-            as_html(_lowest(found, model, sets), "the images of each set that score lowest"),
+            "<h2>Images</h2><p>Of each set, those that score lowest; below each its score.</p>",
+            f'<div class="scroll">{as_html(grid, "the images of each set that score lowest")}</div>',
         ]
     told = {
         "call": shlex.join(["flowdetect", *console.arguments]),
@@ -158,19 +164,7 @@ def _page(
         "flowdetect": VERSION,
     }
     body.append("<h2>The call</h2>")
-    body.append(f'<div class="words">{html_table(["setting", "value"], [list(pair) for pair in told.items()])}</div>')
+    body.append(
+        f'<div class="words wrapped">{html_table(["setting", "value"], [list(pair) for pair in told.items()])}</div>'
+    )
     return page(f"flowdetect report: {in_set}", "\n".join(body))
-
-
-def _lowest(found: OODReport, model: Model, sets: dict[str, Any]) -> Any:
-    """Draw the images of each set that score lowest, a row for each."""
-    import numpy as np
-
-    from flowdetect.commands.pictures import image_grid
-
-    images, captions = [], []
-    for name, scores in found.scores[_scorer_name(model)].items():
-        order = np.argsort(scores)[np.minimum(np.arange(N_SHOWN), len(scores) - 1)]
-        images.append(sets[name].reshape(-1, *(model.image_shape or ()))[order])
-        captions += [f"{score:.4g}" for score in scores[order]]
-    return image_grid(np.concatenate(images), model, captions=captions, row_labels=list(sets), n_columns=N_SHOWN)

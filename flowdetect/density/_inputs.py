@@ -188,7 +188,7 @@ def encode_labels(
     unseen = np.setdiff1d(labels, classes)
     if len(unseen):
         raise ValueError(
-            f"{name}: y holds {unseen[:5].tolist()}, which were not in the training data; the classes are "
+            f"{name}: y holds {unseen[:5].tolist()}, which were not in the training data; pass labels among "
             f"{classes.tolist()}."
         )
     return classes, np.searchsorted(classes, labels).astype(np.int64)
@@ -204,9 +204,10 @@ def _plain_labels(y: Any, name: str) -> NDArray[Any]:
         y = np.fromiter(y, dtype=object, count=len(y))  # numpy would turn numbers into text if y mixes both
     given = np.asarray(y, dtype=object if isinstance(y, list | tuple) and any(np.ndim(label) for label in y) else None)
     if given.dtype.kind == "c" or given.ndim not in (1, 2) or given.shape[1:] not in ((), (1,)):
+        example = "np.full(n_rows, y)" if given.ndim == 0 else "np.array(list(y))"
         raise ValueError(
             f"{name}: y should be a 1d array of numbers or text, one label per row, got {given.dtype} of shape "
-            f"{given.shape} from a {type(y).__name__}; pass such an array, e.g. np.array(list(y))."
+            f"{given.shape} from a {type(y).__name__}; pass such an array, e.g. {example}."
         )
     labels: NDArray[Any] = column_or_1d(given)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():

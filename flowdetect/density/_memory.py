@@ -80,7 +80,7 @@ def check_size(build: Callable[[], nn.Module], name: str) -> None:
     except TooLargeError:
         raise ValueError(
             f"{name} must have at most {limit:,} parameters, since training takes {BYTES_IN_TRAINING} bytes of this "
-            f"machine's memory for each, got more than {found:,}; make the model smaller with fewer or narrower layers "
+            f"machine's memory for each, got at least {found:,}; make the model smaller with fewer or narrower layers "
             "(hidden_channels or n_filters, n_steps or n_blocks)."
         ) from None
     except (RuntimeError, NotImplementedError):  # the model needs values while it is built

@@ -37,7 +37,7 @@ class TrainingRows:
     device : str
     checkpoints : dict of Checkpoint
         By the stage of training; empty if none are written.
-    goes_on : bool
+    continues : bool
         Whether training continues from the present weights.
     started : float
         Value of time.monotonic() from which the seconds of a time limit count.
@@ -52,7 +52,7 @@ class TrainingRows:
     seed: int
     device: str
     checkpoints: dict[str, Checkpoint]
-    goes_on: bool
+    continues: bool
     started: float = field(default_factory=time.monotonic)
     events: Any = None
 
@@ -110,7 +110,7 @@ def split_rows(
     seed: int,
     device: str,
     checkpoints: dict[str, Checkpoint],
-    goes_on: bool,
+    continues: bool,
 ) -> TrainingRows:
     """Hold out a random fraction of the rows: at least 1 and at most 2**20, but none if there are fewer than 20."""
     n_rows = len(source)
@@ -128,7 +128,7 @@ def split_rows(
         seed=seed,
         device=device,
         checkpoints=checkpoints,
-        goes_on=goes_on,
+        continues=continues,
     )
 
 

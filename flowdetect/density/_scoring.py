@@ -107,7 +107,7 @@ class Scoring:
 
         def one(chunk: Chunk) -> dict[str, Floats]:
             mixture = log_mean_exp(self._mixtures(chunk)) if self._is_mixture(chunk) else None
-            terms = self._terms(chunk, self._likeliest(chunk))
+            terms = self._terms(chunk, self._most_likely(chunk))
             if mixture is not None:
                 terms["log_class"] = mixture + self.spec.log_units.sum() - self._sum(terms)
             return terms
@@ -121,7 +121,7 @@ class Scoring:
 
         def one(chunk: Chunk) -> dict[str, Floats]:
             x = self.spec.to_tensor(chunk.rows, self.device, torch.float64)
-            context = self.spec.to_context(self._likeliest(chunk), self.device)
+            context = self.spec.to_context(self._most_likely(chunk), self.device)
             return {"z": chunk.numpy(function(x, context))}
 
         return self._each(source, labels, False, one)["z"]
@@ -137,7 +137,7 @@ class Scoring:
 
         def one(chunk: Chunk) -> dict[str, Floats]:
             x = self.spec.to_tensor(chunk.rows, self.device)
-            context = self.spec.to_context(self._likeliest(chunk), self.device)
+            context = self.spec.to_context(self._most_likely(chunk), self.device)
             noises: list[Tensor | None] = [
                 torch.from_numpy(u).to(self.device) for u in self._noises(chunk.rows, n_draws)
             ]
@@ -187,7 +187,7 @@ class Scoring:
         mixtures: Floats = np.logaddexp.reduce(self._joint(chunk), axis=2)
         return mixtures
 
-    def _likeliest(self, chunk: Chunk) -> NDArray[np.int64] | None:
+    def _most_likely(self, chunk: Chunk) -> NDArray[np.int64] | None:
         """Labels of a padded chunk: the given ones, else each row's most likely class."""
         if not self._is_mixture(chunk):
             return chunk.labels

@@ -49,6 +49,33 @@ class BaseDensity(FittedDensity):
     """What all densities share: parameters, `fit`, and the methods of a fitted density (`FittedDensity`).
 
     A paper implements `_build` and, if it needs them, `_learn` and `_train`.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from flowdetect.density import BaseDensity
+    >>> from flowdetect.density.model import DensityModel
+    >>> class NormalModel(DensityModel):  # log N(x; mu, 1)
+    ...     summands = ("log_px",)
+    ...
+    ...     def __init__(self, event_shape):
+    ...         super().__init__(event_shape)
+    ...         self.mu = torch.nn.Parameter(torch.zeros(event_shape))
+    ...
+    ...     def terms(self, x, context=None, noise=None):
+    ...         return {"log_px": -0.5 * ((x - self.mu).square() + np.log(2 * np.pi)).flatten(1).sum(1)}
+    ...
+    ...     def log_prob(self, x, context=None, noise=None):
+    ...         return self.terms(x)["log_px"]
+    ...
+    ...     def sample(self, n, context=None, temperature=1.0, generator=None):
+    ...         return self.mu + temperature * torch.randn(n, *self.event_shape, generator=generator)
+    >>> class NormalDensity(BaseDensity):
+    ...     def _build(self, spec):
+    ...         return NormalModel(spec.event_shape)
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> NormalDensity(max_epochs=1, random_state=0).fit(X).score_samples(X[:3]).shape
+    (3,)
     """
 
     seed_: int = field(init=False)
@@ -134,21 +161,21 @@ class BaseDensity(FittedDensity):
         if y is None and self.conditional:
             y = getattr(source, "y", None)
         classes, labels = _inputs.encode_labels(y, len(source), name) if self.conditional else (None, None)
-        goes_on = self.warm_start and self.__sklearn_is_fitted__()
+        continues = self.warm_start and self.__sklearn_is_fitted__()
         device = resolve_device(self.device)
         check_same(lambda: {**self._fingerprint(source, labels, classes), "max_epochs": self.max_epochs})
         checkpoints = in_first(lambda: self._open_checkpoints(source, labels, classes, opened))
         found = [checkpoint.found for checkpoint in checkpoints.values() if checkpoint.found]
         drawn = in_first(lambda: draw_seed(self.random_state))
-        seed = found[0]["seed"] if found else self.seed_ if goes_on else drawn
+        seed = found[0]["seed"] if found else self.seed_ if continues else drawn
         fraction = self.validation_fraction if self.early_stopping else 0.0
-        data = split_rows(source, labels, fraction, seed, device, checkpoints, goes_on)
+        data = split_rows(source, labels, fraction, seed, device, checkpoints, continues)
         data = replace(data, started=started, events=events)
         spec = learn_spec(source, data.training, layout, self.n_features_in_, self.n_bins, name)
         if classes is not None and labels is not None:
             prior = np.log(np.bincount(labels) / len(labels))
             spec = replace(spec, classes=classes, class_log_prior=prior)
-        if goes_on:
+        if continues:
             self._check_warm_start(spec)
             spec = self.spec_
         else:
@@ -166,7 +193,7 @@ class BaseDensity(FittedDensity):
         """Build a model, initialise it at random or with the present weights, and train it."""
         check_size(lambda: self._build(spec), type(self).__name__)
         model = self._build(spec).to(torch.float32)
-        if data.goes_on:
+        if data.continues:
             model.load_state_dict(self.model_.state_dict())
         else:
             model.reset_parameters(Generator().manual_seed(stream(data.seed, INITIAL)))
@@ -186,7 +213,7 @@ class BaseDensity(FittedDensity):
             verbose=int(self.verbose),
             chunk_length=chunk_length(spec.n_values, self.chunk_values),
             start_counts=spec.is_table,  # on a table, the start may be the best state
-            initialize=not data.goes_on,
+            initialize=not data.continues,
             progress_name=self.progress_prefix + type(self).__name__ + stage.replace(".", " "),
             time_limit=None if self.time_limit is None else time_share * float(self.time_limit),
             started=data.started,

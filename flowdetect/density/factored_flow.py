@@ -69,7 +69,7 @@ class FactoringDensity(FlowDensity):
         name, standard = type(self).__name__, type(self)._standard_choice
         n_levels = count_levels(self.n_levels, spec.event_shape, spec.is_table, name)
         self._check_factorization(n_levels)
-        if data.goes_on or (self.factorization == "standard" and standard is None):
+        if data.continues or (self.factorization == "standard" and standard is None):
             return super()._train(spec, data, max_epochs)
         channels, height, width = spec.event_shape
         shape = (height, width, channels)

@@ -27,12 +27,12 @@ def squeeze(values: NDArray[Any]) -> NDArray[Any]:
     return blocks.reshape(h // 2, w // 2, 4 * c)
 
 
-def factor(shape: tuple[int, int, int], n_levels: int, goes_on: Choice) -> NDArray[np.int64]:
+def factor(shape: tuple[int, int, int], n_levels: int, choice: Choice) -> NDArray[np.int64]:
     """Level, 1 to L, at which each input dimension leaves: (H, W, C), from a choice per level."""
     factored = np.full(shape, n_levels)
     arriving: NDArray[Any] = np.arange(factored.size).reshape(shape)
     for level in range(1, n_levels):
-        stays = goes_on(level, arriving)
+        stays = choice(level, arriving)
         factored.reshape(-1)[arriving[~stays]] = level
         h, w, c = arriving.shape
         # the k-th dimension that stays becomes channel k % 2c of position k // 2c
@@ -68,10 +68,10 @@ def checkerboard(level: int, arriving: NDArray[np.intp]) -> NDArray[np.bool_]:
 def random_half(rng: np.random.Generator) -> Choice:
     """Keep a random half of the dimensions in the flow, at any positions."""
 
-    def goes_on(level: int, arriving: NDArray[np.intp]) -> NDArray[np.bool_]:
+    def keeps(level: int, arriving: NDArray[np.intp]) -> NDArray[np.bool_]:
         return (rng.permutation(arriving.size) < arriving.size // 2).reshape(arriving.shape)
 
-    return goes_on
+    return keeps
 
 
 def largest_contributions(contributions: NDArray[np.float64], reverse: bool = False) -> Choice:
@@ -83,7 +83,7 @@ def largest_contributions(contributions: NDArray[np.float64], reverse: bool = Fa
         Contributions of the layers up to each level.
     """
 
-    def goes_on(level: int, arriving: NDArray[np.intp]) -> NDArray[np.bool_]:
+    def keeps(level: int, arriving: NDArray[np.intp]) -> NDArray[np.bool_]:
         h, w, c = arriving.shape
         values = contributions[level - 1].reshape(-1)[arriving]
         blocks = values.reshape(h // 2, 2, w // 2, 2, c).transpose(0, 2, 4, 1, 3).reshape(h // 2, w // 2, c, 4)
@@ -91,7 +91,7 @@ def largest_contributions(contributions: NDArray[np.float64], reverse: bool = Fa
         stays = (rank >= 2 if reverse else rank < 2).reshape(h // 2, w // 2, c, 2, 2)
         return stays.transpose(0, 3, 1, 4, 2).reshape(h, w, c)
 
-    return goes_on
+    return keeps
 
 
 def flow_contributions(flow: MultiScale, y: Tensor) -> Tensor:

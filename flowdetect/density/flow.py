@@ -174,7 +174,7 @@ class FlowModel(DensityModel):
 
 
 def count_levels(n_levels: int | str, event_shape: tuple[int, int, int], is_table: bool, name: str) -> int:
-    """Return the number of levels. Each halves the height and width of an image; a table has one level."""
+    """Return the number of levels, each of which halves height and width of an image; a table has one level."""
     if is_table:
         if n_levels not in ("auto", 1):
             raise ValueError(
@@ -189,7 +189,7 @@ def count_levels(n_levels: int | str, event_shape: tuple[int, int, int], is_tabl
     if possible == 0:
         raise ValueError(
             f"{name} halves height and width at each level, so both must be even; images of {height}x{width} allow 0 "
-            f"level(s) (got n_levels={n_levels!r}). Pad the images to a multiple of 2, to "
+            f"level(s) (got n_levels={n_levels!r}); pad the images to a multiple of 2, to "
             f"{height + height % 2}x{width + width % 2}, e.g. with np.pad, or use PixelCNNDensity, MAFDensity or "
             "VAEDensity, which take any size."
         )
@@ -236,6 +236,23 @@ class FlowDensity(LatentSpaceDensity):
         change.
 
     All other parameters are those of `BaseDensity`.
+
+    Examples
+    --------
+    A flow of one activation normalisation and one invertible 1x1 convolution:
+
+    >>> import numpy as np
+    >>> from flowdetect.bijections import ActNorm, Chain, Conv1x1, MultiScale
+    >>> from flowdetect.density import FlowDensity
+    >>> class LinearFlowDensity(FlowDensity):
+    ...     def _build(self, spec):
+    ...         channels = spec.event_shape[0]
+    ...         level = Chain([ActNorm(channels), Conv1x1(channels)])
+    ...         return self._flow_model(spec, MultiScale([level], [], [spec.event_shape]))
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> density = LinearFlowDensity(max_epochs=1, random_state=0).fit(X)
+    >>> density.transform(X[:3]).shape
+    (3, 2)
     """
 
     n_draws: int = 1

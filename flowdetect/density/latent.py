@@ -305,7 +305,7 @@ class LatentDensity(LatentSpaceDensity):
 
     @in_torch_state()
     def inverse_transform(self, Z: ArrayLike, y: ArrayLike | None = None) -> NDArray[Any]:
-        """Mean of p(x | z), as rows, not rounded. For a PixelVAE, earlier pixels are set to their means.
+        """Mean of p(x | z), as rows, not rounded; for a PixelVAE, earlier pixels are set to their means.
 
         Parameters
         ----------

@@ -62,7 +62,7 @@ class MADENet(OrderedNet):
         self.biases = nn.ParameterList(torch.zeros(width, dtype=torch.float32) for width in widths)
         self.out_weight = nn.Parameter(torch.zeros(n_numbers * n_values, sizes[-1], dtype=torch.float32))
         self.out_bias = nn.Parameter(torch.zeros(n_numbers, n_values, dtype=torch.float32))
-        # the context also enters the outputs, since the first value depends on no hidden unit
+        # the context also enters the outputs: the first value depends on no hidden unit
         outer = [sizes[1] if widths else n_values, n_numbers * n_values] if n_context else []
         self.context_maps = nn.ParameterList(torch.zeros(n_context, width, dtype=torch.float32) for width in outer)
 

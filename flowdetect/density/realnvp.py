@@ -183,8 +183,8 @@ class RealNVPDensity(FactoringDensity):
     After each level but the last, half of the dimensions leave unchanged; `factorization` can learn which half. On
     tables the halves of the columns change from coupling to coupling, the networks are perceptrons, and a fixed matrix
     at the end removes the correlations (with shrinkage if rows are few). Training on a table therefore starts from a
-    Gaussian or a Gaussian copula; if no epoch is more likely on the held-out rows, as on a Gaussian table, `fit` keeps
-    that start.
+    Gaussian or a Gaussian copula; if no epoch gives the held-out rows a higher likelihood, as on a Gaussian table,
+    `fit` keeps that start.
 
     NICE is RealNVPDensity(coupling="additive", normalization="none", n_levels=1): volume-preserving couplings, and a
     diagonal scaling at the end.

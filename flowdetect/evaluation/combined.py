@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from flowdetect._ctrl_c import whole_imports
-from flowdetect.evaluation._style import GREY, LABEL_SIZE, color_of, own_axes, tidy
-from flowdetect.evaluation.ood import OODReport
-from flowdetect.evaluation.report import Report
+from flowdetect._files import PathName
+from flowdetect.evaluation.area_plots import plot_auroc_intervals
+from flowdetect.evaluation.ood_results import OODReport, interval_of_result
+from flowdetect.evaluation.page import as_html, figures
+from flowdetect.evaluation.report import Report, area_cell, milliseconds
 from flowdetect.evaluation.scoring import Unscored
+from flowdetect.evaluation.text import Column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,40 +99,51 @@ class CombinedReport(Report):
         -------
         ax : matplotlib Axes
         """
-        names = self.worst().scorer.tolist()
-        pairs = self.pairs
-        ax = own_axes(ax, (8, 1.3 + 0.42 * len(names) + 0.2 * len(pairs)))
-        step = 0.7 / max(len(pairs), 1)
-        for i, pair in enumerate(pairs):
-            rows = {name: self._by_pair(name).get(pair) for name in names}
-            shown = [(y + (i - (len(pairs) - 1) / 2) * step, r) for y, r in enumerate(rows.values()) if r is not None]
-            heights = [y for y, _ in shown]
-            ax.hlines(
-                heights, [r["auroc_low"] for _, r in shown], [r["auroc_high"] for _, r in shown], color=color_of(i)
-            )
-            ax.plot(
-                [r["auroc"] for _, r in shown], heights, "o", color=color_of(i), markersize=4.5, label=" / ".join(pair)
-            )
-        ax.axvline(0.5, color="#BBBBBB", linewidth=1, zorder=0)
-        for y in range(1, len(names)):
-            ax.axhline(y - 0.5, color="#E5E5E5", linewidth=0.7, zorder=0)
-        ax.set_yticks(range(len(names)), names)
-        ax.set_ylim(len(names) - 0.5, -0.5)
-        ax.set_xlim(min(-0.01, 0), 1.01)
-        ax.set_xlabel("AUROC, 95 % interval (0.5: chance, 1: wholly apart)")
-        ax.legend(
-            title="trained on / outside",
-            frameon=False,
-            fontsize=LABEL_SIZE,
-            title_fontsize=LABEL_SIZE,
-            labelcolor=GREY,
-            loc="lower left",
-            bbox_to_anchor=(0, 1),
-            ncols=2,
+        areas = {
+            name: {" / ".join(pair): interval_of_result(result) for pair, result in self._by_pair(name).items()}
+            for name in self.worst().scorer
+        }
+        in_order = {" / ".join(pair): (np.nan, np.nan, np.nan) for pair in self.pairs}
+        return plot_auroc_intervals(
+            {name: {**in_order, **by_pair} for name, by_pair in areas.items()}, title="trained on / OoD set", ax=ax
         )
-        ax.tick_params(axis="y", length=0)
-        tidy(ax, hidden=("left", "right", "top"))
-        return ax
+
+    def save_html(self, path: PathName) -> None:
+        """Write one HTML page with the table and the picture inside, which needs no other file and no network.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Replaced as a whole if it exists; a page that could not be written leaves the old one as it was.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        picture = as_html(self.plot(), "AUROC of each scorer and pair of sets, with its 95 % interval")
+        self._write_page(path, ["<h2>AUROC</h2>", figures([picture])])
+
+    def _title(self) -> str:
+        return f"AUROC of {len(self.scorers)} scorer(s) on {len(self.pairs)} pair(s) of sets, best worst case first"
+
+    def _columns(self) -> tuple[Sequence[Column], Sequence[Column]]:
+        worst = self.worst()
+        rows = [
+            (name, pair, result, not np.isnan(result["auroc"]) and result["auroc"] == lowest)
+            for name, lowest in zip(worst.scorer, worst.auroc, strict=True)
+            for pair, result in self._by_pair(name).items()
+        ]
+        names = [
+            ["scorer", *(name for name, _, _, _ in rows)],
+            ["trained on / OoD set", *(" / ".join(pair) for _, pair, _, _ in rows)],
+        ]
+        numbers = [
+            ["AUROC [95 % interval]", *(area_cell(result, "auroc") for _, _, result, _ in rows)],
+            ["", *("worst" if is_worst else "" for _, _, _, is_worst in rows)],
+            ["ms/row", *(milliseconds(result) for _, _, result, _ in rows)],
+        ]
+        return names, numbers
 
     def _cells(self) -> list[list[str]]:
         pairs = self.pairs
@@ -137,14 +151,10 @@ class CombinedReport(Report):
         body = []
         for name in worst.index:
             by_pair = self._by_pair(name)
-            cells = [_cell(by_pair[pair]) if pair in by_pair else "" for pair in pairs]
+            cells = [area_cell(by_pair[pair], "auroc") if pair in by_pair else "" for pair in pairs]
             milliseconds = sum(r["ms_per_image"] for r in by_pair.values()) / len(by_pair)
             body.append([name, *cells, f"{worst.auroc[name]:.3f}", f"{milliseconds:.3g}"])
-        return [["AUROC", *(" / ".join(pair) for pair in pairs), "worst", "ms/image"], *body]
-
-
-def _cell(result: dict[str, Any]) -> str:
-    return f"{result['auroc']:.3f} [{result['auroc_low']:.3f}, {result['auroc_high']:.3f}]"
+        return [["AUROC", *(" / ".join(pair) for pair in pairs), "worst", "ms/row"], *body]
 
 
 def combine(reports: Sequence[OODReport]) -> CombinedReport:

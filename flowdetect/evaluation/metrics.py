@@ -7,7 +7,7 @@ nothing, ties are exact, infinite scores are allowed, NaN is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -163,6 +163,10 @@ def bootstrap_interval(
     Scores are sorted once; a resample is a count for each distinct score, from which the metrics follow by cumulative
     sums, so that 1000 resamples of 10,000 against 10,000 scores take about a second.
 
+    Near the best value the interval is too narrow: at a true AUROC of 0.98 and 50 rows a set, 95 % intervals held the
+    true area in 85 % of simulated draws, at 0.998 and 200 rows in 81 % (`examples/studies/auroc_intervals.py`). For an
+    AUROC take `auroc_interval`. Average precision and the false alarms have no such remedy here.
+
     Parameters
     ----------
     scores_in : (n_in,) array, higher is more normal
@@ -193,28 +197,47 @@ def bootstrap_interval(
     >>> bootstrap_interval([3.0, 4.0, 5.0], [1.0, 2.0])
     (1.0, 1.0)
     """
-    if metric not in _COUNT_METRICS:
-        raise ValueError(f"metric must be one of {', '.join(_COUNT_METRICS)}, got {metric!r}.")
+    return bootstrap_intervals(scores_in, scores_out, [metric], n_bootstrap, confidence, random_state)[metric]
+
+
+def bootstrap_intervals(
+    scores_in: ArrayLike,
+    scores_out: ArrayLike,
+    metrics: Sequence[str],
+    n_bootstrap: int = 1000,
+    confidence: float = 0.95,
+    random_state: int | None = 0,
+) -> dict[str, tuple[float, float]]:
+    """Give the interval of each metric, all from the same resamples; as `bootstrap_interval`."""
+    for metric in metrics:
+        if metric not in _COUNT_METRICS:
+            raise ValueError(f"metric must be one of {', '.join(_COUNT_METRICS)}, got {metric!r}.")
     check_count("n_bootstrap", n_bootstrap, most=MOST_RESAMPLES)
     check_seed(random_state)
-    if not isinstance(confidence, Real) or not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}.")
-    ranks_in, ranks_out = _ranks(scores_in, scores_out)
+    check_confidence(confidence)
+    ranks_in, ranks_out = ranks_of(scores_in, scores_out)
     n_ranks = 1 + int(max(ranks_in.max(), ranks_out.max()))
     generator = np.random.default_rng(random_state)
     chunk = max(1, CHUNK_CELLS // n_ranks)
-    values = []
+    values: dict[str, list[NDArray[np.float64]]] = {metric: [] for metric in metrics}
     for start in range(0, n_bootstrap, chunk):
         n_resamples = min(chunk, int(n_bootstrap) - start)
         counts_in = _resampled_counts(ranks_in, n_ranks, n_resamples, generator)
         counts_out = _resampled_counts(ranks_out, n_ranks, n_resamples, generator)
-        values.append(_COUNT_METRICS[metric](counts_in, counts_out))
+        for metric in metrics:
+            values[metric].append(_COUNT_METRICS[metric](counts_in, counts_out))
     tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(values), [tail, 1 - tail])
-    return float(low), float(high)
+    ends = {metric: np.quantile(np.concatenate(found), [tail, 1 - tail]) for metric, found in values.items()}
+    return {metric: (float(low), float(high)) for metric, (low, high) in ends.items()}
 
 
-def _ranks(scores_in: ArrayLike, scores_out: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def check_confidence(confidence: Any) -> None:
+    """Refuse what is no share of intervals that are to hold the truth."""
+    if not isinstance(confidence, Real) or not 0 < float(confidence) < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}.")
+
+
+def ranks_of(scores_in: ArrayLike, scores_out: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Replace scores by their place among the distinct values of both sets."""
     pooled = []
     for name, scores in (("scores_in", scores_in), ("scores_out", scores_out)):
@@ -230,7 +253,7 @@ def _ranks(scores_in: ArrayLike, scores_out: ArrayLike) -> tuple[NDArray[np.intp
 
 def _labels_and_alarm(scores_in: ArrayLike, scores_out: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
     """Give 1 for OoD rows and 0 for others, and a number that is higher the less normal a row is."""
-    ranks_in, ranks_out = _ranks(scores_in, scores_out)
+    ranks_in, ranks_out = ranks_of(scores_in, scores_out)
     is_out = np.repeat([0, 1], [len(ranks_in), len(ranks_out)])
     return is_out, -np.concatenate([ranks_in, ranks_out])
 

@@ -12,20 +12,35 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DPI = 150
+DPI = 180
 STYLE = """
-body { max-width: 960px; margin: 2.5rem auto; padding: 0 1.2rem; color: #222; background: #fff;
-       font: 16px/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin-bottom: .3rem; }
-h2 { font-size: 1.2rem; margin-top: 2.6rem; border-top: 1px solid #ddd; padding-top: 1.1rem; }
-p.lead { font-size: 1.15rem; color: #0072B2; margin-top: .4rem; }
-img { max-width: 100%; height: auto; display: block; margin: 1rem auto; }
-table { border-collapse: collapse; font-size: .88rem; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem .3rem 0; text-align: right; border-bottom: 1px solid #eee; }
-th { color: #595959; font-weight: 600; border-bottom: 1px solid #bbb; }
+:root { color-scheme: light dark; --ink: #222; --paper: #fff; --quiet: #595959; --rule: #ddd; --accent: #005a8f;
+        --soft: #f3f5f7; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e4e4; --paper: #16191d; --quiet: #a9b0b8; --rule: #3a4048; --accent: #7cc4f2; --soft: #22272d; }
+}
+* { box-sizing: border-box; }
+body { max-width: 1180px; margin: 0 auto; padding: 1.4rem 1.2rem 3rem; color: var(--ink); background: var(--paper);
+       font: 16px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .3rem; }
+h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; border-top: 1px solid var(--rule); padding-top: 1rem; }
+p, ul { max-width: 46rem; }
+p.lead { font-size: 1.15rem; color: var(--accent); margin: .3rem 0 .8rem; max-width: 60rem; }
+a { color: var(--accent); }
+img { max-width: 100%; height: auto; display: block; background: #fff; border-radius: 6px; }
+figure { margin: 0; }
+figcaption { font-size: .88rem; color: var(--quiet); margin-top: .3rem; max-width: 34rem; }
+table { border-collapse: collapse; font-size: .88rem; margin: .8rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .9rem .3rem 0; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
+th { color: var(--quiet); font-weight: 600; }
 th:first-child, td:first-child, .words th, .words td { text-align: left; }
+.wrapped td { white-space: normal; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
-code { background: #f4f4f4; padding: .1rem .3rem; border-radius: 3px; }
+.scroll > img { max-width: none; }
+.figures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; margin: .8rem 0; }
+.figures > img { max-width: min(100%, 100vw - 2.4rem); }
+code { background: var(--soft); padding: .1rem .3rem; border-radius: 3px; overflow-wrap: anywhere; }
+@media print { body { max-width: none; padding: 0; } h2 { break-after: avoid; } img, table { break-inside: avoid; } }
 """
 
 
@@ -40,6 +55,11 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Give cells as an HTML table."""
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr>{body}</table>"
+
+
+def figures(pictures: Sequence[str]) -> str:
+    """Set pictures side by side, as many as the window is wide."""
+    return f'<div class="figures">{"".join(pictures)}</div>'
 
 
 def as_html(picture: Figure | Axes, alt: str) -> str:

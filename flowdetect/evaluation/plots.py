@@ -1,4 +1,4 @@
-"""Pictures of scores: histograms, ROC curves and how far an SIT moves a score.
+"""Pictures of scores: histograms, and how far an SIT moves a score.
 
 Every function draws into the `ax` it is given, or into a figure of its own, and gives back the axes; none touches
 matplotlib's backend, its settings or pyplot's list of figures. Labels stand at what they name.
@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowdetect.evaluation._style import GREY, LABEL_SIZE, LINES, color_of, own_axes, tidy
-from flowdetect.evaluation.metrics import auroc, roc_points
+from flowdetect.evaluation._style import LABEL_SIZE, color_of, own_axes, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,65 +75,6 @@ def plot_score_histograms(
     if ax.get_xscale() == "linear":
         ax.locator_params(axis="x", nbins=5)
     tidy(ax, hidden=("left", "right", "top"))
-    return ax
-
-
-def plot_roc(
-    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
-    *,
-    title: str | None = None,
-    ax: Axes | None = None,
-) -> Axes:
-    """Draw ROC curves, the OoD set being positive, and list their areas where curves rarely pass.
-
-    Parameters
-    ----------
-    curves : mapping of scorer name to (scores_in, scores_out)
-        Higher scores are more normal. NaN (not scored) is left out.
-    title : str, default=None
-    ax : matplotlib Axes, default=None
-
-    Returns
-    -------
-    ax : matplotlib Axes
-
-    Examples
-    --------
-    >>> from flowdetect.evaluation import plot_roc
-    >>> ax = plot_roc({"density": ([2.0, 3.0], [1.0, 2.5])})
-    """
-    ax = own_axes(ax, (4, 4))
-    ax.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1)
-    lines, areas = [], []
-    for i, (name, (scores_in, scores_out)) in enumerate(curves.items()):
-        kept_in, kept_out = _scored(scores_in), _scored(scores_out)
-        if not len(kept_in) or not len(kept_out):
-            lines.append((f"{name}  not scored", color_of(i)))
-            continue
-        fpr, tpr = roc_points(kept_in, kept_out)
-        ax.plot(fpr, tpr, color=color_of(i), linestyle=LINES[i % len(LINES)], linewidth=1.8, clip_on=False)
-        areas.append(auroc(kept_in, kept_out))
-        lines.append((f"{name}  {areas[-1]:.3f}", color_of(i)))
-    corner = (0.98, 0.02) if min(areas, default=1) >= 0.5 else (0.9, 0.35)  # curves below the diagonal pass the corner
-    for place, (text, color) in enumerate([("AUROC", GREY), *lines][::-1]):
-        ax.annotate(
-            text,
-            corner,
-            xytext=(0, (LABEL_SIZE + 3) * place),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            ha="right",
-            va="bottom",
-            color=color,
-            fontsize=LABEL_SIZE,
-        )
-    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    ax.set_title(title or "", loc="left", fontsize=LABEL_SIZE + 2)
-    ax.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
-    ax.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
-    ax.set_xlabel("false alarms (normal images flagged)")
-    ax.set_ylabel("OoD images found")
-    tidy(ax, hidden=("right", "top"))
     return ax
 
 
@@ -260,11 +200,6 @@ def _draw_shift(ax: Axes, values: NDArray[np.float64], y: float, color: str, lab
         color=color,
         fontsize=LABEL_SIZE,
     )
-
-
-def _scored(values: ArrayLike) -> NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64).ravel()
-    return array[~np.isnan(array)]
 
 
 def _finite(values: ArrayLike) -> NDArray[np.float64]:

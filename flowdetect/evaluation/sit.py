@@ -7,7 +7,7 @@ report holds the raw scores, so that no question needs a second run.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,10 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from flowdetect._frames import like
 from flowdetect._limits import MOST_RESAMPLES, check_count, check_seed
 from flowdetect._protocols import Scorer, Transformer
+from flowdetect.evaluation._waiting import waiting
+from flowdetect.evaluation.intervals import auroc_interval
 from flowdetect.evaluation.metrics import auroc
-from flowdetect.evaluation.resampling import Counts, ResampledOut, draw_counts, interval_of, resampled_means
+from flowdetect.evaluation.resampling import Counts, draw_counts, interval_of, resampled_means
 from flowdetect.evaluation.scoring import class_name, n_rows_of, name_all, name_scorers, score_set, set_in_memory
 from flowdetect.evaluation.sit_results import ALL, BITS, CLEAN, COLUMNS, SPREADS, SITReport
 
@@ -37,6 +39,7 @@ def sit_report(
     *,
     n_bootstrap: int = 1000,
     random_state: int | None = 0,
+    verbose: int = 1,
 ) -> SITReport:
     r"""Probe scorers with semantic-invariant transformations (SITs).
 
@@ -52,8 +55,9 @@ def sit_report(
     (c) with `X_out`, the AUROC of transformed images against `X_out`, the latter being positive: what becomes of the
     detection when the in-distribution images have been moved.
 
-    Intervals are 95 % percentile intervals from a bootstrap over images. An image and its transformed version are
-    always resampled together, and all scorers and SITs share the resamples.
+    The 95 % interval of a shift is a percentile interval from a bootstrap over images; all scorers and SITs share the
+    resamples. Those of AUROCs are of `auroc_interval`, which hold near 0 and 1: of (a) images and (b) their transformed
+    versions as pairs, of (c) of independent sets. All count images drawn, not other trainings or seeds.
 
     Parameters
     ----------
@@ -72,14 +76,16 @@ def sit_report(
         Out-of-distribution data.
     n_bootstrap : int, default=1000
     random_state : int or None, default=0
-        Seeds the bootstrap.
+        Seeds the bootstrap of the shifts.
+    verbose : int, default=1
+        1: lines on stderr say what is being scored, if the report takes longer than a few seconds. 0: silent.
 
     Returns
     -------
     report : SITReport
-        With `to_frame()`, `to_markdown()`, `plot()` (by class), `plot_shifts()`, `plot_examples()`, `scores` and
-        `unscored`. Rows for which a scorer raises ValueError or gives NaN are left out of the numbers, counted and
-        named there.
+        With `to_frame()`, `to_markdown()`, `save_html()`, `plot()` (by class), `plot_shifts()`, `plot_examples()`,
+        `scores` and `unscored`. Rows for which a scorer raises ValueError or gives NaN are left out of the numbers,
+        counted and named there.
 
     Raises
     ------
@@ -118,20 +124,29 @@ def sit_report(
     units = {name: BITS if hasattr(scorer, "bits_per_dim") else SPREADS for name, scorer in named.items()}
     report = SITReport([], {name: {} for name in named}, {}, fitted, units, X, labels)
 
+    n_steps = len(named) * (1 + len(fitted) + (X_out is not None))
+    with waiting("sit_report", n_steps, verbose) as begin:
+        _score_all(report, named, X_out, begin)
+    report.results.extend(_results(report, n_bootstrap, np.random.default_rng(random_state)))
+    return report
+
+
+def _score_all(report: SITReport, named: dict[str, Any], X_out: Any, begin: Callable[[str], None]) -> None:
+    """Score the images as they are, under each SIT, and `X_out`, into the report."""
+
     def scores_of(name: str, set_name: str, rows: Any) -> NDArray[np.float64]:
-        if units[name] == BITS:
+        begin(f"{name} scores {n_rows_of(rows):,} rows, {set_name}")
+        if report.units[name] == BITS:
             return -score_set(name, named[name], set_name, rows, report.unscored, "bits_per_dim", finite=True)
         return score_set(name, named[name], set_name, rows, report.unscored, finite=True)
 
-    for sit_name, sit in {CLEAN: None, **fitted}.items():
+    for sit_name, sit in {CLEAN: None, **report.sits}.items():
         with sklearn.config_context(transform_output="default"):  # a frame has no room for images
-            changed = X if sit is None else _transformed(sit, X, labels)
+            changed = report.X if sit is None else _transformed(sit, report.X, report.y)
         for name in named:
             report.scores[name][sit_name] = scores_of(name, "the images" if sit is None else sit_name, changed)
     if X_out is not None:
         report.scores_out.update({name: scores_of(name, "X_out", X_out) for name in named})
-    report.results.extend(_results(report, n_bootstrap, np.random.default_rng(random_state)))
-    return report
 
 
 def _results(report: SITReport, n_bootstrap: int, generator: np.random.Generator) -> list[dict[str, Any]]:
@@ -141,18 +156,13 @@ def _results(report: SITReport, n_bootstrap: int, generator: np.random.Generator
     if report.y is not None:
         groups.update({str(label): report.y == label for label in np.unique(report.y)})
     counts = {label: draw_counts(int(rows.sum()), n_bootstrap, generator) for label, rows in groups.items()}
-    n_out = max(map(len, report.scores_out.values()), default=0)
-    counts_out = draw_counts(n_out, n_bootstrap, generator) if n_out else None
     results = []
     for scorer in report.scores:
-        outside = None
-        if counts_out is not None:
-            kept = ~np.isnan(report.scores_out[scorer])
-            scores_out = report.scores_out[scorer][kept]
-            outside = scores_out, ResampledOut(scores_out, counts_out[:, kept])
+        scores_out = report.scores_out.get(scorer, np.empty(0))
+        scores_out = scores_out[~np.isnan(scores_out)]
         for sit in report.scores[scorer]:
             for label, rows in groups.items():
-                numbers = _numbers(report, scorer, sit, rows, counts[label], outside)
+                numbers = _numbers(report, scorer, sit, rows, counts[label], scores_out)
                 results.append({"scorer": scorer, "sit": sit, "label": label, **numbers})
     return results
 
@@ -163,7 +173,7 @@ def _numbers(
     sit: str,
     rows: NDArray[np.bool_],
     counts: Counts,
-    outside: tuple[NDArray[np.float64], ResampledOut] | None,
+    scores_out: NDArray[np.float64],
 ) -> dict[str, Any]:
     """Give the numbers of one scorer, SIT and group of images, over the rows that were scored both times."""
     clean, moved = report.values(scorer)[rows], report.values(scorer, sit)[rows]
@@ -173,20 +183,19 @@ def _numbers(
     numbers = {"unit": unit, "n_images": len(moved)}
     if not len(moved):
         return {**dict.fromkeys(COLUMNS[3:], np.nan), **numbers}
-    numbers |= _with_interval("shift", float((moved - clean).mean()), resampled_means(moved - clean, counts))
-    found = auroc(-clean, -moved)
-    numbers |= _with_interval("auroc_clean", found, ResampledOut(-moved, counts).auroc(-clean, counts))
+    shift = interval_of(resampled_means(moved - clean, counts))
+    numbers |= _with_ends("shift", float((moved - clean).mean()), shift)
+    numbers |= _with_ends("auroc_clean", auroc(-clean, -moved), auroc_interval(-clean, -moved, paired=True))
     raw = report.scores[scorer][sit][rows][kept]
-    if outside is not None and len(outside[0]):
-        numbers |= _with_interval("auroc_ood", auroc(raw, outside[0]), outside[1].auroc(raw, counts))
+    if len(scores_out):
+        numbers |= _with_ends("auroc_ood", auroc(raw, scores_out), auroc_interval(raw, scores_out))
     shown = moved if unit == BITS else raw
     summary = {"shift_median": np.median(moved - clean), "mean": shown.mean(), "median": np.median(shown)}
     return {**dict.fromkeys(COLUMNS[9:12], np.nan), **numbers, **{name: float(x) for name, x in summary.items()}}
 
 
-def _with_interval(name: str, value: float, resampled: NDArray[np.floating]) -> dict[str, float]:
-    low, high = interval_of(resampled)
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
+def _with_ends(name: str, value: float, ends: tuple[float, float]) -> dict[str, float]:
+    return {name: value, f"{name}_low": ends[0], f"{name}_high": ends[1]}
 
 
 def _transformed(sit: Any, X: Any, y: Any) -> Any:

@@ -11,11 +11,14 @@ import sklearn
 from numpy.typing import NDArray
 
 from flowdetect._ctrl_c import whole_imports
+from flowdetect._files import PathName
 from flowdetect._images import to_rows
 from flowdetect.evaluation.images import plot_image_grid
+from flowdetect.evaluation.page import as_html, figures
 from flowdetect.evaluation.plots import plot_sit_classes, plot_sit_shifts
-from flowdetect.evaluation.report import Report
+from flowdetect.evaluation.report import Report, area_cell
 from flowdetect.evaluation.scoring import Unscored, n_rows_of
+from flowdetect.evaluation.text import Column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,6 +87,7 @@ class SITReport(Report):
     y: NDArray[Any] | None = None
     unscored: list[Unscored] = field(default_factory=list)
     n_text_cells: ClassVar[int] = 3
+    n_first: ClassVar[int] = 2
 
     def to_frame(self) -> pd.DataFrame:
         """Give a pandas frame, one row for each scorer, SIT and label.
@@ -92,9 +96,9 @@ class SITReport(Report):
         -------
         frame : columns scorer, sit ("none": the images as they are), label ("all", then each class of y);
             shift (of the mean, in `unit`; positive is less normal), auroc_clean (clean against transformed images,
-            ideal 0.5), auroc_ood (transformed images against `X_out`), each with _low and _high (95 % interval by
-            bootstrap over images), shift_median (median over images of their shifts), mean and median (of the
-            transformed images' bits/dim or scores), unit, n_images
+            ideal 0.5), auroc_ood (transformed images against `X_out`), each with _low and _high (95 % interval over
+            images: of the shift by bootstrap, of the areas by `auroc_interval`), shift_median (median over images of
+            their shifts), mean and median (of the transformed images' bits/dim or scores), unit, n_images
         """
         with whole_imports():
             import pandas as pd
@@ -227,17 +231,64 @@ class SITReport(Report):
         with sklearn.config_context(transform_output="default"):  # a frame has no room for images
             return {name: np.asarray(sit.transform(X)) for name, sit in self.sits.items()}
 
+    def save_html(self, path: PathName, *, image_shape: tuple[int, ...] | None = None) -> None:
+        """Write one HTML page with the table and all pictures inside, which needs no other file and no network.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Replaced as a whole if it exists; a page that could not be written leaves the old one as it was.
+        image_shape : (H, W) or (H, W, C), default=None
+            Of images given as rows; None: examples are shown of images alone.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        scale = "symlog"  # SITs differ by orders of magnitude
+        shifts = figures([as_html(self.plot_shifts(xscale=scale), "how far each SIT moves each scorer")])
+        by_class = "" if self.y is None else figures([as_html(self.plot(), "values of each class under each SIT")])
+        parts = ["<h2>Shifts</h2>", shifts, by_class]
+        if image_shape is not None or getattr(self.X, "ndim", 2) > 2:
+            examples = as_html(self.plot_examples(image_shape=image_shape), "images as they are and under each SIT")
+            parts += ["<h2>Images</h2>", f'<div class="scroll">{examples}</div>']
+        self._write_page(path, parts)
+
+    def _title(self) -> str:
+        units = " or ".join(dict.fromkeys(self.units.values()))
+        return f"Transformations of {n_rows_of(self.X):,} images; shifts in {units}"
+
+    def _columns(self) -> tuple[Sequence[Column], Sequence[Column]]:
+        rows = [result for result in self.results if result["label"] == ALL]
+        names = [[head, *(str(r[key]) for r in rows)] for head, key in (("scorer", "scorer"), ("SIT", "sit"))]
+        numbers = [["AUROC clean [95 % int.]", *(area_cell(r, "auroc_clean") for r in rows)]]
+        if self.scores_out:
+            numbers.append(["AUROC OoD [95 % int.]", *(area_cell(r, "auroc_ood") for r in rows)])
+        numbers += [
+            ["shift [95 % interval]", *map(_shift_cell, rows)],
+            ["median", *(f"{r['shift_median']:+.3f}" for r in rows)],
+            ["mean", *(f"{r['mean']:.3f}" for r in rows)],
+        ]
+        if len(set(self.units.values())) > 1:
+            numbers.append(["unit", *("bits/dim" if r["unit"] == BITS else "std" for r in rows)])
+        return names, numbers
+
     def _cells(self) -> list[list[str]]:
-        head = ["scorer", "SIT", "unit", "mean", "shift [95 % interval]", "median shift", "AUROC clean", "AUROC OoD"]
+        head = ["scorer", "SIT", "unit", "AUROC clean", "AUROC OoD", "shift [95 % interval]", "median shift", "mean"]
         areas = ["auroc_clean", "auroc_ood"] if self.scores_out else ["auroc_clean"]
-        return [head[: 6 + len(areas)]] + [
+        return [[name for name in head if name != "AUROC OoD" or self.scores_out]] + [
             [
                 *(result[name] for name in ("scorer", "sit", "unit")),
-                f"{result['mean']:.3f}",
-                f"{result['shift']:+.3f} [{result['shift_low']:+.3f}, {result['shift_high']:+.3f}]",
+                *(area_cell(result, name) for name in areas),
+                _shift_cell(result),
                 f"{result['shift_median']:+.3f}",
-                *(f"{result[name]:.3f} [{result[f'{name}_low']:.3f}, {result[f'{name}_high']:.3f}]" for name in areas),
+                f"{result['mean']:.3f}",
             ]
             for result in self.results
             if result["label"] == ALL
         ]
+
+
+def _shift_cell(result: dict[str, Any]) -> str:
+    return f"{result['shift']:+.3f} [{result['shift_low']:+.3f}, {result['shift_high']:+.3f}]"

@@ -103,6 +103,7 @@ LABEL_DATA = {
         "the same type",
     ),
     "two columns": (lambda: fit(TABLE, TABLE[:, :2], conditional=True), "1d array", "(30, 2)"),
+    "one number": (lambda: fit(TABLE, 3, conditional=True), "1d array", "np.full(n_rows, y)"),
 }
 
 OPTIONS = {
@@ -153,9 +154,9 @@ PIXELCNN_OPTIONS = {
 }
 
 CHECKPOINTS = {
-    "foreign": (ValueError, "no flowdetect file"),
-    "empty": (ValueError, "no flowdetect file", "not whole"),
-    "truncated": (ValueError, "not whole"),
+    "foreign": (ValueError, "not a flowdetect file"),
+    "empty": (ValueError, "not a flowdetect file", "is incomplete"),
+    "truncated": (ValueError, "is incomplete"),
     "corrupt": (ValueError, "corrupt", "checksum"),
     "newer": (ValueError, "format 99", "Update flowdetect"),
     "newer checkpoint": (ValueError, "format 99", "Update flowdetect"),

@@ -76,7 +76,7 @@ def test_a_separator_makes_a_folder_and_none_a_file(tmp_path):
     assert (tmp_path / "file").is_file()
     with pytest.raises(OSError, match="none/new' cannot be written: its folder does not exist or is not writable"):
         flow(checkpoint=f"{tmp_path}/none/new/").fit(X)
-    with pytest.raises(ValueError, match="must be a folder here, and .*file' is a file"):
+    with pytest.raises(ValueError, match="must be a folder here, but .*file' is a file"):
         flow(checkpoint=f"{tmp_path}/file/").fit(X)
 
 

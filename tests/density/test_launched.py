@@ -92,7 +92,7 @@ def test_a_workers_worker_and_more_tasks_than_cores_are_refused(environment, mon
     with pytest.raises(ValueError, match="n_devices=7000, but this machine has"):
         check_n_devices("auto", "cpu")
     monkeypatch.setattr(_launched.multiprocessing, "parent_process", object)
-    with pytest.raises(ValueError, match="processes that srun started, and this is a worker process .* n_jobs=1"):
+    with pytest.raises(ValueError, match="processes that srun started, but this is a worker process .* n_jobs=1"):
         check_n_devices("auto", "cpu")
 
 

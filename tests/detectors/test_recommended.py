@@ -228,7 +228,9 @@ def test_a_killed_fit_resumes_without_a_seed(tmp_path, monkeypatch):
     np.testing.assert_array_equal(resumed.calibration_scores_, whole.calibration_scores_)
     (seed,) = tmp_path.glob("fit/Small-*.seed")
     seed.write_text("{}")
-    with pytest.raises(ValueError, match="should hold the seed of trainings.*remove it and them to start anew"):
+    with pytest.raises(
+        ValueError, match="must hold the seed of the trainings.*remove the file and these checkpoints to start again"
+    ):
         Small(**sizes).fit(X)
 
 

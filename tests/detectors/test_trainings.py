@@ -420,7 +420,7 @@ def test_folders_that_cannot_be_written_are_refused_before_training(steps, tmp_p
     background = flow(checkpoint=missing)
     for detector, error, message in (
         (LikelihoodDetector(flow(), checkpoint=missing), OSError, "none/new' cannot be written: its folder does not"),
-        (LikelihoodDetector(flow(), checkpoint=tmp_path / "file"), ValueError, "must be a folder here, and .*file' is"),
+        (LikelihoodDetector(flow(), checkpoint=tmp_path / "file"), ValueError, "must be a folder here, but .*file' is"),
         (LikelihoodDetector(flow(), checkpoint=3.5), ValueError, "checkpoint must be a path or None, got 3.5"),
         (LikelihoodRatioDetector(flow(), background), OSError, "background: checkpoint=.*none/new' cannot be written"),
     ):

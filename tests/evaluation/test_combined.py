@@ -44,7 +44,7 @@ def test_worst_cases(reports):
 
 
 def test_one_table(reports):
-    lines = str(combine(reports)).splitlines()
+    lines = combine(reports).to_markdown().splitlines()
     assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [
         "AUROC",
         "high / low",
@@ -52,15 +52,21 @@ def test_one_table(reports):
         "low / high",
         "low / mid",
         "worst",
-        "ms/image",
+        "ms/row",
     ]
     assert lines[2].startswith("| more  |                      |")
+    text = str(combine(reports)).splitlines()
+    assert text[0] == "AUROC of 3 scorer(s) on 4 pair(s) of sets, best worst case first"
+    assert [line.split()[0] for line in text[4:14]] == ["more"] * 2 + ["up"] * 4 + ["down"] * 4
+    assert sum("worst" in line for line in text[4:14]) == 3
     assert repr(combine(reports)).startswith("CombinedReport(scorers=['up', 'down', 'more'], pairs=[('high', 'low')")
     assert "<table>" in combine(reports)._repr_html_()
 
 
-def test_one_figure(reports):
+def test_one_figure(reports, tmp_path):
     ax = combine(reports).plot()
+    combine(reports).save_html(tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text().count("data:image/png;base64") == 1
     assert [tick.get_text() for tick in ax.get_yticklabels()] == combine(reports).worst().scorer.tolist()
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
         "high / low",
@@ -68,7 +74,9 @@ def test_one_figure(reports):
         "low / high",
         "low / mid",
     ]
-    assert sum(len(line.get_xdata()) for line in ax.lines if line.get_marker() == "o") == 10
+    marked = [line for line in ax.lines if line.get_marker() in "oDs^"]
+    assert sum(np.isfinite(line.get_xdata().astype(float)).sum() for line in marked) == 10
+    assert len({line.get_marker() for line in marked}) == 4  # told apart in print, too
 
 
 def test_what_could_not_be_scored_is_kept(reports):

@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from flowdetect.evaluation import aupr_in, aupr_out, auroc, bootstrap_interval, fpr_at_95_tpr
-from flowdetect.evaluation.metrics import _COUNT_METRICS, _ranks
+from flowdetect.evaluation.metrics import _COUNT_METRICS, ranks_of
 
 METRICS = {"auroc": auroc, "aupr_out": aupr_out, "aupr_in": aupr_in, "fpr95": fpr_at_95_tpr}
 
@@ -46,7 +46,7 @@ def test_against_scikit_learn(scores_in, scores_out):
 @given(scores_in=tied_scores, scores_out=tied_scores)
 @few
 def test_counts_give_the_same_as_scores(metric, scores_in, scores_out):
-    ranks_in, ranks_out = _ranks(scores_in, scores_out)
+    ranks_in, ranks_out = ranks_of(scores_in, scores_out)
     n_ranks = max(ranks_in.max(), ranks_out.max()) + 1
     counts_in, counts_out = (np.bincount(ranks, minlength=n_ranks)[None] for ranks in (ranks_in, ranks_out))
     assert _COUNT_METRICS[metric](counts_in, counts_out)[0] == pytest.approx(METRICS[metric](scores_in, scores_out))

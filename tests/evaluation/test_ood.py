@@ -9,20 +9,36 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
-from flowdetect.evaluation import OODReport, aupr_in, aupr_out, auroc, bootstrap_interval, fpr_at_95_tpr, ood_report
+from flowdetect.evaluation import (
+    OODReport,
+    aupr_in,
+    aupr_out,
+    auroc,
+    auroc_interval,
+    bootstrap_interval,
+    fpr_at_95_tpr,
+    ood_report,
+)
 
 COLUMNS = [
     "scorer",
-    "in_set",
     "out_set",
     "auroc",
     "auroc_low",
     "auroc_high",
+    "in_set",
     "aupr_out",
     "aupr_in",
     "fpr95",
     "ms_per_image",
+    "aupr_out_low",
+    "aupr_out_high",
+    "aupr_in_low",
+    "aupr_in_high",
+    "fpr95_low",
+    "fpr95_high",
 ]
+NUMBERS = [name for name in COLUMNS if name not in ("scorer", "in_set", "out_set", "ms_per_image")]
 
 
 class MeanScorer:
@@ -59,7 +75,10 @@ def test_the_numbers_are_those_of_the_metrics(X, mixture):
     scores = mixture.score_samples(X), mixture.score_samples(out)
     assert (row.scorer, row.in_set, row.out_set) == ("mixture", "normal", "moved")
     assert row.auroc == auroc(*scores)
-    assert (row.auroc_low, row.auroc_high) == bootstrap_interval(*scores, n_bootstrap=100, random_state=3)
+    assert (row.auroc_low, row.auroc_high) == auroc_interval(*scores)
+    for name in ("aupr_out", "aupr_in", "fpr95"):
+        ends = bootstrap_interval(*scores, name, n_bootstrap=100, random_state=3)
+        assert (row[f"{name}_low"], row[f"{name}_high"]) == ends
     assert (row.aupr_out, row.aupr_in, row.fpr95) == (aupr_out(*scores), aupr_in(*scores), fpr_at_95_tpr(*scores))
     assert row.ms_per_image > 0
     np.testing.assert_array_equal(report.scores["mixture"]["moved"], scores[1])
@@ -77,7 +96,7 @@ def test_every_scorer_meets_every_set(X, mixture):
 def test_a_scorers_numbers_do_not_depend_on_the_others(X, mixture):
     alone = ood_report({"m": mixture}, X, {"b": X - 1}, n_bootstrap=50).to_frame()
     among = ood_report({"k": MeanScorer(), "m": mixture}, X, {"a": X + 1, "b": X - 1}, n_bootstrap=50).to_frame()
-    pd.testing.assert_series_equal(alone.iloc[0, 3:9], among.iloc[3, 3:9], check_names=False)
+    pd.testing.assert_series_equal(alone.loc[0, NUMBERS], among.loc[3, NUMBERS], check_names=False)
 
 
 def test_names_of_a_list_are_unique(X, mixture):
@@ -145,7 +164,7 @@ def test_nan_scores_are_unscored(X):
 def test_a_set_that_cannot_be_scored_at_all(X, mixture):
     report = ood_report({"m": mixture, "mean": MeanScorer()}, X, {"wide": np.ones((5, 7)), "moved": X + 1})
     wide, moved = report.results[:2]
-    assert np.isnan([wide[name] for name in COLUMNS[3:-1]]).all()
+    assert np.isnan([wide[name] for name in NUMBERS]).all()
     assert np.isfinite(moved["auroc"])
     assert report.unscored[0].rows == (0, 1, 2, 3, 4)
     assert "7 features" in report.unscored[0].reason
@@ -194,7 +213,6 @@ def test_refusals(X, scorers, X_out, error, message):
 def test_the_table_is_aligned_markdown(X, mixture):
     report = ood_report({"a|b": mixture, "m": mixture}, X, {"moved": X + 1})
     lines = report.to_markdown().splitlines()
-    assert str(report) == report.to_markdown()
     assert len(lines) == 4
     assert len({len(line) for line in lines}) == 1
     assert r"a\|b" in lines[2]
@@ -264,3 +282,33 @@ def test_a_scorer_that_knows_images_is_not_asked_for_rows_instead():
     X = np.zeros((5, 4, 6))
     report = ood_report({"s": OfImages()}, X, {"turned": X.transpose(0, 2, 1)}, n_bootstrap=10)
     assert [(problem.set_name, len(problem.rows)) for problem in report.unscored] == [("turned", 5)]
+
+
+def test_a_page_holds_all_pictures_and_the_lowest_images(tmp_path):
+    images = np.random.default_rng(0).normal(size=(30, 4, 4, 2))
+    report = ood_report({"a<b": MeanScorer(), "b": MeanScorer()}, images, {"moved": images + 1, "far": images + 5})
+    path = tmp_path / "page.html"
+    report.save_html(path, images={"in": images, "far": images})
+    page = path.read_text()
+    assert page.count("data:image/png;base64") == 1 + 4 + 2 + 2  # intervals, histograms, ROC curves, images
+    assert "a&lt;b" in page
+    assert "a<b" not in page
+    assert "https:" not in page
+    assert "another training or seed is not counted" in page
+    with pytest.raises(ValueError, match="images of 'far' must be as many as its scores, 30, got 29"):
+        report.save_html(path, images={"far": images[1:]})
+    with pytest.raises(ValueError, match="images must name sets of the report"):
+        report.save_html(path, images={"near": images})
+    with pytest.raises(IsADirectoryError):
+        report.save_html(tmp_path)
+    assert path.read_text() == page
+
+
+def test_intervals_are_drawn_for_each_scorer_and_set(X, mixture):
+    report = ood_report({"m": mixture, "mean": MeanScorer()}, X, {"moved": X + 1, "far": X + 5})
+    ax = report.plot_intervals()
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["m", "mean"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["moved", "far"]
+    alone = ood_report({"m": mixture}, X, {"moved": X + 1, "far": X + 5}).plot_intervals()
+    assert [tick.get_text() for tick in alone.get_yticklabels()] == ["moved", "far"]
+    assert alone.get_legend() is None

@@ -7,6 +7,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from flowdetect.evaluation import (
+    plot_auroc_intervals,
     plot_image_grid,
     plot_pixel_likelihood,
     plot_roc,
@@ -20,6 +21,7 @@ SCORES = {"in": rng.normal(0, 1, 200), "out": rng.normal(3, 1, 100)}
 PLOTS = {
     "histograms": (plot_score_histograms, SCORES),
     "roc": (plot_roc, {"density": (SCORES["in"], SCORES["out"])}),
+    "intervals": (plot_auroc_intervals, {"density": {"out": (0.9, 0.8, 0.95), "far": (0.99, 0.97, 1.0)}}),
     "grid": (plot_image_grid, rng.random((3, 4, 5))),
     "classes": (plot_sit_classes, {"none": SCORES["in"], "noise": SCORES["in"] + 1}),
     "shifts": (plot_sit_shifts, {"Glow": {"left": SCORES["in"], "noise": SCORES["out"]}, "CNN": {"noise": [1.0, 2.0]}}),
@@ -79,9 +81,34 @@ def test_histograms_of_nothing():
 
 def test_roc_states_the_area():
     ax = plot_roc({"perfect": ([1.0, 2.0], [0.0, np.nan]), "blind": ([0.0], [0.0]), "none": ([np.nan], [1.0])})
-    assert set(texts(ax)) == {"AUROC", "perfect  1.000", "blind  0.500", "none  not scored"}
-    assert len(ax.lines) == 3  # the diagonal and two curves
-    np.testing.assert_array_equal(ax.lines[1].get_xydata()[[0, -1]], [[0, 0], [1, 1]])
+    legend = ax.get_legend()
+    assert legend.get_title().get_text() == "AUROC"
+    assert [text.get_text() for text in legend.get_texts()] == ["perfect  1.000", "blind  0.500", "none  not scored"]
+    assert texts(ax) == []  # no name stands on a curve
+    assert len(ax.lines) == 4  # three curves, one of them empty, and the diagonal
+    np.testing.assert_array_equal(ax.lines[0].get_xydata()[[0, -1]], [[0, 0], [1, 1]])
+    assert ax.child_axes == []
+
+
+def test_roc_near_the_corner_shows_it_larger():
+    near = rng.normal(size=300) + 4
+    ax = plot_roc({"a": (near, rng.normal(size=300)), "b": (near + 1, rng.normal(size=300))})
+    (inset,) = ax.child_axes
+    assert inset.get_xlim() == (0, 0.02)
+    assert inset.get_ylim() == (0.98, 1)
+    assert len(inset.lines) == 2
+    box = inset.get_position()
+    corner = ax.transAxes.inverted().transform(ax.figure.transFigure.transform((box.x0, box.y1)))
+    for line in ax.lines[:2]:  # no curve crosses the inset
+        x, y = line.get_xydata().T
+        assert (y[x >= corner[0]] > corner[1]).all()
+
+
+def test_intervals_of_areas_near_1_are_drawn_large():
+    ax = plot_auroc_intervals({"a": {"x": (0.98, 0.97, 0.99)}, "b": {"x": (np.nan, np.nan, np.nan)}})
+    assert 0.95 < ax.get_xlim()[0] < 0.97
+    assert plot_auroc_intervals({"a": {"x": (0.4, 0.3, 0.5)}}).get_xlim()[0] < 0.01
+    assert plot_auroc_intervals({"a": {"x": (np.nan, np.nan, np.nan)}}) is not None
 
 
 def test_grid_shows_the_value_range():

@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from flowdetect import AddNoise, LikelihoodDetector, Translate, sit_report
-from flowdetect.evaluation import auroc
+from flowdetect.evaluation import auroc, auroc_interval
 
 
 class Bits:
@@ -146,7 +146,8 @@ def test_rows_that_cannot_be_scored_are_named_and_left_out(X):
 def test_texts(X, y):
     report = sit_report([Bits()], X, {"a<b": Add()}, y, X_out=X, n_bootstrap=20)
     text, page = str(report), report._repr_html_()
-    assert text.splitlines()[2].startswith("| Bits   | none | bits/dim |")
+    assert text.splitlines()[0] == "Transformations of 60 images; shifts in bits/dim"
+    assert report.to_markdown().splitlines()[2].startswith("| Bits   | none | bits/dim |")
     assert "coat" not in text
     assert "a&lt;b" in page
     assert repr(report) == "SITReport(scorers=['Bits'], sits=['none', 'a<b'], n_images=60)"
@@ -166,6 +167,26 @@ def test_pictures(X, y):
     assert captions[0] == "\n".join(f"{report.values(scorer)[0]:.2f}" for scorer in ("m", "b"))
     assert captions[3].split("\n")[1] == f"{report.values('b', 'noise')[0]:.2f}"
     assert report.plot_shifts().get_xlabel().startswith("shift, standard deviations or bits/dim")
+    assert "  unit\n" in str(report)
+
+
+def test_a_page(X, y, tmp_path):
+    path = tmp_path / "page.html"
+    sit_report([Bits()], X, {"a<b": Add()}, y, X_out=X + 1, n_bootstrap=10).save_html(path)
+    page = path.read_text()
+    assert page.count("data:image/png;base64") == 3  # shifts, classes, examples
+    assert "a<b" not in page
+    rows = X.reshape(60, -1)
+    sit_report([Bits()], rows, [Add()], n_bootstrap=10).save_html(path)
+    assert path.read_text().count("data:image/png;base64") == 1
+
+
+def test_areas_hold_their_intervals_of_pairs_and_of_independent_sets(X):
+    report = sit_report([Bits()], X, [Add(0.1)], X_out=X + 0.5, n_bootstrap=10)
+    found = cell(report, "Bits", "Add(value=0.1)")
+    clean, moved, out = -report.values("Bits"), -report.values("Bits", "Add(value=0.1)"), report.scores_out["Bits"]
+    assert (found.auroc_clean_low, found.auroc_clean_high) == auroc_interval(clean, moved, paired=True)
+    assert (found.auroc_ood_low, found.auroc_ood_high) == auroc_interval(moved, out)
 
 
 def test_a_part_of_a_report(X, y):

@@ -131,7 +131,7 @@ def test_each_level_has_its_temperature():
     drawn = [density.sample(5, temperature=one, random_state=0) for one in (0.5, [0.5] * 3, np.full(3, 0.5))]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     np.testing.assert_array_equal(drawn[0], drawn[2])
-    with pytest.raises(ValueError, match=r"one for each of the flow's 3 level\(s\), .* got 2"):
+    with pytest.raises(ValueError, match=r"one number for each of the flow's 3 level\(s\), .* got 2"):
         density.sample(temperature=[1, 1])
     with pytest.raises(ValueError, match=r"finite number >= 0 .*, got -1"):
         density.sample(temperature=[1, -1, 1])
@@ -196,7 +196,7 @@ def test_conditional_densities_go_under_the_pairs_label():
         (lambda d: d.interpolate(DIGITS[0], DIGITS[1]), r"pass X\[None\]"),
         (lambda d: d.interpolate(DIGITS[:2], DIGITS[:2], 1), "n must be a whole number >= 2, got 1"),
         (lambda d: d.interpolate(DIGITS[:2], DIGITS[:2], 2.5), "n must be a whole number >= 2, got 2.5"),
-        (lambda d: d.interpolate(DIGITS[:2], DIGITS[:2] * 9.0), "values are scored from -17 to 33"),
+        (lambda d: d.interpolate(DIGITS[:2], DIGITS[:2] * 9.0), "values can be scored from -17 to 33"),
         (lambda d: d.attribute_direction(DIGITS[:9], LABELS[:9]), r"two values, .* got 9: .*; pass e.g. labels == 0"),
         (lambda d: d.attribute_direction(DIGITS[:9], np.ones(9)), "two values, .* got 1"),
         (lambda d: d.attribute_direction(DIGITS[:9], np.arange(8) % 2), "one label per row, 9 in all, got 8"),

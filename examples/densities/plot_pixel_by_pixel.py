@@ -2,8 +2,8 @@
 Pixel by pixel
 ==============
 
-A PixelCNN says of each pixel how likely its value is, given the pixels above it and to its left. Its scores are exact,
-samples grow pixel by pixel, images can be completed, and the likelihood of an image can be looked at as a picture.
+A PixelCNN models the distribution of each pixel given the pixels above it and to its left. Its scores are exact. It
+draws samples pixel by pixel, completes images, and shows the likelihood of each pixel as a picture.
 """
 
 import matplotlib.pyplot as plt
@@ -21,7 +21,7 @@ print(f"{density.bits_per_dim(X_test).mean():.3f} bits/dim on digits not trained
 # %%
 # Completions
 # -----------
-# The upper half of each digit is given; below are the digit itself and three completions of it.
+# The upper half of each digit is given. The rows show the digit and three completions.
 
 completions = [density.complete(X_test[:10], known=4, random_state=seed) for seed in range(3)]
 _, ax = plt.subplots(figsize=(8.5, 3.6), layout="constrained")
@@ -34,10 +34,10 @@ plot_image_grid(
 )
 
 # %%
-# Which pixels a likelihood hangs on
-# ----------------------------------
-# Sampled digits, the fourth with a pixel changed: the changed pixel costs many bits, and so may those after it,
-# whose surroundings are now strange.
+# The likelihood of each pixel
+# ----------------------------
+# Sampled digits; in the fourth one a pixel was changed. The changed pixel costs many bits, and so may the pixels
+# after it, because their neighbourhood is unusual.
 
 samples = density.sample(8, random_state=1)
 samples[3, 4, 4] = 16 - samples[3, 4, 4]
@@ -45,10 +45,10 @@ _, ax = plt.subplots(figsize=(8.5, 2.4), layout="constrained")
 plot_pixel_likelihood(samples, density.likelihood_terms(samples).log_px, value_range=(0, 16), ax=ax)
 
 # %%
-# What a pixel sees
-# -----------------
-# The gradient of one pixel's features by the image, for the three generations: masked convolutions have a blind spot to
-# the upper right, two streams do not.
+# The receptive field of a pixel
+# ------------------------------
+# The gradient of one pixel's features with respect to the image, for three variants. Masked convolutions have a blind
+# spot at the upper right; networks with two streams have none.
 
 
 def seen(variant):

@@ -2,8 +2,9 @@
 From one image to another
 =========================
 
-A flow gives every image a latent, and every latent an image. Points between two latents are images between two images,
-and the difference between the mean latents of two groups is a direction in which an image gains what sets them apart.
+A flow maps every image to a latent and every latent to an image. Points between two latents are images between two
+images. The difference of the mean latents of two groups is a direction that adds to an image what distinguishes the
+groups.
 """
 
 import matplotlib.pyplot as plt
@@ -27,8 +28,8 @@ def show(images, labels, height):
 # %%
 # Interpolation
 # -------------
-# `interpolate` takes pairs of images and goes from one to the other, both ends included, along the circle between their
-# latents: on a straight line, points halfway would lie too close to 0 for standard normal noise.
+# `interpolate` takes pairs of images and moves from one to the other, both ends included, along a circle between their
+# latents. On a straight line, points in the middle would be too close to 0 for standard normal noise.
 
 pairs = [(0, 6), (3, 8), (4, 9)]
 first, last = (np.stack([X_test[y_test == pair[end]][0] for pair in pairs]) for end in (0, 1))
@@ -36,8 +37,8 @@ steps = glow.interpolate(first, last, n=9)
 show(steps, [f"from {a} to {b}" for a, b in pairs], 3)
 
 # %%
-# The ends are the images themselves, as a flow is invertible. The images between are what the flow finds about as
-# likely as the ends, where those that fade pixel by pixel are less so:
+# The ends are the images themselves, because a flow is invertible. To the flow, the images between are about as likely
+# as the ends. Images that fade pixel by pixel are less likely:
 
 assert (steps[:, 0] == first).all()
 assert (steps[:, -1] == last).all()
@@ -46,7 +47,7 @@ for name, images in {"ends": np.concatenate([first, last]), "halfway": steps[:, 
     print(f"{name:14} {glow.bits_per_dim(images).mean():.2f} bits/dim")
 
 # %%
-# A VAE does the same with fewer latents. Its ends are the images as its decoder draws them, and what lies between is
+# A VAE does the same with fewer latents. Its ends are the decoder's versions of the images, and the images between are
 # smoother.
 
 vae = VAEDensity(n_bins=17, latent_dim=16, hidden_channels=16, max_epochs=40, random_state=0).fit(X)
@@ -55,10 +56,9 @@ show(vae.interpolate(first, last, n=9), [f"from {a} to {b}" for a, b in pairs], 
 # %%
 # Directions
 # ----------
-# Labels that the density never saw make a direction: the mean latent of images that have an attribute, minus that of
-# images that have it not (section 5 of the Glow paper). Here the attribute is a bold stroke, that is more ink than half
-# of the images of the same digit have. `move_along` adds a multiple of it to each image's latent; 0 leaves the image as
-# it is.
+# A direction is the mean latent of images with an attribute, minus that of images without it (section 5 of the Glow
+# paper). The density was not trained on these labels. Here the attribute is a bold stroke: more ink than the median of
+# the same digit. `move_along` adds a multiple of the direction to each image's latent; 0 leaves the image unchanged.
 
 ink = X.mean((1, 2))
 is_bold = ink > np.array([np.median(ink[y == digit]) for digit in range(10)])[y]
@@ -71,15 +71,16 @@ for amount, images in zip(amounts, moved.swapaxes(0, 1), strict=True):
     print(f"amount {amount:2}: mean ink {images.mean():.2f}")
 
 # %%
-# The same of the flow, whose latents hold every detail of an image:
+# The same with the flow, whose latents describe every detail of an image:
 
 show(glow.move_along(chosen, glow.attribute_direction(X, is_bold), amounts), ["", "", ""], 3.6)
 
 # %%
 # Temperature
 # -----------
-# Noise times a temperature below 1 makes samples that are likelier and more alike. A flow takes a temperature for each
-# of its levels as well: in the last row the first level, which holds fine detail, is cooler than the others.
+# Noise multiplied by a temperature below 1 gives samples that are more likely and more similar. A flow also accepts a
+# temperature for each level: in the last row the first level, which describes fine detail, has a lower one than the
+# others.
 
 temperatures = [0.3, 0.6, 1.0, [0.3, 1.0, 1.0]]
 samples = [glow.sample(9, temperature=temperature, random_state=0) for temperature in temperatures]

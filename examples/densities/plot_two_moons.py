@@ -2,11 +2,11 @@
 Two moons
 =========
 
-A table with two columns, whose rows lie on two half circles. RealNVP learns a map from the moons to a normal
-distribution; it gives a density that integrates to 1, samples, and a picture of how it bends the plane.
+The rows of a table with two columns lie on two half circles. RealNVP learns a map from these moons to a normal
+distribution. The map gives a density that integrates to 1, and samples; its grid lines show how it bends the plane.
 
-Training stops here after 80 epochs, for the sake of the page. By default it goes on until held-out rows gain no more,
-some minutes, and ends at -1.038 nats a row.
+Training stops here after 80 epochs, to keep this page fast. By default it continues for some minutes, until held-out
+rows no longer improve, and ends at -1.038 nats a row.
 """
 
 import matplotlib.pyplot as plt
@@ -29,8 +29,8 @@ print(f"kernels of width 0.1                  {KernelDensity(bandwidth=0.1).fit(
 # %%
 # Density, samples, and the plane bent
 # ------------------------------------
-# Left, the density; in the middle, samples; right, a square grid of latents and where the flow puts its lines. Lines
-# that lie close together are where the density is high.
+# Left, the density; in the middle, samples; right, the lines of a square grid of latents, mapped to the data. Where
+# lines are close together, the density is high.
 
 ticks = np.linspace(-3, 3, 300)
 grid = np.stack(np.meshgrid(0.5 + 0.75 * ticks, 0.25 + 0.6 * ticks), axis=-1)

@@ -1,9 +1,9 @@
 """
-Where an image lives in a flow
-==============================
+The latents of an image in a flow
+=================================
 
-Glow is a bijection in several levels: at each, half of the numbers leave as latents and the other half goes on. What
-leaves first is fine detail; what stays to the end is the shape.
+Glow is a bijection with several levels. At each level half of the numbers become latents, and the other half passes to
+the next level. The first latents describe fine detail, the last ones the shape.
 """
 
 import matplotlib.pyplot as plt
@@ -22,8 +22,8 @@ print("latents of each level:", [level.stop - level.start for level in levels])
 # %%
 # One level after another
 # -----------------------
-# In the first row are images; below, the latents of the first level, of the first two, ... are set to zero before the
-# way back.
+# The first row shows images. For the rows below, the latents of the first level, of the first two levels, and so on are
+# set to zero before they are mapped back.
 
 shown = X_test[:8]
 latents = density.transform(shown)
@@ -37,5 +37,5 @@ _, ax = plt.subplots(figsize=(8.5, 3.6), layout="constrained")
 plot_image_grid(np.concatenate(rows).reshape(-1, 8, 8), n_columns=8, row_labels=labels, value_range=(0, 16), ax=ax)
 
 # %%
-# With all levels zeroed, every image becomes the one that the flow maps to z = 0.
-# :doc:`plot_interpolation` goes from one image to another instead.
+# With all levels zeroed, every image becomes the one that the flow maps to z = 0. :doc:`plot_interpolation` moves from
+# one image to another.

@@ -1,9 +1,9 @@
 """
-Same meaning, other likelihood
-==============================
+Same meaning, different likelihood
+==================================
 
-A semantic-invariant transformation (SIT) changes an image so that its meaning stays: it moves the digit by a pixel, or
-adds noise too weak to see. A score that follows meaning would stay as well.
+A semantic-invariant transformation (SIT) changes the pixels of an image and keeps its meaning. It moves a digit by one
+pixel, for example, or adds invisible noise. A score of meaning would not change; a likelihood does.
 """
 
 import matplotlib.pyplot as plt
@@ -29,8 +29,8 @@ density.fit(X)
 # %%
 # SITs are transformers
 # ---------------------
-# Each has `fit` and `transform`, and goes into pipelines. `ZeroLatents` sets the first latent level of the flow to
-# zero, where fine detail lives, and maps back.
+# Each SIT has `fit` and `transform`, and works in pipelines. `ZeroLatents` sets the first latent level of a flow, which
+# describes fine detail, to zero and maps back.
 
 sits = {
     "1 pixel left": Translate(dx=-1, n_bins=17),
@@ -44,9 +44,9 @@ sits = {
 # %%
 # One call
 # --------
-# `sit_report` takes any scorers, densities and detectors alike. A shift above 0 is less normal; "AUROC clean" says how
-# well the score tells an image from its changed self, where a score that follows meaning has 0.5; "AUROC OoD" how well
-# it tells the changed images from another set, here upside-down digits.
+# `sit_report` takes any scorers, both densities and detectors. A shift above 0 means less normal. "AUROC clean"
+# measures how well the score separates images from their transformed versions; a score of meaning has 0.5. "AUROC OoD"
+# measures how well it separates the transformed images from another set, here upside-down digits.
 
 detector = ComplexityDetector(FrozenEstimator(density)).fit(X)
 scorers = {"Glow": density, "corrected": detector}
@@ -62,13 +62,13 @@ report.select(["Glow"]).plot_examples(8, ax=ax)
 # %%
 # Over all test images
 # --------------------
-# The digits of this set are centred, so that a flow learns their empty margins, and a digit moved by a pixel or two
-# falls where none was before.
+# The digits of this set are centred, so a flow learns that the margins are empty. A digit that is moved by a pixel or
+# two enters the margin.
 
 _, ax = plt.subplots(figsize=(7.5, 3.4), layout="constrained")
 report.select(["Glow"]).plot_shifts(ax=ax)
 
 # %%
-# And by class: ones, of the fewest strokes, are the likeliest, whatever is done to them.
+# The same by class: ones have the fewest strokes and the highest likelihood, under every transformation.
 
 report.select(["Glow"], ["1 pixel left", "noise, 0.001", "level 1 zeroed"]).plot(fig=plt.figure())

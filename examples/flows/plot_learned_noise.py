@@ -1,10 +1,10 @@
 """
-Noise that is learned
+Learned noise: Flow++
 =====================
 
-A grey level is a whole number, and a flow wants real ones: noise u, between 0 and 1, is added to each. If that noise is
-uniform, the flow has to fit a staircase. Flow++ learns where to put it: q(u | x) is a small flow of its own, trained
-together with the large one, and what it gains in the fit it pays for in the score, as log q(u | x).
+A grey level is a whole number, and a flow needs real numbers, so noise u between 0 and 1 is added to each. With uniform
+noise the flow has to fit a staircase. Flow++ learns the noise: q(u | x) is a small flow that is trained together with
+the large one. In the score, log q(u | x) is subtracted, so the score stays a lower bound.
 """
 
 import matplotlib.pyplot as plt
@@ -23,10 +23,10 @@ for name, density in {"uniform": uniform, "learned": learned}.items():
     print(f"{name} noise: {density.bits_per_dim(X_test).mean():.3f} bits/dim")
 
 # %%
-# Where in a bin
-# --------------
-# Of each grey level, how often q puts the noise where. The line is uniform noise. Where q follows the slope of the
-# large flow's density within the bin, the bound is tight.
+# The noise within a bin
+# ----------------------
+# The density of the learned noise u within each grey level; the line is uniform noise. The bound is tight if q
+# follows the large flow's density within the bin.
 
 
 @torch.no_grad()
@@ -50,10 +50,10 @@ ax.axhline(1, color="black", linewidth=0.8)
 ax.set(xticks=np.arange(17) + 0.5, xticklabels=range(17), xlabel="grey level", ylabel="density of u", xlim=(0, 17))
 
 # %%
-# One digit after the other
-# -------------------------
-# q sees the whole image. Below each digit, the mean of the noise of each pixel, black near 0 and white near 1; and its
-# standard deviation, black if all draws are in one place and white if they are uniform.
+# The noise of single digits
+# --------------------------
+# q depends on the whole image. Below each digit: the mean of the noise of each pixel, from black at 0 to white at 1;
+# and its standard deviation, black if all draws are equal and white if they are uniform.
 
 shown = X_test[:9]
 draws = np.stack([noise_of(shown, seed) for seed in range(200)])
@@ -64,8 +64,8 @@ plot_image_grid(rows, n_columns=9, row_labels=["digit", "mean of u", "spread of 
 # %%
 # Flow++ and TarFlow
 # ------------------
-# Flow++ bends each value by a mixture of logistic distributions instead of a scale and a shift. TarFlow cuts the image
-# into patches, reads them with a transformer, and maps each patch given those before it.
+# Flow++ maps each value by the distribution function of a mixture of logistic distributions, in addition to a scale and
+# a shift. TarFlow cuts the image into patches and maps each patch given the patches before it, with a transformer.
 
 flowpp = FlowPPDensity(n_couplings=(2, 1, 2), hidden_channels=24, max_epochs=8, **small).fit(X)
 tarflow = TarFlowDensity(hidden_channels=64, n_layers=2, max_epochs=12, dequantization="variational", **small).fit(X)

@@ -2,7 +2,8 @@
 Outliers in a table, and why
 ============================
 
-The detector to start with needs no choice: it measures how far a row is from its nearest neighbours, at two scales.
+`OODDetector` finds the outliers of a table without any choices. It measures the distance of a row from its nearest
+neighbours, at two scales.
 """
 
 import matplotlib.pyplot as plt
@@ -19,8 +20,8 @@ train, fresh = benign[:250], benign[250:]
 # %%
 # Fit, score, call outliers
 # -------------------------
-# It is fitted to benign rows alone. Higher scores are more normal; `predict` says +1 or -1 at a threshold that 10 % of
-# the training rows fall below, and `p_values` say how rare so low a score is among them.
+# The detector is fitted to benign rows only. Higher scores are more normal. `predict` returns +1, or -1 below a
+# threshold at the lowest 10 % of the training rows. `p_values` returns the share of training rows with a score as low.
 
 detector = OODDetector(random_state=0).fit(train)
 inside, outside = detector.score_samples(fresh), detector.score_samples(malignant)
@@ -33,8 +34,9 @@ plot_score_histograms({"benign": inside, "malignant": outside}, ax=ax)
 # %%
 # A batch with few outliers
 # -------------------------
-# Of 107 benign rows some ten are called outliers by a threshold at 10 %. `select` names rows so that at most a share
-# `fdr` of those named is benign, on average. With 250 rows to compare with, it warns, few can be named.
+# The threshold at 10 % calls about ten of 107 benign rows outliers. `select` controls the false discovery rate: on
+# average at most a share `fdr` of the outliers that it returns is benign. It warns that with 250 calibration rows it
+# can find few.
 
 batch = pd.concat([fresh, malignant[:20]])
 named = detector.select(batch, fdr=0.1) == -1
@@ -46,7 +48,8 @@ print("this batch is like the training rows:", not detector.test_batch(fresh, ra
 # %%
 # Why this row?
 # -------------
-# `explain` changes each column alone until the row is usual, and says how much that helps and which value does it.
+# `explain` changes one column at a time. It shows how much each change helps, and the nearest value with which the
+# row would be normal.
 
 explanation = detector.explain(malignant[:3])
 print(explanation.to_frame().head(3).round(2).to_string())
@@ -56,7 +59,8 @@ explanation.plot(row=0, ax=ax)
 # %%
 # Training rows that are not all normal
 # -------------------------------------
-# If some are outliers, say how many: their neighbours are then looked for beyond each other.
+# If some training rows are outliers, set `contamination` to their share. A group of outliers then does not make its own
+# members look normal.
 
 mixed = pd.concat([train, malignant[100:125]])
 blind = OODDetector(random_state=0).fit(mixed)

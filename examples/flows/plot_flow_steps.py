@@ -2,8 +2,8 @@
 What steps of a flow do
 =======================
 
-A planar step pushes points along one direction next to one line; a radial step draws points towards one centre or
-drives them away from it (Rezende & Mohamed 2015). Each changes a density little, and many of them change it much.
+A planar step moves points near a line along one direction; a radial step moves points towards or away from a centre
+(Rezende & Mohamed 2015). One step changes a density little; many steps change it much.
 """
 
 import matplotlib.pyplot as plt
@@ -20,10 +20,9 @@ COUNTS = [1, 2, 8, 32]
 # %%
 # A Gaussian after 1 to 32 random steps
 # -------------------------------------
-# Points x of a standard normal distribution pass steps drawn at random, y = f(x). The density of y is that of x,
-# divided by the determinant: log p(y) = log N(x) - log|det dy/dx|. Where x lies is found by the inverse of each step.
-# Each picture reaches 3 standard deviations of its density to either side of the mean.
-# These planar steps split the Gaussian in two; of the radial ones, the first bend it and the later change little.
+# Random steps y = f(x) are applied to a standard normal x. The density of y is log p(y) = log N(x) - log|det dy/dx|,
+# where x is found by the inverse of each step. Each picture shows 3 standard deviations to both sides of the mean.
+# These planar steps split the Gaussian in two. The first radial steps bend it; later ones change little.
 
 ticks = torch.linspace(-3, 3, 200, dtype=torch.float64)
 square = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), dim=-1).reshape(-1, 2)
@@ -58,7 +57,7 @@ for row, kind in zip(axes, [Planar, Radial], strict=True):
 # %%
 # Densities with 1 to 32 learned steps
 # ------------------------------------
-# Fitted to two moons, from data to noise: the more steps, the higher the mean log-likelihood of rows held out.
+# Flows from data to noise, fitted to two moons: with more steps the mean log-likelihood of held-out rows is higher.
 
 X, _ = make_moons(2000, noise=0.1, random_state=0)
 X_test, _ = make_moons(2000, noise=0.1, random_state=1)
@@ -75,7 +74,8 @@ for row, kind in zip(axes, [PlanarDensity, RadialDensity], strict=True):
         ax.set_title(f"{n_steps} {name}: {density.score(X_test):.2f} nats")
 
 # %%
-# Samples take the inverse of each step: of a radial one it is a formula, and of a planar one a search for one number.
+# Samples need the inverse of each step. For a radial step it is a formula; for a planar step it is a search for one
+# number.
 
 fig, ax = plt.subplots(figsize=(4, 3), layout="constrained")
 ax.scatter(*density.sample(2000, random_state=0).T, s=2, linewidths=0)

@@ -1,10 +1,10 @@
 """
-Which score, both ways
-======================
+Comparison of scores in both directions
+=======================================
 
-A corrected score that works in one direction can fail in the other. Here one density learns handwritten digits and is
-asked about small digits, another learns small digits and is asked about the usual ones; every score is looked at both
-ways, and its worse direction is what counts.
+A score that separates set A from set B can fail if B is the training set. Here one density learns handwritten digits
+and scores small digits; another learns small digits and scores the usual ones. Each score is rated by its worse
+direction.
 """
 
 import matplotlib.pyplot as plt
@@ -42,9 +42,9 @@ _, ax = plt.subplots(figsize=(8, 2.4), layout="constrained")
 plot_image_grid([*X_test[:8], *small(X_test[:8])], n_columns=8, row_labels=list(test), value_range=(0, 16), ax=ax)
 
 # %%
-# One density a set, six scores
-# -----------------------------
-# The detectors ask a density that is fitted already, and learn what they need from 300 images that it has not seen.
+# One density for each set, six scores
+# ------------------------------------
+# The detectors use a fitted density, and calibrate on 300 images that it was not trained on.
 
 
 def detectors_for(images):
@@ -69,8 +69,7 @@ both = combine(reports)
 both.worst().round(3)
 
 # %%
-# The first column of the table is ordered by each score's worse direction; in the picture a score that holds has both
-# marks at the right.
+# The table is sorted by the worse direction of each score. In the picture, a good score has both marks at the right.
 
 _, ax = plt.subplots(figsize=(8, 4.4), layout="constrained")
 both.plot(ax=ax)
@@ -78,8 +77,8 @@ both.plot(ax=ax)
 # %%
 # From a score to a verdict
 # -------------------------
-# `p_values` compare an image with those that the density was not trained on, and `predict` says +1 or -1 at the
-# detector's threshold. The same detector speaks pyod, where rows are flat and 1 is an outlier.
+# `p_values` compares an image with images that the density was not trained on; `predict` returns +1 or -1 by the
+# detector's threshold. `to_pyod` adapts the same detector to pyod, where rows are flat and 1 is an outlier.
 
 detector = fitted["digits"]["OODDetector"]
 some = np.concatenate([X_test[:6], small(X_test[:6])])

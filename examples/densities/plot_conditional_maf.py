@@ -2,9 +2,9 @@
 A density for each class
 ========================
 
-A masked autoregressive flow (MAF) takes the columns one after the other: each is mapped by a curve that a network
-computes from the columns before it. With ``conditional=True`` the label enters every network, so one model holds a
-density for each class, and their mixture is a density again.
+A masked autoregressive flow (MAF) maps each column by a curve that a network computes from the columns before it. With
+``conditional=True`` the label is an input of every network. One model then contains a density for each class, and their
+mixture is a density too.
 """
 
 import matplotlib.pyplot as plt
@@ -22,7 +22,7 @@ print(f"log p(x):     {density.score(X_test):.3f} nats a row")
 # %%
 # The class of a point
 # --------------------
-# By Bayes' rule, p(y | x) is p(x | y) p(y) / p(x). No classifier was trained.
+# By Bayes' rule, p(y | x) = p(x | y) p(y) / p(x). This classifies points, although no classifier was trained.
 
 joint = np.stack([density.score_samples(X_test, np.full(len(X_test), label)) for label in density.classes_], axis=1)
 posterior = np.exp(joint + density.class_log_prior_ - density.score_samples(X_test)[:, None])

@@ -2,9 +2,9 @@
 A likelihood is no verdict
 ==========================
 
-Train a density on what is normal, and call unlikely what is not: on images this can fail, since a likelihood rewards
-simple pictures. Here a flow learns handwritten digits and is asked about halves of digits, and about digits of half the
-size, neither of which it has ever seen.
+Outlier detection by likelihood trains a density on normal data and calls unlikely rows outliers. On images this can
+fail, because simple images have a high likelihood. Here a flow learns handwritten digits, and scores half digits and
+digits of half the size, which it was not trained on.
 """
 
 import matplotlib.pyplot as plt
@@ -23,7 +23,7 @@ density.fit(train)
 # %%
 # Digits, halves and small ones
 # -----------------------------
-# Above each image stands what the flow says: bits per dimension, less being more likely.
+# The number above each image is the flow's bits per dimension; fewer bits are more likely.
 
 halved = np.where(np.arange(8) < 4, X_test, 0)
 quarters = X_test.reshape(-1, 4, 2, 4, 2).mean((2, 4)).round()  # (n, 4, 4)
@@ -42,9 +42,9 @@ plot_image_grid(
 # %%
 # Two detectors, one density
 # --------------------------
-# `ComplexityDetector` takes off what a lossless codec says about the image: simple pictures have short codes, so what
-# remains is what their simplicity does not explain. Both detectors ask the one fitted density, and set their thresholds
-# by images that it was not trained on.
+# `ComplexityDetector` subtracts the size of a lossless file of the image. Simple images have small files, so this
+# removes the effect of simplicity. Both detectors use the same fitted density, and set their thresholds on images that
+# it was not trained on.
 
 frozen = FrozenEstimator(density)
 detectors = {
@@ -55,8 +55,8 @@ report = ood_report(detectors, X_test, outside, name="digits")
 report.to_frame().round(3)
 
 # %%
-# AUROC is the chance that an outside image scores lower than a normal one: 0.5 is guessing, and below that the score
-# prefers the wrong images.
+# AUROC is the probability that an outlier scores lower than a normal image: 1 is perfect, 0.5 is guessing, and below
+# 0.5 outliers score higher.
 
 _, axes = plt.subplots(2, figsize=(7, 6), layout="constrained")
 plot_score_histograms(report.scores["likelihood"], xlabel="log-likelihood, nats", ax=axes[0])
@@ -65,8 +65,8 @@ plot_score_histograms(report.scores["corrected"], xlabel="corrected score, bits"
 # %%
 # No score is right everywhere
 # ----------------------------
-# Codec lengths are a second opinion, not the truth. A digit moved by one pixel is about as complex as before; the
-# correction then adds little but the spread of the code lengths, and the likelihood alone does better.
+# The file size is not always useful. A digit moved by one pixel is about as complex as before. The correction then
+# mainly adds the spread of the file sizes, and the likelihood alone is better.
 
 ood_report(
     detectors, X_test, {"moved": Translate(dx=-1, n_bins=17).fit_transform(X_test)}, name="digits"

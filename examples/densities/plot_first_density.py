@@ -2,8 +2,8 @@
 A first density
 ===============
 
-A density is a scikit-learn estimator: `fit` it to rows, ask it for log-probabilities, draw new rows from it. Here are
-two half moons, and a flow that learns them.
+A density is a scikit-learn estimator: `fit` learns it from rows, `score_samples` returns log-probabilities, and
+`sample` draws new rows. Here a flow learns two half moons.
 """
 
 import matplotlib.pyplot as plt
@@ -19,7 +19,7 @@ density.fit(X)
 # %%
 # The density itself
 # ------------------
-# `score_samples` gives log p(x) in nats, one number a row. On a grid of points it draws the density.
+# `score_samples` returns log p(x) in nats, one number for each row. On a grid of points it shows the density.
 
 axis_1, axis_2 = np.linspace(-1.6, 2.6, 120), np.linspace(-1.1, 1.6, 90)
 grid = np.stack(np.meshgrid(axis_1, axis_2), axis=-1).reshape(-1, 2)
@@ -31,7 +31,7 @@ ax.plot(*X[:300].T, ".", color="#D55E00", markersize=2)
 ax.set(title="The density, and some of its training rows", aspect="equal")
 
 # %%
-# Since it is a density, it sums to one over the plane, up to what lies beyond the grid and to the grid's coarseness.
+# A density integrates to one. The sum over the grid is close to one, up to the mass outside and the error of the grid.
 
 cell = (axis_1[1] - axis_1[0]) * (axis_2[1] - axis_2[0])
 print(f"mass on the grid: {np.exp(log_p).sum() * cell:.3f}")
@@ -39,8 +39,8 @@ print(f"mass on the grid: {np.exp(log_p).sum() * cell:.3f}")
 # %%
 # Samples and latents
 # -------------------
-# A flow is one bijection from data to standard normal noise. Backwards it makes samples; forwards it turns the moons
-# into a round cloud.
+# A flow is a bijection between data and standard normal noise. In one direction it maps the moons to a round cloud; in
+# the other it maps noise to samples.
 
 samples = density.sample(1000, random_state=1)
 latents = density.transform(X[:1000])
@@ -53,7 +53,7 @@ for ax, points, title in zip(
     ax.set(title=title, aspect="equal")
 
 # %%
-# Back and forth, nothing is lost.
+# Mapping to latents and back restores the rows up to rounding.
 
 print("largest error of there and back:", f"{np.abs(density.inverse_transform(latents) - X[:1000]).max():.1e}")
 

@@ -1,10 +1,10 @@
 """
-One value after the other
-=========================
+Autoregressive densities: one value after the other
+===================================================
 
-Any density of rows is a product: of the first value, of the second given the first, of the third given these two, and
-so on. NADE and MADE compute all factors with one network. A row says nothing of which value is the first, so several
-orders can be averaged.
+Any density of rows is a product: the density of the first value, of the second given the first, of the third given
+these two, and so on. NADE and MADE compute all factors with one network. Any order of the values is possible, so
+several orders can be averaged.
 """
 
 import time
@@ -21,11 +21,11 @@ X, X_test = X.astype(int), X_test.astype(int)
 nade = NADEDensity(n_bins=2, max_epochs=40, random_state=0).fit(X)
 
 # %%
-# What is expected of each pixel
-# ------------------------------
-# In the order of reading. In the second row each pixel has the probability of white that the pixels before it left: the
-# first pixels, which know of nothing, are what the training digits have there on average; then strokes are expected to
-# go on. In the last row bright pixels are those that came as a surprise: mostly where a stroke starts or turns.
+# The probability of each pixel
+# -----------------------------
+# Pixels are read row by row. The second row shows the probability of white of each pixel, given the pixels before it.
+# For the first pixels it is the average of the training digits; later, strokes are expected to continue. In the last
+# row the improbable pixels are bright: mostly those where a stroke starts or turns.
 
 shown = X_test[:9]
 p_own = np.exp(nade.likelihood_terms(shown).log_px)  # (9, 8, 8), of the value that the pixel has
@@ -34,15 +34,15 @@ bits = -np.log2(p_own)
 _, ax = plt.subplots(figsize=(8.5, 3), layout="constrained")
 rows = np.concatenate([shown, p_white, bits / bits.max()])
 plot_image_grid(rows, n_columns=9, row_labels=["digit", "p(white | before)", "bits"], value_range=(0, 1), ax=ax)
-print(f"dearest pixel: {bits.max():.1f} bits; a digit: {bits.sum((1, 2)).mean():.1f} bits on average")
+print(f"least probable pixel: {bits.max():.1f} bits; a digit: {bits.sum((1, 2)).mean():.1f} bits on average")
 
 # %%
 # One order against several
 # -------------------------
-# With `n_orders` above 1 orders are drawn, each training step takes one of them, and a score is the logarithm of their
-# mean probability. The mean gains; but the network has to learn to predict any pixel from any others, which is harder
-# and wants more training than here. NADE has a hidden layer of its own for each pixel, MADE one for all. Dots are the
-# means of test digits, lines their 95 % intervals; higher is better.
+# With `n_orders` above 1, random orders are drawn. Each training step uses one of them, and a score is the logarithm of
+# the mean probability over all. Averaging improves the score. But the network has to predict any pixel from any others,
+# which is harder and needs more training than here. NADE has one hidden layer for each pixel, MADE one for all. Dots
+# are the means of the test digits, lines their 95 % intervals; higher is better.
 
 fig, ax = plt.subplots(figsize=(6, 2.2), layout="constrained")
 names = []
@@ -57,10 +57,10 @@ for kind in (NADEDensity, MADEDensity):
 ax.set(yticks=-np.arange(len(names)), yticklabels=names, xlabel="nats a digit", ylim=(-3.5, 0.7))
 
 # %%
-# What is known, and what may follow
-# ----------------------------------
-# `complete` draws the rest of an image. The mean of many completions is the probability of each pixel given all that is
-# known: with nothing known it is the mean digit, and with each further row it sharpens to this one.
+# Completion of images
+# --------------------
+# `complete` draws the rest of an image. The mean of many completions is the probability of each pixel given the known
+# pixels. With no known rows it is the mean digit; with each further row it becomes more like this digit.
 
 chosen = X_test[[1, 3, 6, 9]]
 columns = [chosen]
@@ -73,8 +73,8 @@ images = np.stack(columns, 1).reshape(-1, 8, 8)
 plot_image_grid(images, n_columns=8, titles=titles + [""] * (len(images) - 8), value_range=(0, 1), ax=ax)
 
 # %%
-# Any other pixels can be known, by a mask: here those of the right half are, which come late in the order of reading.
-# Candidates are then drawn and weighed (see `complete`).
+# A mask selects any known pixels: here the right half, which comes late in the order. Then several candidates are drawn
+# and weighted (see `complete`).
 
 mask = np.zeros((8, 8), dtype=bool)
 mask[:, 4:] = True
@@ -88,10 +88,10 @@ plot_image_grid(images, n_columns=6, titles=titles, value_range=(0, 1), ax=ax)
 # %%
 # Real values, forwards and backwards
 # -----------------------------------
-# The same idea makes flows of real values. MAF computes how a value is mapped to noise from the *values* before it: all
-# are there when a row is scored, so a score takes one pass, and a sample has to solve for the values. IAF computes it
-# from the *noise* before it: all of it is there when a row is drawn, so a sample takes one pass, and a score has to
-# solve for the noise. On two moons:
+# The same idea gives flows for real values. In MAF, the map of a value to noise depends on the *values* before it. A
+# score knows all values, so it takes one pass; a sample must solve for one value after the other. In IAF, the map
+# depends on the *noise* before it. A sample knows all noise, so it takes one pass; a score must solve for the noise. On
+# two moons:
 
 moons, _ = make_moons(1000, noise=0.1, random_state=0)
 moons_test, _ = make_moons(1000, noise=0.1, random_state=1)
@@ -106,9 +106,9 @@ for kind, (left, right) in zip([MAFDensity, IAFDensity], axes.reshape(2, 2), str
     right.set(title="samples", xlim=(-1.8, 2.8), ylim=(-1.3, 1.8))
 
 # %%
-# What a column costs
-# -------------------
-# The seconds that 5,000 rows take to be scored and to be drawn, with more and more columns (affine transforms):
+# Time by the number of columns
+# -----------------------------
+# Seconds to score and to draw 5,000 rows (affine transforms):
 
 n_columns = [2, 4, 8, 16, 32]
 fig, axes = plt.subplots(1, 2, figsize=(7, 2.6), sharey=True, layout="constrained")

@@ -1,9 +1,9 @@
 """
-Codes and pixels
-================
+Latents and pixels
+==================
 
-Two ways to say how likely an image is: by a short code z that stands for it, as a VAE does, or pixel by pixel, as
-PixelCNN and PixelRNN do. PixelVAE does both: the code says what is shown, and the pixels see to the rest.
+A VAE models an image by a short latent z, and PixelCNN and PixelRNN model it pixel by pixel. PixelVAE combines both:
+the latent describes what is shown, and each pixel depends on the latent and on the pixels before it.
 """
 
 import matplotlib.pyplot as plt
@@ -30,18 +30,18 @@ for name, density in densities.items():
 # %%
 # Samples
 # -------
-# A VAE draws all pixels of a sample at once, each by itself, so that they are grainy. The others draw one pixel after
-# the other: strokes are clean. But without a code nothing but the pixels so far says which digit it is to be.
+# A VAE draws all pixels of a sample independently, so the samples are grainy. The other models draw one pixel after the
+# other, and their strokes are clean. Without a latent, only the pixels so far determine which digit appears.
 
 samples = np.concatenate([density.sample(10, random_state=3) for density in densities.values()])
 _, ax = plt.subplots(figsize=(8.5, 3.6), layout="constrained")
 plot_image_grid(samples, n_columns=10, row_labels=list(densities), value_range=(0, 16), ax=ax)
 
 # %%
-# What a code leaves open
-# -----------------------
-# A digit, and four draws of its pixels from one and the same code, the mean of q(z | x). A VAE's code has to hold the
-# whole image. PixelVAE's holds less, and its pixels settle the rest among themselves, each time in another way.
+# What a latent leaves open
+# -------------------------
+# A digit, and four draws of its pixels given the same latent, the mean of q(z | x). The latent of a VAE must describe
+# the whole image. That of a PixelVAE describes less; its pixels determine the rest, differently in each draw.
 
 
 @torch.no_grad()
@@ -64,9 +64,9 @@ for ax, block, name in zip(axes, blocks, ("VAE", "PixelVAE"), strict=True):
 # %%
 # How the bits are split
 # ----------------------
-# `likelihood_terms` splits a score into what the code costs, the KL divergence of q(z | x) from the prior, and what the
-# pixels cost given the code. The more a pixel sees of its neighbours, the less is left to the code: compare PixelVAE
-# with a narrow and with a wide kernel.
+# `likelihood_terms` splits a score into two costs: the KL divergence of q(z | x) from the prior, and the bits of the
+# pixels given the latent. The more neighbours a pixel depends on, the less the latent needs to describe: compare
+# PixelVAE with a narrow and with a wide kernel.
 
 pixel_vae = {"latent_dim": 16, "hidden_channels": 16, "n_filters": 16, "max_epochs": 15, **small}
 wide = PixelVAEDensity(causal_kernel=7, n_causal_blocks=2, **pixel_vae).fit(X)
@@ -85,9 +85,10 @@ ax.set(yticks=-np.arange(len(split) + 1), yticklabels=[*split, "PixelCNN"], xlab
 ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 # %%
-# Between two codes
-# -----------------
-# `interpolate` goes from one digit's code to another's. Where the code holds the shape, the shape changes.
+# Between two latents
+# -------------------
+# `interpolate` goes from the latent of one digit to that of another. If the latent describes the shape, the shape
+# changes gradually.
 
 first, last = (np.stack([X_test[y_test == digit][0] for digit in pair]) for pair in ((0, 3), (6, 8)))
 steps = [densities[name].interpolate(first, last, n=9) for name in ("VAE", "PixelVAE")]
@@ -101,28 +102,28 @@ plot_image_grid(
 )
 
 # %%
-# A code of two numbers
-# ---------------------
-# With two latents all codes fit on a page: where the encoder puts the test digits, and what the decoder makes of a grid
-# of codes.
+# A latent of two numbers
+# -----------------------
+# A latent with two dimensions can be drawn: left, the latents of the test digits; right, the means of p(x | z) on a
+# grid of latents.
 
 plane = VAEDensity(latent_dim=2, hidden_channels=16, max_epochs=30, **small).fit(X)
 fig, (left, right) = plt.subplots(1, 2, figsize=(8.5, 4), layout="constrained")
 left.scatter(*plane.transform(X_test).T, c=y_test, cmap="tab10", s=8)
 for digit in range(10):
     left.text(*np.median(plane.transform(X_test[y_test == digit]), axis=0), str(digit), fontsize=14, weight="bold")
-left.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", title="codes of test digits")
+left.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", title="latents of test digits")
 ticks = np.linspace(-2.25, 2.25, 10)
 codes = np.stack(np.meshgrid(ticks, ticks[::-1]), -1).reshape(-1, 2)  # from top to bottom
 plot_image_grid(plane.inverse_transform(codes).reshape(-1, 8, 8), n_columns=10, value_range=(0, 16), ax=right)
 right.set_title("means of p(x | z)")
 
 # %%
-# Where the bound loses
-# ---------------------
-# A score is below log p(x) by the divergence of q(z | x) from the true p(z | x). Two latents let us compute that on a
-# grid: bright is p(z | x) of a digit, the ellipses are one and two standard deviations of the normal q(z | x) that the
-# encoder gives, and above is what the bound loses for it. `posterior` bends q by a flow.
+# The gap of the bound
+# --------------------
+# A score is smaller than log p(x) by the KL divergence of q(z | x) from the true p(z | x). With two latent dimensions
+# it can be computed on a grid. Bright is p(z | x) of a digit; the ellipses are one and two standard deviations of the
+# encoder's normal q(z | x); the number above is the gap. `posterior` makes q more flexible by a flow.
 
 shown = np.stack([X_test[y_test == digit][0] for digit in (0, 1, 3, 5, 8)])
 angles = np.linspace(0, 2 * np.pi, 100)
