@@ -6,19 +6,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --disable-pip-version-check --quiet --constraint
 PIP := $(BIN)/python $(PIP_INSTALL) constraints.txt
-PIP_OLDEST = $(OLDEST)/bin/python $(PIP_INSTALL) constraints-oldest.txt
+PIP_SMOKE = $(SMOKE)/bin/python $(PIP_INSTALL) $(CONSTRAINTS_$(PINS))
 PIP_ENGINES = $(ENGINES)/bin/python $(PIP_INSTALL) constraints.txt
 PIP_BENCHMARKS = $(BENCHMARKS)/bin/python $(PIP_INSTALL) constraints.txt
-OLDEST := .venv-oldest
+PINS := oldest
+CONSTRAINTS_oldest := constraints-oldest.txt
+CONSTRAINTS_newest := constraints.txt
+SMOKE := .venv-$(PINS)
 ENGINES := .venv-engines
 BENCHMARKS := .venv-benchmarks
 OTHER_PYTHONS := 3.12 3.13 3.14
 PYTEST_ARGS ?=
 BENCHMARKS_ARGS ?=
+NOX_ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one pip at a time
-.PHONY: help demo test test-engines test-oldest test-pythons test-long fuzz benchmarks docs lint format clean
+.PHONY: help demo test test-engines test-oldest test-pythons test-versions test-long fuzz coverage mutants wheel types
+.PHONY: benchmarks docs links lint format changelog clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -34,8 +39,8 @@ test: lint ## all checks and tests; PYTEST_ARGS="-m 'not slow'" for a quick run
 test-engines: $(ENGINES)/.stamp-engines ## Ray, Spark (which needs Java), Dask and joblib on local clusters, workers killed
 	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest tests/engines tests/test_how_to.py $(PYTEST_ARGS)
 
-test-oldest: $(OLDEST)/.stamp-run ## fit every density with the least versions of the libraries
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python tests/smoke.py
+test-oldest: $(SMOKE)/.stamp-run ## fit every density with the least versions of the libraries
+	OMP_NUM_THREADS=1 $(SMOKE)/bin/python tests/smoke.py
 
 # Without a build of torch for them, the other Pythons can only be asked whether they read the code.
 test-pythons: ## compile the code with each other installed Python
@@ -50,6 +55,24 @@ test-pythons: ## compile the code with each other installed Python
 		[ $$found = yes ] || echo "Python $$version is not here: skipped"; \
 	done
 
+# noxfile.py lists the pairs and calls test-oldest with PYTHON, PINS and SMOKE.
+test-versions: $(VENV)/.stamp-tools ## fit every density with each installed Python, oldest and newest libraries
+	$(BIN)/python -m nox $(NOX_ARGS)
+
+coverage: $(VENV)/.stamp-dev ## all tests, and which lines and branches they run: at least what pyproject.toml says
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov $(PYTEST_ARGS)
+
+mutants: $(VENV)/.stamp-dev $(VENV)/.stamp-tools ## change metrics and calibration in small ways; the tests have to notice
+	rm -rf mutants
+	OMP_NUM_THREADS=1 $(BIN)/python -m mutmut run --max-children 2
+	$(BIN)/python -m mutmut results
+
+wheel: $(VENV)/.stamp-tools ## build the wheel and the sdist into dist, install the wheel elsewhere and use it
+	$(BIN)/python tests/wheel.py $(ADDRESS)
+
+types: $(VENV)/.stamp-tools ## how much of the public API has complete types
+	-PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)" pyright --verifytypes flowdetect --ignoreexternal
+
 fuzz: $(VENV)/.stamp-dev ## 5,005 damaged and forged estimator files, 1,000 checkpoints, 500 archives: some minutes
 	FLOWDETECT_FUZZ=20 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --capture=no tests/test_fuzz_files.py
 
@@ -60,21 +83,30 @@ benchmarks: $(BENCHMARKS)/.stamp-benchmarks ## ours beside other libraries, an h
 	OMP_NUM_THREADS=1 $(BENCHMARKS)/bin/python examples/benchmarks/suite.py $(BENCHMARKS_ARGS)
 	$(BENCHMARKS)/bin/python examples/benchmarks/draw_results.py
 
-lint: $(VENV)/.stamp-dev ## style, types and who imports whom
+lint: $(VENV)/.stamp-dev ## style, types, spelling and who imports whom
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
 
 format: $(VENV)/.stamp-dev ## mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(VENV)/.stamp-docs ## build the pages, with the gallery, into docs/_build/html
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+# two processes make the gallery, of one thread each
+docs: $(VENV)/.stamp-docs ## build the pages, with the gallery, into docs/_build/html, and check their links
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python docs/contributing/check_links.py docs/_build/html
+
+links: $(VENV)/.stamp-docs ## open every link of the pages to another site, which needs a network
+	$(BIN)/python -m sphinx -b linkcheck -D plot_gallery=0 docs docs/_build/links
+
+changelog: $(VENV)/.stamp-tools ## show what the fragments will become; VERSION=0.2.0 writes them into CHANGELOG.md
+	$(BIN)/towncrier build $(if $(VERSION),--yes --version $(VERSION),--draft --version "next version")
 
 clean: ## remove .venv and all that was built
-	rm -rf $(VENV) $(OLDEST) $(ENGINES) $(BENCHMARKS) build dist *.egg-info docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst
+	rm -rf $(VENV) $(VENV)-oldest* $(VENV)-newest* $(ENGINES) $(BENCHMARKS) .nox mutants .coverage* build dist *.egg-info docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find flowdetect tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -87,11 +119,11 @@ $(VENV)/.stamp-run: pyproject.toml constraints.txt $(wildcard flowdetect/nets/c/
 	$(PIP) --no-build-isolation --editable .
 	touch $@
 
-$(OLDEST)/.stamp-run: pyproject.toml constraints-oldest.txt
+$(SMOKE)/.stamp-run: pyproject.toml $(CONSTRAINTS_$(PINS))
 	$(if $(PYTHON),,$(error no Python of at least 3.11 found; name one with make PYTHON=...))
-	$(PYTHON) -m venv $(OLDEST)
-	$(PIP_OLDEST) setuptools torch
-	$(PIP_OLDEST) --no-build-isolation --editable '.[parquet,tables]' polars
+	$(PYTHON) -m venv $(SMOKE)
+	$(PIP_SMOKE) setuptools torch
+	$(PIP_SMOKE) --no-build-isolation --editable '.[parquet,tables]' polars
 	touch $@
 
 $(ENGINES)/.stamp-engines: pyproject.toml constraints.txt

@@ -1,9 +1,9 @@
 """flowdetect: likelihood models as scikit-learn estimators, and out-of-distribution detectors built on them.
 
-A density gives scores in nats; a detector turns what the density says into a verdict; a semantic-invariant
-transformation shows whether that verdict follows meaning or pixels.
+A density computes log-likelihoods in nats. A detector turns them into outlier scores, p-values and labels. A
+semantic-invariant transformation (SIT) tests whether a score depends on meaning or on pixels.
 
-The public names below are loaded on first use, so that importing the package stays cheap.
+The public names below are loaded on first use, so that importing the package is fast.
 """
 
 from importlib import import_module
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from flowdetect.scorer import Scorer
     from flowdetect.sit import AddNoise, Contrast, Flip, Gray, Rotate90, Translate, ZeroLatents
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AddNoise",

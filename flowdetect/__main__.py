@@ -1,4 +1,4 @@
-"""`python -m flowdetect ...` does what the command `flowdetect ...` does."""
+"""`python -m flowdetect ...` is the command `flowdetect ...`."""
 
 import sys
 

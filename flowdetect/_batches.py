@@ -1,6 +1,6 @@
-"""Batches of rows as engines hand them on: what holds the features, and a frame of the batch's own kind for the answer.
+"""Batches of rows from engines: reading their features, and returning answers as a frame of the same kind.
 
-A kind is told by its methods, so that no library is imported that did not make the batch.
+The kind is recognised by its methods, so that no other library is imported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from flowdetect._rows import is_torch_tensor
 
 Outputs = dict[str, NDArray[Any]]
-SHOWN = 8  # names that a message lists
+SHOWN = 8  # names per message
 
 
 class Batch(Protocol):
@@ -25,19 +25,19 @@ class Batch(Protocol):
     def __len__(self) -> int: ...
 
     def column(self, name: Any) -> NDArray[Any]:
-        """Give a column, (n,) or (n, ...)."""
+        """Return a column, (n,) or (n, ...)."""
 
     def answer(self, keep: Sequence[Any], outputs: Outputs) -> Any:
-        """Give a frame of the batch's kind: columns of the batch, and outputs, (n,) each."""
+        """Return a frame of the batch's kind with columns of the batch and outputs, (n,) each."""
 
 
 def open_batch(batch: Any) -> Batch | None:
-    """Say how to read a batch; None: it is an array of rows, without names.
+    """Return a reader of a batch; None for an array of rows without names.
 
     Raises
     ------
     TypeError
-        If it is nothing of which the kind is known.
+        If the kind of the batch is unknown.
     """
     if isinstance(batch, Mapping):
         return _OfColumns(batch)
@@ -49,10 +49,10 @@ def open_batch(batch: Any) -> Batch | None:
         return _OfPolars(batch)
     if isinstance(batch, np.ndarray) or is_torch_tensor(batch):
         return None
-    lazy = "; it is not computed yet: hand the scorer to its method for batches" if _is_lazy(batch) else ""
+    lazy = "; it is not computed yet: pass the scorer to its method for batches" if _is_lazy(batch) else ""
     raise TypeError(
-        f"A batch must be a numpy array or torch tensor of rows, a dict of numpy columns, a frame of pandas or polars, "
-        f"or a Table or RecordBatch of Arrow, got a {type(batch).__name__}{lazy}."
+        "A batch must be a numpy array or torch tensor of rows, a dict of numpy columns, a pandas or polars frame, or "
+        f"an Arrow Table or RecordBatch, got a {type(batch).__name__}{lazy}."
     )
 
 
@@ -61,17 +61,17 @@ def _is_lazy(batch: Any) -> bool:
 
 
 def answer_for_rows(outputs: Outputs) -> Any:
-    """Give a pandas frame, where the batch was an array."""
+    """Return a pandas frame, for a batch that was an array."""
     import pandas as pd
 
     return pd.DataFrame(outputs)
 
 
 def stacked(values: NDArray[Any]) -> NDArray[Any]:
-    """Give a column whose cells are arrays or lists of one shape as one array, (n, ...); others as they are."""
+    """Stack a column of arrays or lists of one shape into one array, (n, ...); return other columns as they are."""
     if values.dtype != object or not len(values) or not all(isinstance(c, np.ndarray | list | tuple) for c in values):
         return values
-    cells = [stacked(np.asarray(cell)) for cell in values]  # an image may come as an array of arrays
+    cells = [stacked(np.asarray(cell)) for cell in values]  # an image may be an array of arrays
     shapes = sorted({cell.shape for cell in cells})
     if len(shapes) > 1:
         raise ValueError(f"Arrays in a column must have one shape, got {shapes[:SHOWN]}; resize, crop or pad them.")
@@ -87,7 +87,7 @@ class _OfColumns:
         lengths = {name: values.shape[:1] for name, values in self.batch.items()}
         if len(set(lengths.values())) > 1 or () in lengths.values():
             told = {name: length[0] if length else "no length" for name, length in lengths.items()}
-            raise ValueError(f"Columns of a dict must be arrays of one length, got {told}; give all the same.")
+            raise ValueError(f"Columns of a dict must be arrays of the same length, got {told}; make them equal.")
 
     def __len__(self) -> int:
         return len(next(iter(self.batch.values()))) if self.batch else 0
@@ -100,7 +100,7 @@ class _OfColumns:
 
 
 class _OfPandas:
-    """A frame of pandas; the answer has its index."""
+    """A pandas frame; the answer has its index."""
 
     def __init__(self, batch: Any) -> None:
         self.batch, self.names = batch, list(batch.columns)
@@ -118,7 +118,7 @@ class _OfPandas:
 
 
 class _OfPolars:
-    """A frame of polars."""
+    """A polars frame."""
 
     def __init__(self, batch: Any) -> None:
         self.batch, self.names = batch, list(batch.columns)
@@ -134,7 +134,7 @@ class _OfPolars:
 
 
 class _OfArrow:
-    """A Table or RecordBatch of Arrow."""
+    """An Arrow Table or RecordBatch."""
 
     def __init__(self, batch: Any) -> None:
         self.batch, self.names = batch, list(batch.schema.names)
@@ -145,7 +145,7 @@ class _OfArrow:
     def column(self, name: Any) -> NDArray[Any]:
         values = self.batch.column(name)
         values = values.combine_chunks() if hasattr(values, "combine_chunks") else values
-        if hasattr(values, "to_numpy_ndarray"):  # of tensors
+        if hasattr(values, "to_numpy_ndarray"):  # a column of tensors
             found: NDArray[Any] = values.to_numpy_ndarray()
             return found
         return stacked(values.to_numpy(zero_copy_only=False))

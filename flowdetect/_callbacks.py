@@ -1,7 +1,7 @@
-"""scikit-learn's callbacks, from version 1.9 and experimental there: our estimators tell them where a fit stands.
+"""Support for scikit-learn's callbacks (experimental, from version 1.9), which follow the progress of a fit.
 
-An estimator is told of callbacks by its own `set_callbacks`, or by an estimator around it. Without any, nothing here
-does anything. What scikit-learn has not, or no longer has, is done without.
+An estimator receives callbacks from its own `set_callbacks` or from an enclosing estimator. Without callbacks, the
+functions here do nothing. Parts of the interface that scikit-learn lacks or removes are skipped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ try:
 except ImportError:
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """An estimator that knows no callbacks."""
+        """An estimator without callbacks."""
 
     def _with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
         return method
@@ -29,19 +29,19 @@ Fit = TypeVar("Fit", bound=Callable[..., Any])
 
 
 def with_callbacks(fit: Fit) -> Fit:
-    """Decorate a `fit` that calls `begun`, so that callbacks can tidy up whatever happens."""
+    """Decorate a `fit` that calls `begun`, so that callbacks can always clean up."""
     return cast(Fit, _with_callbacks(fit))
 
 
 def begun(estimator: Any, X: Any, y: Any, n_subtasks: int | None = None) -> Any:
-    """Begin the task of a fit, if anybody listens, and tell; give its context or None.
+    """Begin the task of a fit and notify the callbacks; return its context, or None without callbacks.
 
     Parameters
     ----------
-    estimator : the one whose `fit`, decorated by `with_callbacks`, begins
-    X, y : what it was given
+    estimator : the estimator whose `fit`, decorated by `with_callbacks`, begins
+    X, y : the arguments of `fit`
     n_subtasks : int or None
-        How many tasks `subtask` will begin in it; None: not known.
+        Number of tasks that `subtask` will begin in it; None: unknown.
     """
     if not (hasattr(estimator, "_skl_callbacks") or hasattr(estimator, "_parent_callback_ctx")):
         return None
@@ -51,19 +51,19 @@ def begun(estimator: Any, X: Any, y: Any, n_subtasks: int | None = None) -> Any:
 
 
 def ended(estimator: Any, context: Any, X: Any, y: Any, fitted: Any = None) -> None:
-    """Tell that a task has ended; `fitted` gives the attributes of an estimator that is fitted so far."""
+    """Notify the callbacks of a task's end; `fitted` returns the attributes fitted so far."""
     if context is not None:
         context.call_on_fit_task_end(estimator=estimator, X=X, y=y, reconstruction_attributes=fitted)
 
 
 def subtask(estimator: Any, name: str) -> Any:
-    """Begin the task of fitting an estimator within one that is being fitted; None if nobody listens."""
+    """Begin the task of fitting an inner estimator; return None without callbacks."""
     context = vars(estimator).get(CONTEXT)
     return None if context is None else context.subcontext(task_name=name)
 
 
 def share_task(estimator: Any, member: Any) -> None:
-    """Let what a member fits be tasks of the estimator that it is a part of; of None: no longer."""
+    """Make a member's fits tasks of the estimator that contains it; end this with None."""
     if estimator is None:
         vars(member).pop(CONTEXT, None)
     elif CONTEXT in vars(estimator):
@@ -72,7 +72,7 @@ def share_task(estimator: Any, member: Any) -> None:
 
 @contextmanager
 def telling(estimator: Any, task: Any, within: Any, X: Any, y: Any) -> Iterator[None]:
-    """Fit an estimator within another as a task of this: what listens to the outer one listens to the inner one."""
+    """Fit an inner estimator as a task of the outer one: the outer estimator's callbacks also follow the inner one."""
     if task is None:
         yield
         return
@@ -83,6 +83,6 @@ def telling(estimator: Any, task: Any, within: Any, X: Any, y: Any) -> Iterator[
 
 
 def forgotten(state: dict[str, Any]) -> dict[str, Any]:
-    """Give an estimator's state without its callbacks, which no file keeps."""
+    """Return an estimator's state without its callbacks, which files do not store."""
     names = ("_skl_callbacks", "_skl_callbacks_to_teardown", "_parent_callback_ctx", CONTEXT)
     return {name: value for name, value in state.items() if name not in names}

@@ -1,4 +1,4 @@
-"""Ctrl-C held back: until an import is whole, or until a training is in a state to keep."""
+"""Delayed Ctrl-C: until an import is complete, or until a training's state can be kept."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 
 class CtrlC:
-    """Hold Ctrl-C back while in this context.
+    """Delay Ctrl-C inside this context.
 
-    Nothing is held where Ctrl-C is ignored, as in a job in the background; in a thread other than the main one, which
-    never gets it; and where its handler was not set from Python, so that it could not be put back. On leaving, the
-    handler is the one that was there.
+    Nothing is delayed if Ctrl-C is ignored (as in a background job), in threads other than the main one (which never
+    receive it), or if the handler was not set from Python and so could not be restored. At the end the former handler
+    is restored.
 
     Parameters
     ----------
     second : "waits" or "goes through"
-        What a second Ctrl-C does while a first one is held.
+        Effect of a second Ctrl-C while the first one is delayed.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class CtrlC:
         self._restore()
 
     def outcome(self) -> BaseException | None:
-        """Hand a held Ctrl-C on to the handler that was there, and give what it raises, KeyboardInterrupt as a rule."""
+        """Pass a delayed Ctrl-C to the former handler, and return its exception, usually KeyboardInterrupt."""
         if not self.pending:
             return None
         try:
@@ -55,12 +55,12 @@ class CtrlC:
         return None
 
     def hand_on(self) -> None:
-        """Let a held Ctrl-C do what it would have done without us."""
+        """Pass a delayed Ctrl-C to the former handler."""
         within = self._is_installed()
         self._restore()
         self.pending = False
         signal.raise_signal(signal.SIGINT)
-        if within:  # a handler that raises nothing wants to go on
+        if within:  # a handler that raises nothing lets the program continue
             signal.signal(signal.SIGINT, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -79,7 +79,7 @@ class CtrlC:
 
 @contextmanager
 def whole_imports() -> Iterator[None]:
-    """Let Ctrl-C wait for the imports inside: a library that is imported by half can often not be imported again."""
+    """Delay Ctrl-C until the imports inside are complete: a half-imported library often cannot be imported again."""
     held = CtrlC()
     try:
         with held:

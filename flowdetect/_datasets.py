@@ -1,4 +1,4 @@
-"""Map-style datasets as sources: of torch, of Hugging Face, and anything with a length and items."""
+"""Map-style datasets as sources: those of torch and Hugging Face, and any object with a length and items."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from flowdetect._images import find_layout
 from flowdetect._rows import is_hugging_face, is_loader, is_torch_tensor
 from flowdetect._sources import Source
 
-IMAGE_KEYS = "image", "img", "pixel_values", "x", "X", "data"  # of items that are mappings, the first that is there;
-# where none is, the one array among the other entries
+IMAGE_KEYS = "image", "img", "pixel_values", "x", "X", "data"  # keys of data in an item, by preference;
+# without any of them, the only array among the entries
 LABEL_KEYS = "label", "labels", "fine_label", "y", "target"
 
 
 def dataset_source(X: Any, image_shape: Any = None) -> Source:
-    """Give a dataset, or that of a DataLoader, as a source.
+    """Return a dataset, or the dataset of a DataLoader, as a source.
 
-    Of a DataLoader only the dataset counts: `fit` shuffles and makes batches itself, and scores have the dataset's
+    Only the dataset of a DataLoader is used: `fit` shuffles and builds batches itself, and scores are in the dataset's
     order.
     """
     X = X.dataset if is_loader(X) else X
@@ -52,7 +52,7 @@ class DatasetSource(Source):
 
     @property
     def y(self) -> NDArray[Any] | None:
-        """The second entries of items, or their labels; every item is read for them."""
+        """Labels: the items' second entries or labels; every item is read for them."""
         known = getattr(self.dataset, "targets", None)
         if known is not None and len(known) == len(self):
             return np.asarray(known)
@@ -69,14 +69,14 @@ class DatasetSource(Source):
         item = _item(self.dataset, i)
         if tuple(item.shape) != self._item_shape:
             raise ValueError(
-                f"All items of a dataset must have one shape, got {tuple(item.shape)} in item {i} after "
+                f"All items of a dataset must have the same shape, got {tuple(item.shape)} in item {i} after "
                 f"{self._item_shape} in item 0; resize, crop or pad them in the dataset's transform."
             )
         return np.asarray(find_layout(item[None], self._image_shape)[0]).reshape(1, *self.row_shape)
 
 
 class HuggingFaceTable(Source):
-    """The columns of numbers of a Hugging Face dataset, in the order of their names there."""
+    """The numeric columns of a Hugging Face dataset, in the dataset's order."""
 
     def __init__(self, dataset: Any, columns: list[str]) -> None:
         self.columns, self.row_shape, self.dtype = columns, (len(columns),), np.dtype(np.float64)
@@ -100,7 +100,7 @@ class HuggingFaceTable(Source):
 
 
 def _numeric_columns(dataset: Any) -> list[str]:
-    """Names of the columns that hold one number a row, without the labels; none where there are images or arrays."""
+    """Names of the columns with one number per row, without the labels; empty if there are images or arrays."""
     kinds = {name: str(getattr(feature, "dtype", "")) for name, feature in dataset.features.items()}
     if any(type(feature).__name__.startswith(("Image", "Array")) for feature in dataset.features.values()):
         return []
@@ -114,7 +114,7 @@ def _label_column(dataset: Any) -> str | None:
 
 
 def _label(item: Any) -> Any:
-    """Give the label of an item, a number or a text; None if it has none."""
+    """Return the label of an item, a number or text; None if it has none."""
     if isinstance(item, Mapping):
         found = next((item[key] for key in LABEL_KEYS if key in item), None)
     else:
@@ -126,13 +126,13 @@ def _label(item: Any) -> Any:
 
 
 def _item(dataset: Any, i: int) -> Any:
-    """Give the data of one item, without its label: an array or a tensor."""
+    """Return the data of one item, without its label: an array or a tensor."""
     try:
         whole = dataset[i]
     except Exception as error:
         raise ValueError(
-            f"The dataset must give item {i} of its {len(dataset)}, but raised {type(error).__name__}: {error}; "
-            f"correct its __getitem__, or leave that item out with torch.utils.data.Subset."
+            f"The dataset must return item {i} of its {len(dataset)}, but raised {type(error).__name__}: {error}; "
+            "correct its __getitem__, or exclude the item with torch.utils.data.Subset."
         ) from error
     item = whole
     if isinstance(whole, Mapping):
@@ -142,15 +142,15 @@ def _item(dataset: Any, i: int) -> Any:
     item = item if is_torch_tensor(item) else np.asarray(item)
     if item.dtype == object or getattr(item.dtype, "kind", "f") not in "biuf":
         raise ValueError(
-            f"Items of a dataset must be arrays, tensors or images of numbers, tuples that begin with one, or mappings "
-            f"with one, got {str(whole)[:60]!r} of type {type(whole).__name__} in item {i}; give the array alone, "
-            f"or name it {IMAGE_KEYS[0]!r}, e.g. by a dataset that wraps this one."
+            "Items of a dataset must be arrays, tensors or images of numbers, tuples that begin with one, or mappings "
+            f"with one, got {str(whole)[:60]!r} of type {type(whole).__name__} in item {i}; return only the array, or "
+            f"name it {IMAGE_KEYS[0]!r}, e.g. in a dataset that wraps this one."
         )
     return item
 
 
 def _data_of(item: Mapping[Any, Any]) -> Any:
-    """Give the data among the entries of an item; the item itself where these are none, or several."""
+    """Return the only array among the entries of an item; the item itself if there is none, or more than one."""
     for key in IMAGE_KEYS:
         if key in item:
             return item[key]

@@ -1,4 +1,4 @@
-"""Files on disk: read once and within a limit, replaced whole or not at all, and locked against a second writer."""
+"""Files on disk: size-limited reading, atomic replacement, and locks against a second writer."""
 
 from __future__ import annotations
 
@@ -21,43 +21,43 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # of file systems without them
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # errors of file systems without locks
 
 
 def as_path(path: PathName, name: str = "path") -> Path:
-    """Turn what a user passed into the path of a file, symbolic links followed.
+    """Turn a user's path into the path of a file; symbolic links are followed.
 
     Raises
     ------
     TypeError
-        If it is no path.
+        If it is not a path.
     ValueError
-        If it cannot be a name.
+        If it cannot be a file name.
     OSError
-        If it names a folder, or something else that is no regular file.
+        If it names a folder, or something else that is not a regular file.
     """
     try:
         text = os.fsdecode(path)
     except TypeError:
         raise TypeError(f"{name} must be a str or a path, got {path!r}.") from None
     if "\0" in text:
-        raise ValueError(f"{name}={text!r} holds a zero byte, which no name of a file has.")
+        raise ValueError(f"{name}={text!r} holds a zero byte, which file names cannot contain; pass another name.")
     if not text or text.endswith(("/", os.sep)) or Path(text).is_dir():
-        raise IsADirectoryError(f"{name}={text!r} is a directory; add the name of a file.")
+        raise IsADirectoryError(f"{name}={text!r} is a directory; add a file name.")
     try:
         os.fsencode(text)
     except UnicodeEncodeError as error:
-        raise ValueError(f"{name}={text!r} cannot be the name of a file here ({error.reason}).") from error
+        raise ValueError(f"{name}={text!r} cannot be a file name on this system ({error.reason}).") from error
     found = Path(os.path.realpath(text))
     if found.is_symlink():
-        raise OSError(errno.ELOOP, f"{name} is a link that leads back to itself", text)
+        raise OSError(errno.ELOOP, f"{name} is a symbolic link to itself", text)
     if found.exists() and not found.is_file():
-        raise OSError(f"{name}={text!r} is no regular file but a pipe, a device or the like; choose another path.")
+        raise OSError(f"{name}={text!r} is not a regular file but a pipe, a device or the like; choose another path.")
     return found
 
 
 def check_writable(path: Path, name: str = "path") -> None:
-    """Refuse a path at which no file can be written: its folder is missing, or closed to us."""
+    """Refuse a path that cannot be written: its folder is missing or not writable."""
     _check_folder(path, name)
     try:
         with tempfile.TemporaryFile(dir=path.parent):
@@ -69,16 +69,16 @@ def check_writable(path: Path, name: str = "path") -> None:
 
 def _check_folder(path: Path, name: str = "path") -> None:
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"{name}={str(path)!r} cannot be written: its folder does not exist; make it first.")
+        raise FileNotFoundError(f"{name}={str(path)!r} cannot be written: its folder does not exist; create it first.")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file: whoever reads it, however many write it, finds one content or another, whole.
+    """Replace a file atomically: a reader finds the old or the new content, even with several writers.
 
     Raises
     ------
     OSError
-        If it cannot be written; the old file is then left as it was. The message names the file.
+        If it cannot be written; the old file is then unchanged. The message names the file.
     """
     with replacing(path) as file:
         file.write(content)
@@ -86,12 +86,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Give a new file to write piece by piece; it takes the place of the old one at the end, and not after an error.
+    """Yield a new file for writing in pieces; at the end it replaces the old one, unless there was an error.
 
     Raises
     ------
     OSError
-        If it cannot be written; the old file is then left as it was. The message names the file.
+        If it cannot be written; the old file is then unchanged. The message names the file.
     """
     with _beside(path) as (file, temporary):
         yield file
@@ -103,7 +103,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a file whole, or leave the one that another process wrote first.
+    """Write a complete file, unless another process wrote it first.
 
     Raises
     ------
@@ -117,13 +117,13 @@ def write_new(path: Path, content: bytes) -> None:
             os.link(temporary, path)
         except FileExistsError:
             pass
-        except OSError:  # a file system without links: two first writers could then meet
+        except OSError:  # a file system without links: two first writers may collide
             if not path.exists():
                 os.replace(temporary, path)
 
 
 class _Temporary(io.FileIO):
-    """A new file that is written in the place of another, whose name errors tell."""
+    """A temporary file whose errors name the file that it will replace."""
 
     def __init__(self, temporary: Path, path: Path) -> None:
         with _told(path):
@@ -137,7 +137,7 @@ class _Temporary(io.FileIO):
 
 @contextmanager
 def _beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """Open a temporary file in the same folder, which no other process writes, and remove it in the end."""
+    """Open a temporary file in the same folder, private to this process, and remove it at the end."""
     _check_folder(path)
     temporary = path.with_name(f".flowdetect-{secrets.token_hex(8)}.tmp")
     try:
@@ -156,7 +156,7 @@ def _finish(file: BinaryIO, path: Path) -> None:
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Let an error of writing name the file that is asked for."""
+    """Make errors of writing name the target file."""
     try:
         yield
     except OSError as error:
@@ -164,14 +164,14 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def open_within(path: Path, most: int | None) -> BinaryIO:
-    """Open a regular file of at most so many bytes, or of any size; a pipe or device is neither waited for nor read.
+    """Open a regular file of at most `most` bytes (None: any size); pipes and devices are refused without waiting.
 
     Raises
     ------
     ValueError
         If the file is larger.
     OSError
-        If it is no regular file or cannot be opened.
+        If it is not a regular file or cannot be opened.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     status = os.fstat(descriptor)
@@ -179,27 +179,27 @@ def open_within(path: Path, most: int | None) -> BinaryIO:
         return open(descriptor, "rb")
     os.close(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(f"{str(path)!r} is no regular file but a folder, a pipe, a device or the like; nothing was read.")
+        raise OSError(f"{str(path)!r} is a folder, a pipe, a device or the like, not a regular file; nothing was read.")
     raise ValueError(
-        f"{str(path)!r} has {status.st_size} bytes, more than the {most} that are read at most; if you trust it, pass "
-        f"a higher max_bytes."
+        f"{str(path)!r} has {status.st_size} bytes, more than the limit of {most}; if you trust the file, pass a "
+        "larger max_bytes."
     )
 
 
 class Lock:
-    """The right to write a file, held by one process at a time, and gone with that process.
+    """The right to write a file; one process at a time holds it, and it ends with that process.
 
-    It is the operating system's lock of a file beside, `path` with the ending ".lock", which is there while it is held.
-    Windows has no such lock: there nothing is held.
+    It is the operating system's lock of a neighbouring file, `path` with the suffix ".lock", which exists while the
+    lock is held. On Windows there is no such lock, and nothing is locked.
     """
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
         self._beside = Path(f"{path}.lock")
-        self._file: BinaryIO | None = None  # closed, and so unlocked, even if nobody comes to release it
+        self._file: BinaryIO | None = None  # garbage collection closes and so unlocks it, even without release()
 
     def acquire(self) -> None:
-        """Take the lock, or say at once that another has it.
+        """Take the lock; raise at once if another process holds it.
 
         Raises
         ------
@@ -214,8 +214,8 @@ class Lock:
             except BlockingIOError:
                 file.close()
                 raise BlockingIOError(
-                    f"{self.name}={str(self.path)!r} is in use: another training writes it now. Wait for its end, or "
-                    f"choose another file."
+                    f"{self.name}={str(self.path)!r} is in use: another training is writing it. Wait for its end, or "
+                    "choose another file."
                 ) from None
             except OSError as error:
                 file.close()
@@ -223,17 +223,17 @@ class Lock:
                     raise
                 self._beside.unlink(missing_ok=True)
                 warn(
-                    f"{self.name}={str(self.path)!r} is not locked, since its file system has no locks "
-                    f"({error.strerror}); let no other training write it."
+                    f"{self.name}={str(self.path)!r} is not locked, because its file system has no locks "
+                    f"({error.strerror}); make sure that no other training writes it."
                 )
                 return
             if self._is_beside(file):
                 self._file = file
-            else:  # the one who held it removed it meanwhile
+            else:  # its former holder removed it meanwhile
                 file.close()
 
     def release(self) -> None:
-        """Let the next one have it."""
+        """Release the lock."""
         if self._file is not None:
             self._beside.unlink(missing_ok=True)
             self._file.close()
@@ -246,5 +246,5 @@ class Lock:
             return False
 
     def __getstate__(self) -> dict[str, object]:
-        """Travel to another process without the lock, which stays with this one."""
+        """Return the state for another process, without the lock, which stays in this process."""
         return {**self.__dict__, "_file": None}

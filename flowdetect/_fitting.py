@@ -1,4 +1,4 @@
-"""What a fit leaves behind: a whole fit or the old one, and nothing that depends on later parameters."""
+"""The state after a fit: the new fit completely or the old one unchanged, independent of later parameters."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Fit = TypeVar("Fit", bound=Callable[..., Any])
 
 
 def all_or_nothing(fit: Fit) -> Fit:
-    """Decorate a `fit` so that, if it raises or is interrupted, the estimator stays as it was before.
+    """Decorate a `fit` so that the estimator is unchanged if `fit` raises or is interrupted.
 
-    It runs on a twin, whose attributes the estimator takes over in one assignment at the end: whenever Ctrl-C comes,
-    also a second one, the fit is whole or has not happened. The twin holds the same objects, so `fit` must replace
-    what it learns and never change the old objects in place.
+    It runs on a twin; at the end, one assignment copies the twin's attributes to the estimator. So after any Ctrl-C,
+    also a second one, the fit is complete or has not happened. The twin shares the old objects, so `fit` must replace
+    learned objects and never change them in place.
     """
 
     @functools.wraps(fit)
@@ -35,16 +35,16 @@ def all_or_nothing(fit: Fit) -> Fit:
 
 
 def is_fitted(given: Any) -> bool:
-    """Say whether an estimator, ours or anyone's, has been fitted."""
+    """Whether an estimator, of flowdetect or another library, is fitted."""
     try:
         check_is_fitted(given)
-    except (NotFittedError, TypeError, AttributeError):  # the last two: it is no estimator of scikit-learn's
+    except (NotFittedError, TypeError, AttributeError):  # the last two: not a scikit-learn estimator
         return False
     return True
 
 
 def is_pipeline(given: Any) -> bool:
-    """Say whether something is a Pipeline of scikit-learn's."""
+    """Whether an object is a scikit-learn Pipeline."""
     with whole_imports():
         from sklearn.pipeline import Pipeline
 
@@ -52,7 +52,7 @@ def is_pipeline(given: Any) -> bool:
 
 
 def is_kept(estimator: Any) -> bool:
-    """Say whether an estimator whose `fit` Ctrl-C has ended is fitted, with what it had learned by then."""
+    """Whether an estimator is fitted with its partial results after Ctrl-C ended its `fit`."""
     last = estimator
     while is_pipeline(last):
         last = last.steps[-1][1]
@@ -60,13 +60,13 @@ def is_kept(estimator: Any) -> bool:
 
 
 class KeepsParameters:
-    """An estimator that, once fitted, works with the parameters it was fitted with.
+    """An estimator that, after `fit`, uses the parameters of that fit.
 
-    `set_params` then changes the next fit and nothing else. `fit` calls `_keep_parameters`, and the code that runs
-    after it reads ``self._kept["name"]`` instead of ``self.name``.
+    `set_params` then affects only the next fit. `fit` calls `_keep_parameters`, and later code reads
+    ``self._kept["name"]`` instead of ``self.name``.
     """
 
-    kept: ClassVar[tuple[str, ...]] = ()  # names of the parameters that are needed after `fit`
+    kept: ClassVar[tuple[str, ...]] = ()  # names of the parameters needed after `fit`
     _kept: dict[str, Any]
 
     def _keep_parameters(self) -> None:
@@ -76,5 +76,5 @@ class KeepsParameters:
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[misc]
         is_fitted = any(name.endswith("_") for name in state)
-        if is_fitted and "_kept" not in state:  # written by version 0.1.0, which read the parameters
+        if is_fitted and "_kept" not in state:  # a file of version 0.1.0, which read the present parameters
             self._keep_parameters()

@@ -1,4 +1,4 @@
-"""Estimators of other libraries within our files, by skops and its list of trusted types."""
+"""Estimators of other libraries inside flowdetect's files, by skops and its list of trusted types."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flowdetect._homes import IN_FILES as OURS
 
 
 def as_bytes(estimator: BaseEstimator) -> NDArray[np.uint8]:
-    """Give the bytes of a skops file."""
+    """Return the bytes of a skops file."""
     with whole_imports():
         import skops.io
 
@@ -24,25 +24,25 @@ def as_bytes(estimator: BaseEstimator) -> NDArray[np.uint8]:
 
 
 def from_bytes(content: bytes, trusted: Sequence[str]) -> tuple[BaseEstimator | None, list[str]]:
-    """Let skops build it, of types that skops trusts, that are ours, or that the user names.
+    """Build an estimator with skops, from types trusted by skops, of flowdetect, or named by the user.
 
     Returns
     -------
-    estimator : None if types are not trusted
+    estimator : the estimator, or None if some types are not trusted
     unknown : list of str
-        Those types.
+        The untrusted types.
 
     Raises
     ------
     ValueError
-        If it is compressed, which ours never are: little would become much.
+        If the content is compressed, since it could expand without limit; flowdetect never compresses it.
     """
     with whole_imports():
         import skops.io
 
     with ZipFile(io.BytesIO(content)) as archive:
         if any(entry.compress_type != ZIP_STORED or entry.file_size > len(content) for entry in archive.infolist()):
-            raise ValueError("a foreign estimator inside is compressed")
+            raise ValueError("it contains a compressed estimator of another library")
     asked = skops.io.get_untrusted_types(data=content)
     ours = {f"{getattr(importlib.import_module(room), name).__module__}.{name}" for name, room in OURS.items()}
     unknown = [name for name in asked if name not in ours and name not in trusted]

@@ -1,6 +1,6 @@
-"""Frames of pandas and polars as X: taken where all cells are numbers, refused by the names of columns where not.
+"""Frames of pandas and polars as X: accepted if all cells are numbers, else refused with the columns' names.
 
-Neither library is imported: what is asked of a frame are methods that it has.
+Neither library is imported: only methods of the frame are used.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from flowdetect._limits import short
 
-MOST_BITS = 1023  # of a whole number that is certainly below float64's largest
-SHOWN = 5  # columns, or sizes of images, that a message lists
+MOST_BITS = 1023  # bits of a whole number that float64 certainly holds
+SHOWN = 5  # columns, or sizes of images, per message
 ENCODE = (
     "encode categories and text as numbers, with scikit-learn's OrdinalEncoder or OneHotEncoder or skrub's "
     "TableVectorizer in a pipeline"
@@ -35,26 +35,26 @@ IMPUTE = (
 
 
 class NoNumberError(TypeError, ValueError):
-    """A cell that is no number: scikit-learn asks for a TypeError there, and all else that is refused a ValueError."""
+    """A cell that is not a number; scikit-learn expects a TypeError for it, and a ValueError for other bad data."""
 
 
 def is_lazy_frame(X: Any) -> bool:
-    """Whether X is a frame of polars that is still to be computed."""
+    """Whether X is a polars frame that is not computed yet."""
     return type(X).__name__ == "LazyFrame" and hasattr(type(X), "collect")
 
 
 def is_polars(X: Any) -> bool:
-    """Whether X is a frame of polars."""
+    """Whether X is a polars frame."""
     return type(X).__module__.split(".")[0] == "polars" and hasattr(X, "schema")
 
 
 def like(X: Any, rows: NDArray[Any]) -> Any:
-    """Give rows (n, D) as a frame of the kind and with the columns of X."""
+    """Return rows (n, D) as a frame of X's kind with X's columns."""
     return type(X)({name: rows[:, i] for i, name in enumerate(X.columns)})
 
 
 def without_integers(X: Any) -> Any:
-    """Give a frame that has whole numbers alone as one of float64; any other as it is, which numpy reads as floats."""
+    """Convert a frame of whole numbers only to float64; numpy reads any other frame as floats already."""
     if is_polars(X):
         is_whole = all(dtype.is_integer() or str(dtype) == "Boolean" for dtype in X.dtypes)
         return X.cast(dict.fromkeys(X.columns, float)) if is_whole else X
@@ -63,12 +63,12 @@ def without_integers(X: Any) -> Any:
 
 
 def plain_frame(X: Any) -> Any:
-    """Give a frame whose columns all have plain dtypes of numbers, X itself where they do.
+    """Return a frame whose columns all have plain numeric dtypes; X itself if they already have.
 
     Raises
     ------
     ValueError
-        If columns hold no numbers or have missing or infinite cells; the message names them, and says what to do.
+        If columns are not numeric or have missing or infinite cells; the message names them and the remedy.
     """
     if hasattr(X, "compute"):
         raise ValueError(
@@ -76,11 +76,11 @@ def plain_frame(X: Any) -> Any:
             f"X.compute()."
         )
     if not hasattr(X, "iloc") and not is_polars(X):
-        return X  # of another library: scikit-learn knows some
+        return X  # a frame of another library: scikit-learn supports some
     names = [str(name) for name in X.columns]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"X must have a name of its own for each column, got {twice!r} twice; rename it.")
+        raise ValueError(f"X must have a different name for each column, got {twice!r} twice; rename one of them.")
     look_at = _look_at_polars if is_polars(X) else _look_at_pandas
     refused: dict[str, list[str]] = {}  # by the remedy
     changed, floats = {}, []
@@ -103,7 +103,7 @@ def plain_frame(X: Any) -> Any:
 
 
 def _look_at_pandas(X: Any, column: int, dtype: Any) -> tuple[Any, str, str]:
-    """Say which dtype a column is to have, None for its own; and if it holds no numbers, what to do, and where."""
+    """Return the new dtype of a column (None: unchanged) and, if it is refused, the remedy and the position."""
     kind, word = getattr(dtype, "kind", "O"), str(dtype)
     if isinstance(dtype, np.dtype) and kind in "biuf":
         return None, "", ""
@@ -124,7 +124,7 @@ def _look_at_pandas(X: Any, column: int, dtype: Any) -> tuple[Any, str, str]:
 
 
 def _look_at_polars(X: Any, column: int, dtype: Any) -> tuple[Any, str, str]:
-    """As `_look_at_pandas`, of a frame of polars, which takes Python's float for a dtype."""
+    """As `_look_at_pandas`, for a polars frame, which accepts Python's float as a dtype."""
     series, word = X.to_series(column), str(dtype)
     if dtype.is_temporal():
         return None, DATES, ""
@@ -150,12 +150,12 @@ def _look_at_objects(values: NDArray[Any]) -> tuple[Any, str, str]:
 
 
 def _check_finite(X: Any, floats: list[Any]) -> None:
-    """Refuse NaN and infinity in some columns, and say where they stand."""
+    """Refuse NaN and infinity in some columns, and name their position."""
     lost = []
     for name in floats:
         values = np.asarray(X[name].to_numpy())
         with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(values.sum(dtype=np.float64)):  # quick; a sum may also overflow
+            if np.isfinite(values.sum(dtype=np.float64)):  # fast check; a sum of finite values may overflow
                 continue
         is_lost = ~np.isfinite(values)
         if is_lost.any():
@@ -178,7 +178,7 @@ def _listed(columns: list[str]) -> str:
 
 
 def numbers_of(X: NDArray[Any], name: str) -> NDArray[np.float64]:
-    """Give an array of Python objects as floats, if each is a number; None becomes NaN."""
+    """Return an array of Python objects as floats, if each is a number; None becomes NaN."""
     kinds = set(map(type, X.ravel().tolist()))
     lost = tuple(kind for kind in kinds if not issubclass(kind, Real | Decimal | type(None) | np.bool_))
     if lost:
@@ -186,7 +186,7 @@ def numbers_of(X: NDArray[Any], name: str) -> NDArray[np.float64]:
         where = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), place, strict=False))
         raise NoNumberError(
             f"{name} must hold numbers, got {short(X[place])} of type {type(X[place]).__name__} in {where or 'it'} of "
-            f"an array of dtype object. The argument must be no string or other object, but a number: "
+            "an array of dtype object. The argument must be a number, not a string or other object: "
             f"{remedy_of(X[place])}."
         )
     try:
@@ -200,7 +200,7 @@ def numbers_of(X: NDArray[Any], name: str) -> NDArray[np.float64]:
 
 
 def remedy_of(value: Any) -> str:
-    """Say what to do about a cell that is no number."""
+    """Return the remedy for a cell that is not a number."""
     if type(value).__name__ in ("NAType", "NaTType"):
         return NULLABLE
     is_time = any(hasattr(value, name) for name in ("year", "total_seconds", "hour")) or isinstance(

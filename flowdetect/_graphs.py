@@ -1,4 +1,4 @@
-"""What a detector says of its score so that it can be exported: plain arrays, and arithmetic for arrays and tensors."""
+"""A detector's description of its score for export: plain arrays, and arithmetic for arrays and tensors."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Single:
-    """The score of a detector of one density, or of one fold.
+    """The score of a detector with one density, or of one fold.
 
     Attributes
     ----------
     asked : tuple of (density, name of its method)
-        What the score is made of: "score_samples", "member_scores" or "likelihood_terms".
+        The inputs of the score: "score_samples", "member_scores" or "likelihood_terms" of a density.
     combine : callable
-        Their answers -> the score (n,), for numpy arrays and torch tensors alike.
+        Maps the results of these methods to the score (n,), for numpy arrays and for torch tensors.
     known : (m,) array
         The sorted calibration scores.
     constant_columns, constants : (k,) arrays
-        Columns of one value, and the values; a row with another one has the lowest score.
+        Constant columns and their values; a row with another value has the lowest score.
     """
 
     asked: tuple[tuple[Any, str], ...]
@@ -40,13 +40,13 @@ class Verdict:
     Attributes
     ----------
     name : str
-        Of the detector's class.
+        Name of the detector's class.
     singles : tuple of Single
-        More than one where it has folds; the score is their mean.
+        More than one if the detector has folds; the score is their mean.
     offset : float
-        A row of a lower score is an outlier.
+        A row with a lower score is an outlier.
     n_known : int
-        Number of calibration scores, of all folds.
+        Number of calibration scores in all folds.
     lowest : float
         The score of rows that lie too far out.
     """

@@ -1,4 +1,4 @@
-"""Where each public name lives: the one table behind `flowdetect.<name>` and behind the classes that files may name."""
+"""The module of each public name, for `flowdetect.<name>` and for the classes that files may name."""
 
 HOMES = {
     "AddNoise": "sit",
@@ -55,10 +55,10 @@ HOMES = {
     "to_pyod": "detectors.pyod",
 }
 
-# classes that files do not keep: what they wrap runs code of its own, or they are no estimators
+# classes that files do not store: they wrap objects that run their own code, or are not estimators
 NOT_IN_FILES = {"BitsPerDimMonitor", "FlowOD", "PyODDetector", "Scorer"}
 
-# class -> module: whatever may stand in a file by name
+# class -> module: the classes that a file may name
 IN_FILES = {
     "ImageStatistics": "flowdetect.detectors.image_statistics",
     "Members": "flowdetect._members",

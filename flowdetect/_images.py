@@ -1,7 +1,8 @@
-"""Layouts of images, bins of values and noise keyed by row: numpy only, and the one place that knows layouts.
+"""Layouts of images, bins of values, and noise keyed by row; numpy only.
 
 Inside flowdetect, data are *rows*: an (n, D) array, for images with D = H * W * C in C order (channel last). A `Layout`
-remembers in which form the data arrived, so that what leaves (samples, transformed images) has the same form.
+stores the form of the original data, so that results (samples, transformed images) have the same form. Only this module
+converts layouts.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from flowdetect._rows import is_torch_tensor, plain, tensor_values
 from flowdetect._warning import warn
 
 N_BINS_8_BIT = 256
-LARGEST_N_BINS = 2**20  # beyond, float32 leaves fewer than 16 steps within a bin
+LARGEST_N_BINS = 2**20  # with more, float32 has fewer than 16 steps within a bin
 COUNTED_AT_ONCE = 1024  # rows
 AXES = "rows", "nhw", "nhwc", "nchw"
-CHANNELS = (1, 3)  # of usual images
+CHANNELS = (1, 3)  # usual numbers of channels
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The form in which data arrived.
+    """The form of the original data.
 
     Attributes
     ----------
-    image_shape : tuple of int (H, W, C), or None for rows that are plain vectors
+    image_shape : tuple of int (H, W, C), or None for plain vectors
     axes : "rows", "nhw", "nhwc" (numpy) or "nchw" (torch)
     """
 
@@ -42,11 +43,11 @@ class Layout:
     axes: str = "rows"
 
     def as_numpy(self) -> Layout:
-        """Give torch's axes as numpy's: numpy images with channels first are refused everywhere in flowdetect."""
+        """Return the layout with numpy's axes in place of torch's: flowdetect refuses channel-first numpy images."""
         return replace(self, axes="nhwc") if self.axes == "nchw" else self
 
     def restore(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Give (n, D) rows the form of the original: rows, (n, H, W), (n, H, W, C) or (n, C, H, W)."""
+        """Give rows (n, D) the original form: rows, (n, H, W), (n, H, W, C) or (n, C, H, W)."""
         if self.axes == "rows" or self.image_shape is None:
             return rows
         height, width, channels = self.image_shape
@@ -57,7 +58,7 @@ class Layout:
 
 
 def check_image_shape(image_shape: Any) -> tuple[int, int, int] | None:
-    """Turn (H, W) or (H, W, C) into (H, W, C); None stays None; all else is a ValueError."""
+    """Turn (H, W) or (H, W, C) into (H, W, C); None stays None; anything else is a ValueError."""
     if image_shape is None:
         return None
     try:
@@ -75,7 +76,7 @@ def check_image_shape(image_shape: Any) -> tuple[int, int, int] | None:
 
 
 def to_rows(X: Any, image_shape: Any = None) -> tuple[Any, Layout]:
-    """Bring data of any accepted layout into rows: `find_layout`, then flattened.
+    """Turn data of any accepted layout into rows: `find_layout`, then flatten.
 
     Returns
     -------
@@ -87,29 +88,29 @@ def to_rows(X: Any, image_shape: Any = None) -> tuple[Any, Layout]:
 
 
 def flatten_images(images: NDArray[Any]) -> NDArray[Any]:
-    """(n, H, W) or (n, H, W, C) -> (n, H * W * C) in C order; a view where that is possible."""
+    """(n, H, W) or (n, H, W, C) -> (n, H * W * C) in C order; a view if possible."""
     return np.ascontiguousarray(images).reshape(len(images), math.prod(images.shape[1:]))
 
 
 def find_layout(X: Any, image_shape: Any = None) -> tuple[Any, Layout]:
-    """Tell the layout of data, and give torch tensors as numpy arrays with channels last, without copying.
+    """Find the layout of data; return torch tensors as channels-last numpy arrays, without copying.
 
     Parameters
     ----------
     X : (n, D) array, frame or list; numpy (n, H, W) or (n, H, W, C); torch (n, D) or (n, C, H, W)
-        Whatever `plain` lets pass.
+        Any data that `plain` accepts.
     image_shape : (H, W), (H, W, C) or None
-        None: taken from X if that has images' axes; a 2-D X is never guessed to be square.
+        None: taken from X if X has the axes of images; the rows of a 2-D X are never guessed to be square images.
 
     Returns
     -------
-    X : what `plain` gives, of a torch tensor its values: (n, D) or (n, H, W, C)
+    X : the result of `plain`; for a torch tensor its values, (n, D) or (n, H, W, C)
     layout : Layout
 
     Raises
     ------
     ValueError
-        If X holds no numbers, looks channel-first, or disagrees with image_shape.
+        If X is not numeric, looks channel-first, or disagrees with image_shape.
     """
     shape = check_image_shape(image_shape)
     X = plain(X)
@@ -144,7 +145,7 @@ def _looks_channel_first(shape: tuple[int, ...]) -> bool:
 
 
 def _check_tensor_axes(X: Any, shape: tuple[int, int, int] | None) -> None:
-    """Refuse tensors of images that are not (n, C, H, W)."""
+    """Refuse image tensors that are not (n, C, H, W)."""
     sizes = tuple(X.shape)
     if len(sizes) == 3:
         raise ValueError(f"A torch tensor of images is (n, channels, height, width), got {sizes}; pass X[:, None].")
@@ -158,7 +159,7 @@ def _check_tensor_axes(X: Any, shape: tuple[int, int, int] | None) -> None:
 
 
 def _reshape_remedy(sizes: tuple[int, ...], shape: tuple[int, int, int]) -> str:
-    """Say how X of some sizes becomes images of a shape."""
+    """Return the remedy that turns X of some sizes into images of a shape."""
     if sizes == shape or (*sizes, 1) == shape:
         return "this is one image without an axis for rows: pass X[None]"
     if len(sizes) == 4 and (*sizes[2:], sizes[1]) == shape:
@@ -179,19 +180,19 @@ def _check_row_length(X: Any, shape: tuple[int, int, int] | None) -> None:
 
 
 def warn_of_channels_first(image_shape: tuple[int, int, int] | None) -> None:
-    """Warn of an image_shape that was meant as (C, H, W), most likely; called where data are learned from."""
+    """Warn of an image_shape that was probably meant as (C, H, W); called before data are learned from."""
     if image_shape is not None and _looks_channel_first(image_shape) and min(image_shape[1:]) > max(CHANNELS):
         channels, height, width = image_shape
         warn(
             f"image_shape={image_shape} is (height, width, channels): {channels} x {height} pixels of {width} "
-            f"channels. Where it is meant as {channels} channels of {height} x {width} pixels, channels come last: "
-            f"pass X.reshape(-1, {channels}, {height}, {width}).transpose(0, 2, 3, 1), whose image_shape is "
+            f"channels. If {channels} channels of {height} x {width} pixels were meant, channels must come last: pass "
+            f"X.reshape(-1, {channels}, {height}, {width}).transpose(0, 2, 3, 1), whose image_shape is "
             f"{(height, width, channels)}."
         )
 
 
 def check_n_bins(n_bins: Any) -> None:
-    """Refuse what is neither "auto", None nor a whole number of at least 2."""
+    """Refuse values other than "auto", None and whole numbers of at least 2."""
     if n_bins is None or (isinstance(n_bins, str) and n_bins == "auto"):
         return
     if not isinstance(n_bins, Integral) or isinstance(n_bins, bool) or n_bins < 2:
@@ -199,21 +200,21 @@ def check_n_bins(n_bins: Any) -> None:
     if int(n_bins) > LARGEST_N_BINS:
         raise ValueError(
             f"n_bins must be at most 2**20 = {LARGEST_N_BINS}, since models compute in float32, got {n_bins}; pass "
-            f"n_bins=None, which takes the values as real numbers."
+            "n_bins=None, which treats the values as real numbers."
         )
 
 
 def resolve_n_bins(rows: NDArray[Any], n_bins: Any, image_shape: tuple[int, int, int] | None) -> int | None:
-    """Say how many integer values a feature takes; None is real-valued data.
+    """Return the number of integer values of a feature; None: real-valued data.
 
-    "auto" is None without an image shape, and for images that are not whole numbers >= 0; 256 for whole numbers up to
-    255; whole numbers beyond are a ValueError, since the number of bins cannot be guessed then.
+    "auto" is None without an image shape, and for images that are not whole numbers >= 0; it is 256 for whole numbers
+    up to 255. Larger whole numbers are a ValueError, since their number of bins cannot be guessed.
     """
     return resolve_n_bins_of(_Extent(rows), n_bins, image_shape)
 
 
 def resolve_n_bins_of(values: Extent, n_bins: Any, image_shape: tuple[int, int, int] | None) -> int | None:
-    """As `resolve_n_bins`, of what is known of the values."""
+    """As `resolve_n_bins`, from the extent of the values."""
     check_n_bins(n_bins)
     if not isinstance(n_bins, str):
         return None if n_bins is None else int(n_bins)
@@ -222,13 +223,13 @@ def resolve_n_bins_of(values: Extent, n_bins: Any, image_shape: tuple[int, int, 
     if values.high <= N_BINS_8_BIT - 1:
         return N_BINS_8_BIT
     raise ValueError(
-        f'n_bins="auto" knows 8-bit images (whole numbers 0..255) only, got whole numbers up to {values.high}; '
-        f"say n_bins={int(values.high) + 1} or more, or n_bins=None for real-valued data."
+        f'n_bins="auto" supports only 8-bit images (whole numbers 0..255), got whole numbers up to {values.high}; '
+        f"pass n_bins={int(values.high) + 1} or more, or n_bins=None for real-valued data."
     )
 
 
 class Extent(Protocol):
-    """Least and largest of some values, and whether all are whole numbers."""
+    """Smallest and largest value, and whether all values are whole numbers."""
 
     @property
     def low(self) -> Any: ...
@@ -241,7 +242,7 @@ class Extent(Protocol):
 
 
 class _Extent:
-    """The extent of an array, each part found when it is asked for."""
+    """The extent of an array, computed on first use."""
 
     def __init__(self, rows: NDArray[Any]) -> None:
         self.rows = rows
@@ -265,7 +266,7 @@ def is_whole(rows: NDArray[Any]) -> bool:
 
 
 def check_on_grid(values: NDArray[Any] | Extent, n_bins: int) -> None:
-    """Demand integers 0 .. n_bins - 1, as training in bins does, of an array or of what is known of one."""
+    """Check that values are integers 0 .. n_bins - 1, as training in bins needs; accepts an array or its extent."""
     extent = _Extent(values) if isinstance(values, np.ndarray) else values
     low, high = extent.low, extent.high
     if low >= 0 and high <= n_bins - 1 and extent.is_whole:
@@ -282,7 +283,7 @@ def check_on_grid(values: NDArray[Any] | Extent, n_bins: int) -> None:
 
 
 def check_in_reach(rows: NDArray[Any], n_bins: int, start: int = 0) -> None:
-    """Demand values at most one value range outside 0 .. n_bins - 1, as scoring in bins does.
+    """Check that values are at most one value range outside 0 .. n_bins - 1, as scoring in bins needs.
 
     `start` is the index of the first of these rows.
     """
@@ -291,14 +292,14 @@ def check_in_reach(rows: NDArray[Any], n_bins: int, start: int = 0) -> None:
     if outside.any():
         row, column = np.argwhere(outside)[0]
         raise OutOfReachError(
-            f"With n_bins={n_bins}, values are scored from {low} to {high} (one value range outside the data's), "
+            f"With n_bins={n_bins}, values can be scored from {low} to {high} (one value range outside the data's), "
             f"got {rows[row, column]} in row {start + row}; clip X, or check its scale.",
             start + np.flatnonzero(outside.any(axis=1)),
         )
 
 
 def draw_seed(random_state: Any) -> int:
-    """Turn scikit-learn's random_state into a seed; None draws fresh entropy and leaves numpy's global state alone."""
+    """Turn scikit-learn's random_state into a seed; None draws new entropy, and numpy's global state is unchanged."""
     check_seed(random_state)
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
@@ -308,9 +309,9 @@ def draw_seed(random_state: Any) -> int:
 
 
 def row_generators(rows: NDArray[Any], seed: int) -> Iterator[np.random.Generator]:
-    """Give one random generator per row, a function of the seed and the row's values alone.
+    """Yield one random generator per row, a function of only the seed and the row's values.
 
-    A row therefore gets the same noise alone, in any batch, in any order and in any process; its dtype does not matter.
+    A row therefore has the same noise alone, in any batch, in any order and in any process, whatever its dtype.
     """
     key = int(seed).to_bytes(8, "little")
     for row in rows:
@@ -320,7 +321,7 @@ def row_generators(rows: NDArray[Any], seed: int) -> Iterator[np.random.Generato
 
 
 def count_values(rows: NDArray[Any], n_channels: int, n_bins: int) -> NDArray[np.int64]:
-    """Count how often each channel takes each value: rows (n, H*W*C) of whole numbers -> (C, n_bins)."""
+    """Count how often each value occurs in each channel: rows (n, H*W*C) of whole numbers -> (C, n_bins)."""
     counts = np.zeros((n_channels, n_bins), dtype=np.int64)
     for start in range(0, len(rows), COUNTED_AT_ONCE):
         values = rows[start : start + COUNTED_AT_ONCE].reshape(-1, n_channels).astype(np.intp)
@@ -330,7 +331,7 @@ def count_values(rows: NDArray[Any], n_channels: int, n_bins: int) -> NDArray[np
 
 
 def keyed_uniform(rows: NDArray[Any], seed: int, n_draws: int = 1, n_values: int | None = None) -> NDArray[np.float32]:
-    """Draw noise keyed by seed and row, uniform in [0, 1): (n_draws, n, n_values); by default as long as a row."""
+    """Draw uniform noise in [0, 1), keyed by seed and row: (n_draws, n, n_values), by default a row's length."""
     n_rows, n_features = rows.shape
     noise = np.empty((n_draws, n_rows, n_values or n_features), dtype=np.float32)
     for i, generator in enumerate(row_generators(rows, seed)):

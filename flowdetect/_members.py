@@ -1,4 +1,4 @@
-"""The members of an ensemble: several fits of one estimator, any density, with different seeds."""
+"""The members of an ensemble: several fits of one density, of any library, with different seeds."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from flowdetect._threads import torch_threads
 
 
 class Members(Documented, CallbackSupportMixin, BaseEstimator):
-    """Fit clones of a density that differ in their seeds, and score with all of them."""
+    """Fits clones of a density with different seeds, and scores with all of them."""
 
     members_: list[Any]
-    keeps_interrupted = True  # a fit that Ctrl-C ends leaves the members so far
+    keeps_interrupted = True  # a fit interrupted by Ctrl-C keeps the members so far
 
     def __init__(
         self, density: Scorer, n_members: int = 5, *, n_jobs: int | None = None, random_state: RandomState = None
@@ -41,11 +41,11 @@ class Members(Documented, CallbackSupportMixin, BaseEstimator):
 
     @with_callbacks
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Members:
-        """Fit the members, in parallel through joblib; serial and parallel fits give the same ones, bit for bit.
+        """Fit the members, in parallel through joblib; serial and parallel fits give bitwise the same members.
 
         Parameters
         ----------
-        X : rows or images, as the members take them
+        X : rows or images, as for the members
         y : (n,) labels for conditional members, or None
 
         Returns
@@ -55,10 +55,10 @@ class Members(Documented, CallbackSupportMixin, BaseEstimator):
         Raises
         ------
         ValueError, TypeError
-            If a parameter, the members' own ones included, breaks a rule, before any member is trained.
+            If a parameter of the ensemble or of a member breaks a rule, before any member is trained.
         KeyboardInterrupt
-            After Ctrl-C. In a serial fit of our own densities the ensemble then has the members trained by then, the
-            interrupted one with its best weights. Otherwise, and before there is a member, it stays as it was.
+            After Ctrl-C. In a serial fit of flowdetect's densities, the ensemble then has the members trained so far,
+            the interrupted one with its best weights. Otherwise, and if there is no member yet, it is unchanged.
         """
         context = begun(self, X, y, int(self.n_members) if is_count(self.n_members) else None)
         interrupt = self._fit(X, y)
@@ -80,7 +80,7 @@ class Members(Documented, CallbackSupportMixin, BaseEstimator):
             self.members_, interrupt = _fit_in_turn(tasks, X, y)
         else:
             self.members_ = list(Parallel(n_jobs=self.n_jobs)(delayed(_fit_one)(X, y, *task) for task in tasks))
-        self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
+        self.__dict__.pop("feature_names_in_", None)  # from an earlier fit
         check_columns(self, X, reset=True)
         for told in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.members_[0], told):
@@ -95,36 +95,37 @@ class Members(Documented, CallbackSupportMixin, BaseEstimator):
         check_jobs(name, self.n_jobs)
         if isinstance(self.density, FrozenEstimator):
             raise TypeError(
-                f"{name} fits {n_members} clones of its density, and got one in FrozenEstimator; pass it unfrozen."
+                f"{name} fits {n_members} clones of its density, so the density must not be in FrozenEstimator; pass "
+                "it unfrozen."
             )
         check_within(self, "density")
 
     def member_scores(self, X: ArrayLike) -> NDArray[np.float64]:
         """Score rows with every member: (n, n_members), nats."""
         check_is_fitted(self, "members_")
-        check_columns(self, X, reset=False)  # members of others do not know a source's names
+        check_columns(self, X, reset=False)  # members of other libraries ignore a source's column names
         return np.stack([np.asarray(member.score_samples(X), dtype=np.float64) for member in self.members_], axis=1)
 
     def _example(self) -> Any:
-        """Give a row for a loaded ensemble to score; None if it is not fitted."""
+        """Return a row for a loaded ensemble to score; None if it is not fitted."""
         if not hasattr(self, "members_"):
             return None
         first = self.members_[0]
         return first._example() if hasattr(first, "_example") else np.zeros((1, first.n_features_in_))
 
     def score_samples(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float64]:
-        """Log-density of the members' mixture in equal shares: (n,), nats."""
+        """Log-density of the equally weighted mixture of the members: (n,), nats."""
         scores = self.member_scores(X)
         return np.logaddexp.reduce(scores, axis=1) - np.log(scores.shape[1])
 
     @property
     def image_shape(self) -> Any:
-        """The members', where they have one: whether images are passed on as images."""
+        """The members' image_shape, if they have one; images are then passed on as images."""
         return self._kind().image_shape
 
     @property
     def n_bins(self) -> Any:
-        """The members', where they have one."""
+        """The members' n_bins, if they have one."""
         return self._kind().n_bins
 
     @property
@@ -138,12 +139,12 @@ class Members(Documented, CallbackSupportMixin, BaseEstimator):
         return self.members_[0].n_bins_
 
     def _kind(self) -> Any:
-        """Give a fitted member; before `fit`, the density that they will be clones of."""
+        """Return a fitted member; before `fit`, the density to be cloned."""
         return self.members_[0] if hasattr(self, "members_") else self.density
 
 
 def _member(density: Any, number: int, seed: int) -> Any:
-    """Give an unfitted member, with a seed and checkpoints of its own."""
+    """Return an unfitted member with its own seed and checkpoints."""
     member = clone(density)
     parameters = member.get_params(deep=True)
     member.set_params(**{name: seed for name in parameters if name.split("__")[-1] == "random_state"})
@@ -154,20 +155,20 @@ def _member(density: Any, number: int, seed: int) -> Any:
 
 
 def _fit_in_turn(tasks: list[Any], X: Any, y: Any) -> tuple[list[Any], KeyboardInterrupt | None]:
-    """Fit one after the other; after Ctrl-C give those that are fitted, and the interrupt."""
+    """Fit one after the other; after Ctrl-C return the fitted members and the interrupt."""
     members = [member for member, _, _ in tasks]
     for number, member in enumerate(members):
         try:
             _fit_one(X, y, *tasks[number])
         except KeyboardInterrupt as interrupt:
             fitted = members[: number + is_kept(member)]
-            if not fitted or not is_kept(fitted[0]):  # others' densities promise nothing: all or none
+            if not fitted or not is_kept(fitted[0]):  # densities of other libraries: all members or none
                 raise
             return fitted, interrupt
     return members, None
 
 
 def _fit_one(X: Any, y: Any, member: Any, task: Any, ensemble: Any) -> Any:
-    # float32 gradients differ between numbers of threads
+    # float32 gradients depend on the number of threads
     with threadpool_limits(1), torch_threads(1), telling(ensemble, task, member, X, y):
         return member.fit(X, y)

@@ -1,4 +1,4 @@
-"""Estimators within estimators: all of them check their parameters before any of them is trained."""
+"""Estimators inside estimators: all check their parameters before any of them is trained."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sklearn.frozen import FrozenEstimator
 
 
 def check_within(estimator: Any, *names: str) -> None:
-    """Have the estimators among these parameters, and all within them, check their own parameters.
+    """Make the estimators among these parameters, and all inside them, check their own parameters.
 
-    What is frozen is not trained and not checked. An error says where it comes from, as `set_params` names it.
+    Frozen estimators are not trained, and so not checked. An error names the parameter as `set_params` does.
 
     Raises
     ------
     ValueError, TypeError, OSError
-        As the estimator's `fit` would, but for what it can only tell from data.
+        As in the estimator's `fit`, except for rules that depend on data.
     """
     for name in names:
         for where, found in _estimators(name, getattr(estimator, name)):
@@ -34,12 +34,12 @@ def _check(estimator: Any) -> None:
 
 
 def _estimators(where: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Give each estimator in a parameter's value, the outer ones first, and where it stands."""
+    """Yield the name and value of each estimator in a parameter's value, the outer ones first."""
     if isinstance(value, FrozenEstimator | type):
         return
     if isinstance(value, list | tuple):
         for number, each in enumerate(value):
-            named = isinstance(each, tuple) and len(each) > 1 and isinstance(each[0], str)  # a step of a pipeline
+            named = isinstance(each, tuple) and len(each) > 1 and isinstance(each[0], str)  # a step of a Pipeline
             inner = (f"{where}__{each[0]}", each[1]) if named else (f"{where}[{number}]", each)
             yield from _estimators(*inner)
     elif hasattr(value, "get_params"):

@@ -1,4 +1,4 @@
-"""From what a user passes as X to a source of its rows: the one place that knows all kinds that are read in parts."""
+"""From a user's X to a source of rows: handles all kinds of data that are read in parts."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from flowdetect._images import Layout, check_image_shape, find_layout, flatten_i
 from flowdetect._rows import is_dataset, is_loader, is_read_in_parts
 from flowdetect._sources import ArrayElsewhere, ArraySource, RowSource, Source
 
-SHOWN = 5  # names of columns that a message lists
+SHOWN = 5  # names of columns per message
 
 
 def is_lazy(X: Any) -> bool:
-    """Whether the rows of X are to be read in parts: sources, datasets, DataLoaders, arrays in files."""
+    """Whether the rows of X must be read in parts: sources, datasets, DataLoaders, arrays in files."""
     if isinstance(X, Source):
         return True
     try:
         return is_dataset(X) or is_loader(X) or (is_read_in_parts(X) and len(X.shape) > 1)
-    except RuntimeError as error:  # h5py's, whatever is asked
+    except RuntimeError as error:  # h5py raises it for every attribute
         raise ValueError(
-            f"X must be open to be read, got a {type(X).__name__} ({error}); open its file anew."
+            f"X must be open for reading, got a {type(X).__name__} ({error}); open its file again."
         ) from error
 
 
 def as_source(X: Any, image_shape: Any = None) -> Source:
-    """Give what is lazy as a Source.
+    """Return lazy data as a Source.
 
     Raises
     ------
     ValueError
-        If it has no rows, or none that are arrays of one form.
+        If X has no rows, or its rows are not arrays of the same form.
     """
     kind = type(X).__name__
     if not isinstance(X, Source):
@@ -43,13 +43,13 @@ def as_source(X: Any, image_shape: Any = None) -> Source:
     if not len(X):
         raise ValueError(
             f"X must have rows, got {'a dataset' if kind != 'Part' else 'a part'} of length 0 ({kind}), hence 0 "
-            f"sample(s); look at the folder, the file or the split that it reads."
+            "sample(s); check the folder, the file or the split that it reads."
         )
     return X
 
 
 def layout_of(source: Source, image_shape: Any) -> Layout:
-    """Tell the layout of a source's rows as `find_layout` does that of arrays, and check it against `image_shape`."""
+    """Find the layout of a source's rows, as `find_layout` for arrays, and check it against `image_shape`."""
     if source.axes != "nchw":
         return find_layout(source.read(np.arange(min(2, len(source)))), image_shape)[1]
     height, width, channels = source.row_shape
@@ -62,12 +62,12 @@ def layout_of(source: Source, image_shape: Any) -> Layout:
 
 
 def open_source(X: Any, image_shape: Any) -> tuple[Any, RowSource | None, Layout]:
-    """Tell the layout of the user's data and open a source of its rows.
+    """Find the layout of the user's data and open a source of its rows.
 
     Returns
     -------
-    head : what scikit-learn validates: X itself where it has two axes, else its first two rows (k, D)
-    source : RowSource, or None where X must first be validated (lists, frames, tables)
+    head : the part that scikit-learn validates: X itself if it has two axes, else its first two rows (k, D)
+    source : RowSource, or None if X must be validated first (lists, frames, tables)
     layout : Layout
     """
     if is_lazy(X):
@@ -81,7 +81,7 @@ def open_source(X: Any, image_shape: Any) -> tuple[Any, RowSource | None, Layout
 
 @contextmanager
 def names_compared(source: Any) -> Iterator[None]:
-    """Let scikit-learn not miss the names of the columns of an array that was read from a source with names."""
+    """Suppress scikit-learn's warning that an array read from a source with column names has no names."""
     with ExitStack() as stack:
         if isinstance(source, Source) and source.columns is not None:
             stack.enter_context(warnings.catch_warnings())
@@ -90,9 +90,9 @@ def names_compared(source: Any) -> Iterator[None]:
 
 
 def check_columns(estimator: Any, source: Any, *, reset: bool) -> None:
-    """Let an estimator remember the names of a source's columns, or compare them with those it remembers.
+    """Store the names of a source's columns in an estimator, or compare them with the stored ones.
 
-    scikit-learn does this for frames, and a source is none.
+    scikit-learn does this for frames only.
     """
     columns = source.columns if isinstance(source, Source) else None
     if columns is None:
@@ -106,6 +106,6 @@ def check_columns(estimator: Any, source: Any, *, reset: bool) -> None:
     missing, unknown = [n for n in known if n not in columns], [n for n in columns if n not in known]
     told = [f"missing are {missing[:SHOWN]}"] * bool(missing) + [f"unknown are {unknown[:SHOWN]}"] * bool(unknown)
     raise ValueError(
-        f"X must have the columns passed during fit, in their order: {'; '.join(told) or 'the order differs'}; "
-        f"choose columns={list(known)} where X is opened."
+        f"X must have the columns passed during fit, in their order: {'; '.join(told) or 'the order differs'}; pass "
+        f"columns={list(known)} when you open X."
     )

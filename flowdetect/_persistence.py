@@ -1,10 +1,11 @@
-"""Files of estimators: safetensors with a JSON header, written atomically, read without running any code of theirs.
+"""Files of estimators: safetensors with a JSON header, written atomically; reading runs no code from a file.
 
-An estimator is a tree of plain values and arrays. The tree goes into the header, the arrays beside it; estimators of
-ours are named and rebuilt from an allow-list, foreign ones go through skops with its list of trusted types.
+An estimator is a tree of plain values and arrays. The header holds the tree, and the tensors hold the arrays.
+flowdetect's estimators are named and rebuilt from an allow-list; those of other libraries are stored by skops with its
+list of trusted types.
 
-A file may come from anyone. It is read twice: first its header, with empty arrays of the shapes that it declares in the
-place of the large ones, so that what does not fit together is refused before memory is asked for; then whole.
+A file may come from anyone, so it is read in two steps. First the header is read, with placeholders of the declared
+shapes for large arrays, so that inconsistent files are refused before memory is allocated. Then the whole file is read.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from flowdetect._homes import IN_FILES as OURS
 from flowdetect._protocols import PathName
 from flowdetect._tensor_file import MOST_BYTES, VERSION, TensorFile, write
 
-LARGEST_TRIED = 2**16  # values of a row that a loaded estimator scores
-REPEATS, MOST_REPEATS = {"n_draws", "n_steps"}, 2000  # of computations within a score that is tried
-MOST_OF_STRINGS = 2**26  # bytes of one array of text
+LARGEST_TRIED = 2**16  # values per row; a loaded estimator with more is not tested with a score
+REPEATS, MOST_REPEATS = {"n_draws", "n_steps"}, 2000  # the same for the repeated computations within a score
+MOST_OF_STRINGS = 2**26  # bytes per array of text
 BROKEN = (
     *(ArithmeticError, AssertionError, AttributeError, BadZipFile, LookupError, MemoryError, NotFittedError),
     *(EOFError, ImportError, RecursionError, RuntimeError, TypeError, ValueError, struct.error, zlib.error),
@@ -45,7 +46,7 @@ BROKEN = (
 
 
 def save(estimator: BaseEstimator, path: PathName, notes: dict[str, Any] | None = None) -> None:
-    """Write an estimator of ours to a file, atomically; and notes, plain values, that `notes_of` gives back."""
+    """Write an estimator of flowdetect to a file, atomically, with notes (plain values) for `notes_of`."""
     file = check_no_checkpoint(path)
     arrays: dict[str, NDArray[Any]] = {}
     header = {"estimator": _encode(estimator, arrays, type(estimator).__name__)}
@@ -53,14 +54,14 @@ def save(estimator: BaseEstimator, path: PathName, notes: dict[str, Any] | None 
 
 
 def notes_of(path: PathName, max_bytes: int = MOST_BYTES) -> dict[str, Any]:
-    """Read what was noted beside an estimator, from anyone; empty where nothing was. Errors are those of `load`."""
+    """Read the notes of an estimator's file, empty if there are none; errors are those of `load`."""
     with TensorFile(as_path(path), "estimator", max_bytes) as file:
         notes = file.header.get("notes")
     return notes if isinstance(notes, dict) else {}
 
 
 def check_no_checkpoint(path: PathName) -> Path:
-    """Refuse to write over the checkpoint of a training; give the path, links followed."""
+    """Refuse to overwrite the checkpoint of a training; return the path, with links followed."""
     file = as_path(path)
     try:
         with TensorFile(file, "checkpoint"):
@@ -68,33 +69,34 @@ def check_no_checkpoint(path: PathName) -> Path:
     except (OSError, ValueError):
         return file
     raise ValueError(
-        f"{str(file)!r} holds the checkpoint of a training, which would be lost; save to another file, or remove it."
+        f"{str(file)!r} holds the checkpoint of a training, which would be lost; save to another file, or delete the "
+        "checkpoint."
     )
 
 
 def load(path: PathName, *, trusted: Sequence[str] = (), max_bytes: int = MOST_BYTES) -> Any:
-    """Read an estimator that `save` wrote; no code from the file is run.
+    """Read an estimator written by `save`, without running code from the file.
 
     Parameters
     ----------
     path : str or path
     trusted : sequence of str
-        Types that skops may build where a foreign estimator stands inside, beyond those it trusts by itself.
+        Further types that skops may build, for estimators of other libraries inside.
     max_bytes : int, default 2**32
-        A larger file is refused before it is read.
+        Larger files are refused before they are read.
 
     Returns
     -------
     estimator
-        If it is fitted, it has scored a row.
+        If it is fitted, it was tested by scoring a row.
 
     Raises
     ------
     ValueError
-        If the file is not whole, not ours, of a format that is not known, too large, or holds an estimator that could
-        not score.
+        If the file is incomplete, not from flowdetect, of an unknown format or too large, or if its estimator cannot
+        score a row.
     OSError
-        If it cannot be read.
+        If the file cannot be read.
 
     Examples
     --------
@@ -112,7 +114,7 @@ def load(path: PathName, *, trusted: Sequence[str] = (), max_bytes: int = MOST_B
         try:
             tree = file.header["estimator"]
             if not isinstance(tree, dict) or not {"estimator", "skops"} & tree.keys():
-                raise ValueError("it holds no estimator")
+                raise ValueError("it contains no estimator")
             _Decoder(file.previewed(), trusted, dry=True).decode_all(tree)
             estimator = _Decoder(file.arrays(), trusted).decode_all(tree)
             _check_that_it_scores(estimator)
@@ -121,33 +123,34 @@ def load(path: PathName, *, trusted: Sequence[str] = (), max_bytes: int = MOST_B
         except BROKEN as error:
             told = str(error) if type(error) is ValueError else repr(error)
             raise ValueError(
-                f"{str(path)!r} is no whole flowdetect file ({told}); nothing was loaded. Save the estimator again."
+                f"{str(path)!r} is not a complete flowdetect file ({told}); nothing was loaded. Save the estimator "
+                "again."
             ) from error
     return estimator
 
 
 def check_load_options(trusted: Any, max_bytes: Any) -> None:
-    """Refuse a list of types, or a largest size, that `load` cannot work with."""
+    """Refuse invalid values of `trusted` and `max_bytes`."""
     if not isinstance(max_bytes, Integral) or isinstance(max_bytes, bool) or max_bytes < 1:
         raise ValueError(f"max_bytes must be a whole number >= 1, got {max_bytes!r}.")
     if isinstance(trusted, str) or not all(isinstance(name, str) for name in trusted):
-        raise TypeError(f"trusted must be a list of names of types, got {trusted!r}.")
+        raise TypeError(f"trusted must be a list of type names, got {trusted!r}.")
 
 
 class _Refusal(Exception):
-    """What a user can act upon: told as it is."""
+    """An error that the user can solve; its message is shown unchanged."""
 
 
 # ---- estimators to trees
 
 
 def _encode(value: Any, arrays: dict[str, NDArray[Any]], where: str) -> Any:
-    """Turn a value into JSON; arrays are put aside under the name of their place."""
+    """Turn a value into JSON; arrays are collected under the name of their position."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic):
         plain = value.item()
-        return _encode(float(plain) if isinstance(plain, np.generic) else plain, arrays, where)  # a long double
+        return _encode(float(plain) if isinstance(plain, np.generic) else plain, arrays, where)  # e.g. a long double
     if isinstance(value, list | tuple):
         items = [_encode(item, arrays, f"{where}.{i}") for i, item in enumerate(value)]
         return items if isinstance(value, list) else {"tuple": items}
@@ -163,14 +166,14 @@ def _encode(value: Any, arrays: dict[str, NDArray[Any]], where: str) -> Any:
         return {"frozen": _encode(value.estimator, arrays, where)}
     if type(value).__name__ in OURS and type(value).__module__.startswith(OURS[type(value).__name__]):
         if getattr(value, "_parameter_constraints", None):
-            value._validate_params()  # as `load` will
+            value._validate_params()  # `load` also does
         return {"estimator": type(value).__name__, "state": _encode(forgotten(value.__getstate__()), arrays, where)}
     if isinstance(value, BaseEstimator):
         arrays[where] = as_bytes(value)
         return {"skops": where}
     raise ValueError(
-        f"{where} holds a {type(value).__name__}, which a flowdetect file does not keep; replace it with a plain value "
-        f"before saving, e.g. an int or None for random_state."
+        f"{where} holds a {type(value).__name__}, which a flowdetect file cannot store; replace it with a plain value "
+        "before saving, e.g. an int or None for random_state."
     )
 
 
@@ -178,7 +181,7 @@ def _encode_array(value: NDArray[Any], arrays: dict[str, NDArray[Any]], where: s
     if value.dtype.kind in "OU" and all(isinstance(item, str) for item in value.ravel().tolist()):
         return {"strings": value.tolist(), "object": value.dtype.kind == "O"}
     if value.dtype.kind not in "biuf":
-        raise ValueError(f"{where} holds an array of {value.dtype}, which a flowdetect file does not keep.")
+        raise ValueError(f"{where} holds an array of {value.dtype}, which a flowdetect file cannot store.")
     arrays[where] = value.astype(value.dtype.newbyteorder("="), copy=False)
     return {"array": where}
 
@@ -192,21 +195,21 @@ class _Decoder:
     Parameters
     ----------
     arrays : dict of arrays
-        Each may stand in one place of the tree, and none may be left over.
+        Each must be used exactly once in the tree.
     trusted : sequence of str
         Types that skops may build.
     dry : bool
-        Whether arrays may be placeholders: states of estimators are then compared, and nothing is built.
+        Whether arrays may be placeholders; states of estimators are then checked, and nothing is built.
     """
 
     def __init__(self, arrays: dict[str, NDArray[Any]], trusted: Sequence[str], dry: bool = False) -> None:
         self.arrays, self.trusted, self.dry = dict(arrays), trusted, dry
 
     def decode_all(self, tree: dict[str, Any]) -> Any:
-        """Build the estimator that the whole tree stands for."""
+        """Build the estimator of the whole tree."""
         found = self._decode(tree)
         if self.arrays:
-            raise ValueError(f"it holds arrays that nothing refers to: {sorted(self.arrays)[:3]}")
+            raise ValueError(f"it contains arrays that nothing refers to: {sorted(self.arrays)[:3]}")
         return found
 
     def _decode(self, tree: Any) -> Any:
@@ -238,8 +241,8 @@ class _Decoder:
         found, unknown = from_bytes(content.tobytes(), self.trusted)
         if found is None:
             raise _Refusal(
-                f"The file holds an estimator of types that are not trusted: {unknown}. If you trust where the file "
-                f"comes from, pass load(path, trusted={unknown})."
+                f"The file contains an estimator of types that are not trusted: {unknown}. If you trust the source of "
+                f"the file, pass load(path, trusted={unknown})."
             )
         return found
 
@@ -247,16 +250,16 @@ class _Decoder:
         name = tree["estimator"]
         if not isinstance(name, str) or name not in OURS:
             raise _Refusal(
-                f"The file names an estimator {name!r}, which this flowdetect ({VERSION}) does not know; nothing was "
-                f"loaded. Update flowdetect."
+                f"The file contains an estimator {name!r}, which this flowdetect ({VERSION}) does not have; nothing "
+                "was loaded. Update flowdetect."
             )
         kind = getattr(importlib.import_module(OURS[name]), name)
-        estimator = kind.__new__(kind)  # its parameters are part of the state
+        estimator = kind.__new__(kind)  # the state contains its parameters
         state = self._decode(tree["state"])
         _check_names(kind, state)
         given = inspect.signature(kind.__init__).parameters.values()
         defaults = {each.name: each.default for each in given if each.default is not each.empty}
-        state = {**defaults, **getattr(kind, "_former", {}), **state}  # an older file lacks the parameters of today
+        state = {**defaults, **getattr(kind, "_former", {}), **state}  # older files lack newer parameters
         if not self.dry:
             estimator.__setstate__(state)
         elif hasattr(estimator, "_check_state"):
@@ -275,16 +278,16 @@ def _check_names(kind: type, state: Any) -> None:
 
 
 def _strings(items: Any, as_objects: Any) -> NDArray[Any]:
-    """Give an array of text, whose every entry takes the memory of the longest."""
+    """Return an array of text; each entry takes the memory of the longest."""
     found = np.array(items, dtype=object)
     lengths = [len(item) if isinstance(item, str) else MOST_OF_STRINGS for item in found.ravel().tolist()]
     if 4 * len(lengths) * max(lengths, default=0) > MOST_OF_STRINGS:
-        raise ValueError("an array of text is no such array, or too large")
+        raise ValueError("an array of text has another form, or is too large")
     return found if as_objects else np.array(items, dtype=str)
 
 
 def _takes_long(estimator: Any) -> bool:
-    """Whether a score has too many draws and steps, or values, to be tried while loading."""
+    """Whether a score has too many draws, steps or values for a test during loading."""
     density = getattr(estimator, "density_", estimator)
     told = {**estimator.get_params(deep=True), **vars(estimator).get("_kept", {})}
     told = {**told, **getattr(density, "_fitted_params", {})}
@@ -294,7 +297,7 @@ def _takes_long(estimator: Any) -> bool:
 
 
 def _check_that_it_scores(estimator: Any) -> None:
-    """Let a fitted estimator score a row of the kind that it was fitted to."""
+    """Test a fitted estimator: score a row of the kind that it was fitted to."""
     if not hasattr(estimator, "_example") or _takes_long(estimator):
         return
     rows = estimator._example()

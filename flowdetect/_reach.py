@@ -1,4 +1,4 @@
-"""Rows that lie too far from the training data to be scored, and cells that differ from a constant."""
+"""Rows too far from the training data to be scored, and cells that differ from a constant column's value."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-SAME, SAME_AS_ZERO = 1e-6, 1e-12  # how far rounding may bring a value from a constant, relative and absolute
+SAME, SAME_AS_ZERO = 1e-6, 1e-12  # largest rounding error of a constant, relative and absolute
 
 
 def differs(rows: NDArray[Any], constants: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Say which cells, (n, k), are not the constants, (k,), of their columns."""
+    """Return which cells, (n, k), differ from the constants, (k,), of their columns."""
     return np.abs(rows.astype(np.float64) - constants) > SAME * np.abs(constants) + SAME_AS_ZERO
 
 

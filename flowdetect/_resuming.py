@@ -1,6 +1,6 @@
-"""Where trainings that may be killed keep what they need to go on: checkpoints, one a file, and seeds beside them.
+"""Files for resuming killed trainings: one checkpoint per training, and seeds beside them.
 
-A checkpoint is a file, for one training, or a folder, in which every training has a file of its own.
+The parameter `checkpoint` is a file, for one training, or a folder, in which every training has its own file.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from flowdetect._opening import as_source, is_lazy
 from flowdetect._protocols import PathName, RandomState
 from flowdetect._sources import digest_of_source
 
-N_BITS = 32  # of a seed
-MOST_OF_SEED = 1000  # bytes of its file
-N_DIGITS = 16  # of a digest, in a file's name
-N_HASHED = 4096  # rows at a time
-MAY_CHANGE = {"verbose", "device", "checkpoint", "n_jobs"}  # between a kill and the fit that goes on
+N_BITS = 32  # bits of a seed
+MOST_OF_SEED = 1000  # bytes of a seed's file
+N_DIGITS = 16  # digits of a digest in a file name
+N_HASHED = 4096  # rows hashed at a time
+MAY_CHANGE = {"verbose", "device", "checkpoint", "n_jobs"}  # parameters that may differ when a fit resumes
 SEPARATORS = tuple(separator for separator in (os.sep, os.altsep) if separator)
 
 
@@ -32,7 +32,7 @@ SEPARATORS = tuple(separator for separator in (os.sep, os.altsep) if separator)
 
 
 def name_of_path(checkpoint: Any) -> str:
-    """Give the path as a string; refuse what is none."""
+    """Return a path as a string; refuse other types."""
     try:
         return os.fsdecode(checkpoint)
     except TypeError:
@@ -40,32 +40,32 @@ def name_of_path(checkpoint: Any) -> str:
 
 
 def is_folder(checkpoint: PathName) -> bool:
-    """Say whether a checkpoint is a folder: there is one of that name, or the name ends in a separator."""
+    """Whether a checkpoint is a folder: it exists as one, or the name ends in a separator."""
     return os.path.isdir(checkpoint) or name_of_path(checkpoint).endswith(SEPARATORS)
 
 
 def further(checkpoint: PathName, ending: str) -> PathName:
-    """Give the checkpoint of a further training: the same folder, or a file whose name has an ending more."""
+    """Return the checkpoint of another training: the same folder, or a file with a further suffix."""
     return checkpoint if is_folder(checkpoint) else f"{name_of_path(checkpoint)}{ending}"
 
 
 def make_folder(checkpoint: PathName) -> str:
-    """Make the folder where there is none, and give its name, a separator at the end.
+    """Create the folder if it is missing, and return its name with a separator at the end.
 
     Raises
     ------
     ValueError
-        If it is no path, or a file.
+        If it is not a path, or is a file.
     OSError
-        If it cannot be made or written to.
+        If it cannot be created or written to.
     """
     name = os.path.normpath(name_of_path(checkpoint))
     if os.path.exists(name) and not os.path.isdir(name):
-        raise ValueError(f"checkpoint must be a folder here, and {name!r} is a file; choose another name.")
+        raise ValueError(f"checkpoint must be a folder here, but {name!r} is a file; choose another name.")
     try:
         if not os.path.isdir(name):
             os.mkdir(name)
-    except FileExistsError:  # made by another process
+    except FileExistsError:  # created by another process
         pass
     except OSError as error:
         told = f"checkpoint={name!r} cannot be written: its folder does not exist or is not writable; choose another"
@@ -75,7 +75,7 @@ def make_folder(checkpoint: PathName) -> str:
 
 
 def check_can_write(checkpoint: PathName) -> None:
-    """Refuse a checkpoint that cannot be written; a folder is made. A file that is there may be a finished training."""
+    """Refuse a checkpoint that cannot be written; create a folder; an existing file may be a finished training."""
     name = name_of_path(checkpoint)
     if is_folder(name):
         make_folder(name)
@@ -87,13 +87,13 @@ def check_can_write(checkpoint: PathName) -> None:
 
 
 def short_digest(*parts: Any) -> str:
-    """Hash parameters, arrays and estimators: the same digits for the same in every process."""
+    """Hash parameters, arrays and estimators; equal inputs have equal digests in every process."""
     text = json.dumps([_plain(part) for part in parts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:N_DIGITS]
 
 
 def _plain(value: Any) -> Any:
-    """Give what JSON knows; what this function does not know is named by its type."""
+    """Return a value as JSON; values of unknown types are replaced by their type's name."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic):
@@ -115,7 +115,7 @@ def _plain(value: Any) -> Any:
 
 
 def digest_of_array(array: Any) -> str:
-    """Hash rows a few at a time, as an array may be a memory map."""
+    """Hash an array a few rows at a time, since it may be a memory map."""
     found = hashlib.sha256(f"{array.shape}{array.dtype}".encode())
     parts = [array] if array.ndim == 0 else (array[i : i + N_HASHED] for i in range(0, len(array), N_HASHED))
     for part in parts:
@@ -132,7 +132,7 @@ def _digest_of_data(X: Any) -> str | None:
 
 
 def path_of_training(checkpoint: PathName, name: str, stage: str, *marks: Any) -> str:
-    """Give the path of a training's file: in a folder it is named by class, marks and stage."""
+    """Return the path of a training's file; in a folder its name has class, marks and stage."""
     path = name_of_path(checkpoint)
     if not is_folder(path):
         return path + stage
@@ -143,7 +143,7 @@ def path_of_training(checkpoint: PathName, name: str, stage: str, *marks: Any) -
 
 
 def kept_seed(path: PathName) -> int:
-    """Give the seed that stands in a file, drawn and written where there is none.
+    """Return the seed in a file; if there is no file, draw a seed and write it.
 
     Raises
     ------
@@ -160,22 +160,22 @@ def kept_seed(path: PathName) -> int:
             seed = json.loads(file.read())["seed"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{str(path)!r} should hold the seed of trainings whose checkpoints stand beside it, and does not; remove "
-            f"it and them to start anew."
+            f"{str(path)!r} must hold the seed of the trainings whose checkpoints are beside it, but does not; remove "
+            "the file and these checkpoints to start again."
         ) from error
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**N_BITS:
         raise ValueError(
-            f"{str(path)!r} holds the seed {seed!r}, which is no whole number from 0 to 2**{N_BITS} - 1; remove it "
-            f"and the checkpoints beside it to start anew."
+            f"{str(path)!r} holds the seed {seed!r}, which is not a whole number from 0 to 2**{N_BITS} - 1; remove the "
+            "file and the checkpoints beside it to start again."
         )
     return seed
 
 
 def resuming_seed(estimator: Any, checkpoint: PathName | None, X: Any, y: Any) -> RandomState:
-    """Give an estimator's `random_state`, where that is None one that the next fit with this checkpoint finds again.
+    """Return an estimator's `random_state`; if it is None, a stored seed that the next fit with this checkpoint reuses.
 
-    In a folder the seed's file is named by class, parameters, X and y; beside a single file it ends in ".seed". Without
-    a checkpoint the seed is drawn and not kept.
+    In a folder, the name of the seed's file depends on class, parameters, X and y; beside a single file it ends in
+    ".seed". Without a checkpoint the seed is drawn and not stored.
     """
     given: RandomState = estimator.random_state
     if given is not None:
@@ -191,7 +191,7 @@ def resuming_seed(estimator: Any, checkpoint: PathName | None, X: Any, y: Any) -
 
 
 def checkpoint_within(estimator: Any, but: tuple[str, ...] = ()) -> PathName | None:
-    """Give the first checkpoint that an estimator within has, by name; those of names that start so are left out."""
+    """Return the first checkpoint, by name, of the estimators inside; skip names that start with one of `but`."""
     parameters = estimator.get_params(deep=True)
     names = [name for name in sorted(parameters) if name.endswith("__checkpoint") and not name.startswith(but)]
     return next((parameters[name] for name in names if parameters[name] is not None), None)

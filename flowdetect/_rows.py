@@ -1,7 +1,7 @@
-"""What users bring as X: taken where its meaning is plain, refused with the remedy where it is not; numpy only.
+"""Users' X: accepted if its meaning is clear, otherwise refused with the remedy; numpy only.
 
-An array of numbers, a frame of numbers and a torch tensor pass through as they are, without a copy. Everything here
-looks at kinds and dtypes; `_images.py` tells layouts, and whether values are finite is the reader's to check.
+An array of numbers, a frame of numbers and a torch tensor are returned unchanged, without a copy. This module checks
+kinds and dtypes only; `_images.py` finds layouts, and the readers of rows check that values are finite.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ WHAT_X_IS = (
 
 
 def plain(X: Any) -> Any:
-    """Give X as an array, frame or dense torch tensor of numbers, itself where it is one.
+    """Return X as an array, frame or dense torch tensor of numbers; X itself if it is one.
 
     Parameters
     ----------
-    X : what a user passed
+    X : data from a user
 
     Returns
     -------
     X : numpy array, frame with columns of plain dtypes, or torch tensor on its device
-        Booleans stay such; they count as 0 and 1.
+        Booleans stay booleans; they count as 0 and 1.
 
     Raises
     ------
     ValueError
-        If X holds no numbers, or is nothing that has rows; the message says what to pass.
+        If X is not numeric or has no rows; the message names the remedy.
     """
     if is_torch_tensor(X):
         return _plain_tensor(X)
@@ -63,17 +63,17 @@ def plain(X: Any) -> Any:
 
 
 def is_torch_tensor(X: Any) -> bool:
-    """Whether X is a torch tensor, found out without importing torch."""
+    """Whether X is a torch tensor; does not import torch."""
     return type(X).__module__.split(".")[0] == "torch" and hasattr(X, "detach")
 
 
 def tensor_values(X: Any) -> NDArray[Any]:
-    """Give the values of a torch tensor that `plain` let pass: an array, without a copy where numpy has the dtype."""
+    """Return the values of a torch tensor from `plain` as an array, without a copy if numpy has the dtype."""
     return np.asarray(X.detach().cpu().numpy())
 
 
 def is_read_in_parts(X: Any) -> bool:
-    """Whether X is an array of numbers that lies elsewhere, such as in an HDF5 file, and is read by slices."""
+    """Whether X is an array of numbers outside of memory, e.g. in an HDF5 file, that is read by slices."""
     if isinstance(X, np.ndarray) or is_torch_tensor(X) or not hasattr(X, "shape"):
         return False
     if hasattr(X, "iloc") or hasattr(X, "toarray"):
@@ -83,7 +83,7 @@ def is_read_in_parts(X: Any) -> bool:
 
 
 def is_dataset(X: Any) -> bool:
-    """Whether X is a map-style dataset: it has a length and items, and is no array, frame, list, text or mapping."""
+    """Whether X is a map-style dataset: it has a length and items, but is no array, frame, list, text or mapping."""
     if isinstance(X, list | tuple | str | bytes | Mapping | np.ndarray) or not hasattr(type(X), "__getitem__"):
         return False
     if is_hugging_face(X):
@@ -92,7 +92,7 @@ def is_dataset(X: Any) -> bool:
 
 
 def is_hugging_face(X: Any) -> bool:
-    """Whether X is a dataset of Hugging Face's library."""
+    """Whether X is a Hugging Face dataset."""
     return all(hasattr(X, name) for name in ("features", "column_names", "with_format"))
 
 
@@ -101,7 +101,7 @@ def is_loader(X: Any) -> bool:
     return hasattr(X, "batch_sampler") and hasattr(X, "collate_fn") and is_dataset(getattr(X, "dataset", None))
 
 
-# ---- one kind each
+# ---- kinds of data
 
 
 def _plain_tensor(X: Any) -> Any:
@@ -131,14 +131,14 @@ def _plain_tensor(X: Any) -> Any:
 def _plain_array(X: NDArray[Any], name: str = "X") -> NDArray[Any]:
     is_matrix = isinstance(X, np.matrix)
     if is_matrix:
-        raise ValueError(f"{name} must be an array, got np.matrix, which numpy gives up; pass np.asarray({name}).")
+        raise ValueError(f"{name} must be an array, got np.matrix, which numpy deprecates; pass np.asarray({name}).")
     if isinstance(X, np.ma.MaskedArray):
         masked = np.argwhere(np.ma.getmaskarray(X))
         if len(masked):
             place = tuple(masked[0].tolist())
             raise ValueError(
                 f"{name} must have a value in every cell, got a masked array with {len(masked)} masked cell(s), the "
-                f"first at {place}; drop such rows or impute, e.g. X.filled(value): what is masked is never used."
+                f"first at {place}; drop such rows or impute, e.g. X.filled(value): masked values are never used."
             )
         X = np.asarray(X.data)
     kind = X.dtype.kind
@@ -159,37 +159,37 @@ def _check_axes(X: Any, name: str) -> None:
 
 
 def _plain_list(X: Sequence[Any]) -> NDArray[Any]:
-    """Give a list of rows as an array; images are to come as one array."""
+    """Return a list of rows as an array; images must come as one array."""
     first = X[0] if len(X) else None
     if hasattr(first, "shape") or _is_picture(first):
         shapes = list(dict.fromkeys(np.shape(each) for each in X))
         if len(shapes) > 1:
             more = " ..." if len(shapes) > SHOWN else ""
             raise ValueError(
-                f"Images are one array and must have one size, got a {_kind(X)} of {len(X)} with the sizes "
+                f"Images must be one array, and so have the same size, got a {_kind(X)} of {len(X)} with the sizes "
                 f"{', '.join(map(str, shapes[:SHOWN]))}{more}; resize, crop or pad them, then pass np.stack(X)."
             )
         if len(shapes[0]) > 1:
             stack = "torch.stack(X)" if is_torch_tensor(first) else "np.stack(X)"
-            raise ValueError(f"Images are one array, got a list or tuple of {len(X)} arrays; pass {stack}.")
+            raise ValueError(f"Images must be one array, got a list or tuple of {len(X)} arrays; pass {stack}.")
     if any(isinstance(row, Mapping) for row in X):
         raise ValueError(f"{WHAT_X_IS}; got a {_kind(X)} of {_kind(first)}; pass pandas.DataFrame(X).")
     lengths = {len(row) if isinstance(row, Sequence) and not isinstance(row, str) else None for row in X}
     if len(lengths) > 1:
         raise ValueError(
-            f"X must have rows of one length, got a {_kind(X)} with rows of {_listed(lengths)}; give every row the "
-            f"same number of values."
+            f"X must have rows of the same length, got a {_kind(X)} with rows of {_listed(lengths)}; give every row "
+            "the same number of values."
         )
     try:
         return _plain_array(np.asarray(X))
     except ValueError as error:
         if "inhomogeneous" not in str(error):
             raise
-        raise ValueError(f"{WHAT_X_IS}; got a {_kind(X)} whose rows differ in shape; give all the same.") from None
+        raise ValueError(f"{WHAT_X_IS}; got a {_kind(X)} whose rows differ in shape; make all equal.") from None
 
 
 def _read_whole(X: Any) -> NDArray[Any]:
-    """Read an array of another library, or of a file."""
+    """Read an array of another library or in a file."""
     try:
         return np.asarray(X if hasattr(X, "__array__") else X[...])
     except (TypeError, ValueError, RuntimeError, KeyError, IndexError) as error:
@@ -199,11 +199,14 @@ def _read_whole(X: Any) -> NDArray[Any]:
 
 
 def _what_else(X: Any) -> str:
-    """Say what is wrong with X that is no array, frame, tensor or list."""
+    """Return the error for an X that is not an array, frame, tensor or list."""
     if isinstance(X, type):
         return f"{WHAT_X_IS}; got the class {X.__name__}; pass an array."
     if hasattr(X, "to_frame") and hasattr(X, "index"):
-        return f"{WHAT_X_IS}; got a {_kind(X)}, one column. Reshape your data: pass X.to_frame()."
+        return (
+            f"{WHAT_X_IS}; got a {_kind(X)}, one column or one row. Reshape your data: pass X.to_frame() for a column, "
+            f"X.to_frame().T for a row."
+        )
     if _is_picture(X):
         return f"{WHAT_X_IS}; got one picture, a {_kind(X)}; pass np.asarray(X)[None], or np.stack of several."
     if isinstance(X, Mapping):
@@ -218,8 +221,8 @@ def _what_else(X: Any) -> str:
         return f"{WHAT_X_IS}; got a {_kind(X)}, a dataset, which densities, detectors and reports read; {STACK}."
     if isinstance(X, Iterable) or hasattr(X, "__iter__") or hasattr(X, "__next__"):
         return (
-            f"{WHAT_X_IS}; got a {_kind(X)}, whose items come in one order once; pass np.stack(list(X)), or to a "
-            f"density, detector or report a map-style dataset, one with __len__ and __getitem__."
+            f"{WHAT_X_IS}; got a {_kind(X)}, which can be read only once, in order; pass np.stack(list(X)), or pass a "
+            "density, detector or report a map-style dataset (with __len__ and __getitem__)."
         )
     return f"{WHAT_X_IS}; got {short(X)} of type {_kind(X)}; pass an array."
 

@@ -1,8 +1,8 @@
-"""Where rows come from: arrays, memory maps, datasets, folders and files, read in parts and never copied whole.
+"""Sources of rows: arrays, memory maps, datasets, folders and files, read in parts and never copied whole.
 
-Two contracts. A `RowSource` is what training and scoring read: rows by index, flattened. A `Source` is what a user may
-pass as X when the rows are not in memory: it is a RowSource that also knows the form of a row, the names of columns and
-the labels, and it gives a part of itself by indexing.
+There are two contracts. Training and scoring read a `RowSource`: flattened rows by index. A user may pass a `Source` as
+X if the rows are not in memory: it is a RowSource with the form of a row, the columns' names and labels, and indexing
+returns a part of it.
 """
 
 from __future__ import annotations
@@ -17,46 +17,46 @@ from numpy.typing import NDArray
 from flowdetect._images import flatten_images
 from flowdetect._limits import short
 
-ROWS_AT_ONCE_BYTES = 2**21  # of one pass over the data, whose float64 copies take some eight times as much
+ROWS_AT_ONCE_BYTES = 2**21  # per part in a pass over the data; float64 copies take about eight times as much
 
 
 class RowSource(Protocol):
-    """Rows by index: what training, scoring and learning from the data read."""
+    """Rows by index, for training, scoring and learning from the data."""
 
     def __len__(self) -> int:
-        """Give the number of rows."""
+        """Return the number of rows."""
 
     def rows(self, indices: NDArray[np.intp]) -> NDArray[Any]:
-        """Give the rows of some indices: (len(indices), D), images in C order with channels last."""
+        """Return the rows at some indices: (len(indices), D), images in C order with channels last."""
 
 
 class Source:
-    """Rows that are read when they are asked for; a subclass writes `__len__` and `read`.
+    """Rows that are read on demand; a subclass implements `__len__` and `read`.
 
     Attributes
     ----------
-    row_shape : (D,) of a table; (H, W) or (H, W, C) of images
-    dtype : of the values
+    row_shape : (D,) for a table; (H, W) or (H, W, C) for images
+    dtype : type of the values
     columns : list of str, the names of a table's columns, or None
     axes : "rows", "nhw", "nhwc" or "nchw"
-        The form in which a user sees the rows, as in `Layout`; what is read has channels last.
+        Form of the rows for the user, as in `Layout`; `read` always returns channels last.
     """
 
     row_shape: tuple[int, ...]
     dtype: np.dtype[Any]
     columns: list[str] | None = None
-    y: Any = None  # labels (n,), where the source has them
+    y: Any = None  # labels (n,), if the source has them
 
     def __len__(self) -> int:
-        raise NotImplementedError(f"{type(self).__name__} must say how many rows it has.")
+        raise NotImplementedError(f"{type(self).__name__} must implement __len__, its number of rows.")
 
     def read(self, indices: NDArray[np.intp]) -> NDArray[Any]:
-        """Read the rows of some indices, in the order given: (k, *row_shape)."""
-        raise NotImplementedError(f"{type(self).__name__} must read rows.")
+        """Read the rows at some indices, in this order: (k, *row_shape)."""
+        raise NotImplementedError(f"{type(self).__name__} must implement read.")
 
     @property
     def axes(self) -> str:
-        """The form in which a user sees the rows."""
+        """Form of the rows for the user, as in `Layout`."""
         return ("rows", "nhw", "nhwc")[len(self.row_shape) - 1]
 
     @property
@@ -74,9 +74,9 @@ class Source:
         return flatten_images(self.read(indices)) if len(self.row_shape) > 1 else self.read(indices)
 
     def __getitem__(self, index: Any) -> Any:
-        """Give one row by its number, or the source of some rows by a slice, a mask or indices."""
+        """Return one row for a number, or a source of some rows for a slice, a mask or indices."""
         if isinstance(index, tuple) and len(index) == 2 and index[1] is Ellipsis:
-            index = index[0]  # as scikit-learn asks arrays for rows
+            index = index[0]  # scikit-learn indexes arrays like this
         if isinstance(index, int | np.integer):
             i = range(len(self))[index]
             return self.read(np.array([i]))[0]
@@ -91,7 +91,7 @@ class Source:
             yield from part
 
     def parts(self, length: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Read all rows in order, `length` at a time: the first index and the rows of each part, (k, *row_shape)."""
+        """Read all rows in order, `length` at a time; yield the first index and rows of each part, (k, *row_shape)."""
         length = length or rows_at_once(self)
         for start in range(0, len(self), length):
             yield start, self.read(np.arange(start, min(start + length, len(self))))
@@ -102,12 +102,12 @@ class Source:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
-            raise ValueError(f"A {type(self).__name__} is read into an array, which is a copy; leave out copy=False.")
+            raise ValueError(f"A {type(self).__name__} is read into an array, which is a copy; omit copy=False.")
         return self.array() if dtype is None else self.array().astype(dtype)
 
 
 class Part(Source):
-    """Some rows of a source, by their indices: an array, a range or `Without`."""
+    """Some rows of a source, given by indices: an array, a range or `Without`."""
 
     def __init__(self, source: Source, indices: NDArray[np.intp] | range | Without) -> None:
         self.source, self.indices = source, indices
@@ -136,14 +136,14 @@ class Part(Source):
 
 
 def nameless(source: Source) -> Source:
-    """Give a source whose columns have no names."""
+    """Return a source without column names."""
     found = source[:]
     found.columns = None
     return cast(Source, found)
 
 
 class Mapped(Source):
-    """The rows of a source, changed by a function of an array of them when they are read."""
+    """The rows of a source, mapped by a function of an array when they are read."""
 
     def __init__(self, source: Source, function: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
         first = function(source.read(np.arange(1)))
@@ -163,11 +163,11 @@ class Mapped(Source):
 
 
 class Without:
-    """The indices of all of n rows but some, in order; they are counted, not listed, so that n may be large."""
+    """The indices of all of n rows except some, in order; computed rather than stored, so that n may be large."""
 
     def __init__(self, n_rows: int, left_out: NDArray[np.intp]) -> None:
         self.n_rows, self.left_out = n_rows, np.sort(left_out)
-        self._ahead = self.left_out - np.arange(len(left_out))  # how many kept rows stand before each
+        self._ahead = self.left_out - np.arange(len(left_out))  # number of kept rows before each
 
     def __len__(self) -> int:
         return self.n_rows - len(self.left_out)
@@ -198,7 +198,7 @@ class ArraySource:
 
 
 class ArrayElsewhere(Source):
-    """Rows of an array that lies elsewhere, as in an HDF5 or Zarr file; it is read by slices and increasing indices."""
+    """Rows of an array outside of memory, e.g. in an HDF5 or Zarr file, read by slices and increasing indices."""
 
     def __init__(self, array: Any) -> None:
         self.values, self.row_shape, self.dtype = array, tuple(map(int, array.shape[1:])), np.dtype(array.dtype)
@@ -212,7 +212,7 @@ class ArrayElsewhere(Source):
 
 
 class Subset:
-    """Some rows of a RowSource, by their indices."""
+    """Some rows of a RowSource, given by indices."""
 
     def __init__(self, source: RowSource, indices: NDArray[np.intp] | Without) -> None:
         self.source, self.indices = source, indices
@@ -229,15 +229,15 @@ class Subset:
 
 
 def rows_at_once(source: Any, n_bytes: int = ROWS_AT_ONCE_BYTES) -> int:
-    """Give how many rows make some bytes, 2 MiB if not told."""
+    """Return the number of rows in `n_bytes` bytes (default: 2 MiB)."""
     width = source.rows(np.arange(min(1, len(source)))).nbytes
     return max(1, n_bytes // max(1, width))
 
 
 def chunks(source: RowSource, length: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Read all rows in order, `length` at a time: the first index and the rows of each part.
+    """Read all rows in order, `length` at a time; yield the first index and the rows of each part.
 
-    None: as many as make some 2 MiB.
+    None: about 2 MiB of rows at a time.
     """
     length = length or rows_at_once(source)
     for start in range(0, len(source), length):
@@ -245,12 +245,12 @@ def chunks(source: RowSource, length: int | None = None) -> Iterator[tuple[int, 
 
 
 def sample_rows(source: RowSource, most: int) -> NDArray[Any]:
-    """Read every k-th row, so that at most `most` are read."""
+    """Read every k-th row, with the smallest k that gives at most `most` rows."""
     return source.rows(np.arange(0, len(source), -(-len(source) // most)))
 
 
 def digest_of_source(source: RowSource) -> str:
-    """Hash all rows of a source, with their shape and dtype, a few at a time."""
+    """Hash the shape, dtype and all rows of a source, a few rows at a time."""
     found = hashlib.sha256()
     for start, rows in chunks(source):
         if start == 0:
@@ -260,16 +260,16 @@ def digest_of_source(source: RowSource) -> str:
 
 
 def _indices(index: Any, n_rows: int) -> NDArray[np.intp]:
-    """Give the rows, 0 .. n_rows - 1, that a mask or a list of numbers names."""
+    """Return the indices, 0 .. n_rows - 1, of a mask or a list of numbers."""
     chosen = np.asarray(index) if isinstance(index, list | range | np.ndarray) or hasattr(index, "__array__") else None
     if chosen is None or chosen.ndim != 1 or (chosen.dtype.kind not in "biu" and len(chosen)):
         raise IndexError(
-            f"A source is indexed by rows: a number, a slice, a mask or a list of numbers, got {short(index)}; columns "
-            f"are chosen where it is opened, or of its array()."
+            f"A source is indexed by rows: a number, a slice, a mask or a list of numbers, got {short(index)}; choose "
+            "columns when you open the source, or index its array()."
         )
     if chosen.dtype == bool:
         if len(chosen) != n_rows:
-            raise IndexError(f"A mask must have one entry a row, {n_rows}, got {len(chosen)}; make it of these rows.")
+            raise IndexError(f"A mask must have one entry per row, {n_rows}, got {len(chosen)}; correct it.")
         return np.flatnonzero(chosen)
     chosen = chosen.astype(np.intp)
     if len(chosen) and not (-n_rows <= chosen.min() and chosen.max() < n_rows):
@@ -281,7 +281,7 @@ def _indices(index: Any, n_rows: int) -> NDArray[np.intp]:
 
 
 def _as_slice(indices: NDArray[np.intp]) -> slice | NDArray[np.intp]:
-    """Give consecutive indices as a slice, which reads a view rather than a copy."""
+    """Return consecutive indices as a slice, which reads a view instead of a copy."""
     if len(indices) and indices[-1] - indices[0] == len(indices) - 1 and bool((np.diff(indices) == 1).all()):
         return slice(int(indices[0]), int(indices[-1]) + 1)
     return indices

@@ -1,4 +1,4 @@
-"""One file of ours: safetensors with a JSON header and a checksum, compared with what it declares before it is read."""
+"""The file format: safetensors with a JSON header and a checksum, checked against its declarations before reading."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from flowdetect._files import open_within, write_atomically
 FORMAT, FORMATS = 2, (1, 2)
 MAGIC = "flowdetect"
 VERSION = version("flowdetect-ood")
-MOST_BYTES = 2**32  # of a file from anyone
-READ_AT_ONCE = 2**24  # bytes of a file whose checksum is looked at before its header, so that damage is called damage
-PREVIEWED = 2**25  # bytes of a larger file's small arrays that are looked at before its checksum
-MOST_OF_HEADER, MOST_NODES = 2**24, 10**6  # bytes, and the brackets in them: what parsing takes is bounded by both
+MOST_BYTES = 2**32  # default limit for a file
+# bytes; for smaller files the checksum is checked before the header, so that damage is reported as damage
+READ_AT_ONCE = 2**24
+PREVIEWED = 2**25  # bytes of a larger file's small arrays that are read before its checksum is checked
+MOST_OF_HEADER, MOST_NODES = 2**24, 10**6  # bytes and brackets of a header: both bound the cost of parsing
 DTYPES = {
     **{"BOOL": np.bool_, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64},
     **{"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64},
@@ -34,35 +35,35 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Declared:
-    """What a header says of a tensor."""
+    """A header's declaration of a tensor."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
     @classmethod
     def of(cls, array: NDArray[Any]) -> Self:
-        """Say what a header would of an array."""
+        """Return the declaration of an array."""
         return cls(array.dtype, array.shape)
 
     @property
     def n_bytes(self) -> int:
-        """How much it takes."""
+        """Size in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def placeholder(self) -> NDArray[Any]:
-        """Give a read-only array of that dtype and shape, all zeros, that takes no memory."""
+        """Return a read-only array of zeros with this dtype and shape, which takes no memory."""
         return np.broadcast_to(np.zeros((), self.dtype), self.shape)
 
 
 def write(path: Path, kind: str, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-    """Write header and arrays to a new file and put it in the place of the old one.
+    """Write header and arrays to a new file, which then replaces the old one.
 
     Raises
     ------
     OSError
         If the file cannot be written.
     ValueError
-        If the header is larger than `TensorFile` reads.
+        If the header is too large for `TensorFile`.
     """
     with whole_imports():
         from safetensors.numpy import save as to_bytes
@@ -74,35 +75,36 @@ def write(path: Path, kind: str, header: dict[str, Any], arrays: dict[str, NDArr
     n_nodes = _n_nodes(content[8 : 8 + length])
     if n_nodes > MOST_NODES or length > MOST_OF_HEADER:
         raise ValueError(
-            f"{str(path)!r} was not written: its header has {length} bytes and {n_nodes} lists and tables, and at most "
+            f"{str(path)!r} was not written: its header has {length} bytes and {n_nodes} lists and tables, but at most "
             f"{MOST_OF_HEADER} and {MOST_NODES} can be read back; save the members of a large ensemble one by one."
         )
     write_atomically(path, content)
 
 
 class TensorFile:
-    """An open file, its header read and checked; the tensors are read when they are asked for.
+    """An open file with a checked header; tensors are read on demand.
 
     Parameters
     ----------
     path : path
     kind : str
-        What the file must hold.
+        The required kind of content.
     max_bytes : int or None
-        None: any size, for what is compared with its header before it is read.
+        None: any size, for content that is checked against its header before it is read.
 
     Attributes
     ----------
     header : dict
     size : int
-        Bytes of the file.
+        Size of the file in bytes.
     declared : dict of Declared
-        By the tensors' names.
+        Declarations by the tensors' names.
 
     Raises
     ------
     ValueError
-        If the file is not whole, ours, of this kind and of a known format, or is larger than `max_bytes`.
+        If the file is incomplete, not from flowdetect, of another kind or of an unknown format, or larger than
+        `max_bytes`.
     OSError
         If it cannot be read.
     """
@@ -140,7 +142,7 @@ class TensorFile:
             found_format, found_kind = self.header["format"], self.header["kind"]
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(
-                f"{str(self.path)!r} is no flowdetect file, or is not whole; nothing was loaded."
+                f"{str(self.path)!r} is not a flowdetect file, or is incomplete; nothing was loaded."
             ) from error
         self._check_kind(found_format, found_kind, kind)
         try:
@@ -148,7 +150,7 @@ class TensorFile:
             self._places = {name: entry["data_offsets"][0] for name, entry in tensors.items()}
             _check_places(list(tensors.values()), size - 8 - length)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise ValueError(f"{str(self.path)!r} is not whole ({error}); nothing was loaded.") from error
+            raise ValueError(f"{str(self.path)!r} is incomplete ({error}); nothing was loaded.") from error
 
     def _check_kind(self, found_format: Any, found_kind: Any, kind: str) -> None:
         if type(found_format) is not int or found_format not in FORMATS:
@@ -164,11 +166,11 @@ class TensorFile:
             )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Read all tensors, and compare them with the checksum; of a small file that is done already."""
+        """Read all tensors and check the checksum; for a small file this was done on opening."""
         return self._read_arrays() if self._arrays is None else self._arrays
 
     def previewed(self) -> dict[str, NDArray[Any]]:
-        """Give the arrays before they are trusted: small ones as they are, large ones as placeholders."""
+        """Return the arrays before the checksum is checked: small ones as they are, large ones as placeholders."""
         if self._arrays is not None:
             return dict(self._arrays)
         found, left = {}, PREVIEWED
@@ -193,7 +195,7 @@ class TensorFile:
         try:
             arrays: dict[str, NDArray[Any]] = from_bytes(content)
         except (SafetensorError, ValueError, KeyError) as error:
-            raise ValueError(f"{str(self.path)!r} is not whole ({error}); nothing was loaded.") from error
+            raise ValueError(f"{str(self.path)!r} is incomplete ({error}); nothing was loaded.") from error
         if _digest(self._text, arrays) != self._checksum:
             raise ValueError(
                 f"{str(self.path)!r} is corrupt: its content does not match its checksum; nothing was loaded."
@@ -233,14 +235,14 @@ def _declared(entry: dict[str, Any]) -> Declared:
 
 
 def _check_places(entries: list[dict[str, Any]], size: int) -> None:
-    """Demand that the tensors fill the file, one after another."""
+    """Check that the tensors fill the file without gaps or overlaps."""
     reached = 0
     for start, end in sorted(tuple(entry["data_offsets"]) for entry in entries):
         if start != reached or end < start:
             raise ValueError(f"tensors overlap or leave a gap at byte {reached}")
         reached = end
     if reached != size:
-        raise ValueError(f"{reached} bytes of tensors are declared, {size} are there")
+        raise ValueError(f"{reached} bytes of tensors are declared, but the file has {size}")
 
 
 def _digest(text: str, arrays: dict[str, NDArray[Any]]) -> str:

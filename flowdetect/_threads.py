@@ -1,4 +1,4 @@
-"""How many threads torch computes with, for a while."""
+"""Temporary change of torch's number of threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def torch_threads(n: int) -> Iterator[None]:
-    """Have torch, where it is loaded, compute with n threads in the calling thread."""
+    """Make torch, if it is loaded, compute with n threads in the calling thread."""
     torch = sys.modules.get("torch")
     if torch is None:
         yield

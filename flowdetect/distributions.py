@@ -1,4 +1,4 @@
-"""The distributions that models end in."""
+"""Output distributions of models: normal, logistic and categorical."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ with whole_imports():
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 MAX_LOG_SCALE = 7.0
-# uniform draws are kept this far from 0 and 1, where the logistic quantile is infinite
+# distance of uniform draws from 0 and 1, where the logistic quantile is infinite
 MARGIN = 1e-6
-# and this far, where the normal quantile is; 1 - NORMAL_MARGIN is a float32
+# the same for the normal quantile; 1 - NORMAL_MARGIN is a float32
 NORMAL_MARGIN = 2.0**-24
 
 
@@ -25,13 +25,13 @@ def standard_normal_log_prob(z: Tensor) -> Tensor:
 
 
 def standard_normal_quantile(u: Tensor) -> Tensor:
-    """Turn uniform draws u in [0, 1) into standard normal ones, elementwise; within 5.4 of 0."""
+    """Turn uniform draws u in [0, 1) into standard normal draws in (-5.4, 5.4), elementwise."""
     quantile: Tensor = torch.special.ndtri(u.clamp(NORMAL_MARGIN, 1 - NORMAL_MARGIN))
     return quantile
 
 
 def bound_log_scale(log_s: Tensor) -> Tensor:
-    """Keep log-scales within [-7, 7], so that neither a density nor a bin's mass becomes 0 or infinite."""
+    """Clip log-scales to [-7, 7], so that no density and no bin's mass becomes 0 or infinite."""
     return log_s.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE)
 
 
@@ -44,16 +44,17 @@ def logistic_log_prob(y: Tensor, mu: Tensor, log_s: Tensor) -> Tensor:
 def discretized_logistic_log_prob(y: Tensor, mu: Tensor, log_s: Tensor, n_bins: int) -> Tensor:
     """Log-mass of a bin under a logistic distribution (Salimans et al. 2017, eq. 2), elementwise, nats.
 
-    With a = (y + h - mu) / s, b = (y - h - mu) / s and half a bin h = 1 / (n_bins - 1), the mass is sigma(a) - sigma(b)
-    = sigma(a) sigma(-b) (1 - e^(b - a)), which needs no difference of nearly equal numbers. The first bin owns the tail
-    below, sigma(a), and the last one that above, sigma(-b).
+    Let a = (y + h - mu) / s and b = (y - h - mu) / s, where h = 1 / (n_bins - 1) is half a bin. The mass is sigma(a) -
+    sigma(b) = sigma(a) sigma(-b) (1 - e^(b - a)); the last form has no difference of nearly equal numbers. The first
+    bin includes the lower tail, sigma(a), and the last bin the upper tail, sigma(-b).
 
     Parameters
     ----------
     y : tensor
-        Values x = 0 .. n_bins - 1 mapped to 2 x / (n_bins - 1) - 1; off the grid and outside [-1, 1] too.
+        Values x = 0 .. n_bins - 1 mapped to 2 x / (n_bins - 1) - 1; values between the bins and outside [-1, 1] are
+        allowed.
     mu, log_s : tensors that broadcast against y
-        Location, and log-scale within the bounds of `bound_log_scale`.
+        Location, and log-scale within the limits of `bound_log_scale`.
     n_bins : int
     """
     half = 1 / (n_bins - 1)
@@ -66,7 +67,7 @@ def discretized_logistic_log_prob(y: Tensor, mu: Tensor, log_s: Tensor, n_bins: 
 
 
 def logistic_quantile(u: Tensor) -> Tensor:
-    """Quantile of the standard logistic distribution, log(u / (1 - u)), of uniform draws a little inside (0, 1)."""
+    """Quantile of the standard logistic distribution, log(u / (1 - u)), at uniform draws clipped into (0, 1)."""
     u = u.clamp(MARGIN, 1 - MARGIN)
     return u.log() - (-u).log1p()
 
@@ -78,7 +79,7 @@ def categorical_quantile(logits: Tensor, u: Tensor, dim: int = 1) -> Tensor:
 
 
 def systematic_draws(log_w: Tensor, n_drawn: int, generator: torch.Generator | None) -> Tensor:
-    """Draw indices with probability w, (n, K) -> (n, n_drawn), evenly spread: one uniform number a row decides all."""
+    """Draw indices with probabilities w, (n, K) -> (n, n_drawn), systematically: with one uniform number per row."""
     u = torch.rand(len(log_w), 1, generator=generator, dtype=torch.float64).to(log_w.device)
     at = (torch.arange(n_drawn, dtype=torch.float64, device=log_w.device) + u) / n_drawn
     cumulative = log_w.double().softmax(1).cumsum(1)

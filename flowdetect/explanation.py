@@ -1,6 +1,6 @@
-"""Explanations of a detector's scores: arrays, a frame and a picture.
+"""Explanations of a detector's scores, as arrays, as a frame and as a plot.
 
-`explain` of a detector gives a `TableExplanation` or an `ImageExplanation`; both are an `Explanation`.
+`explain` of a detector returns a `TableExplanation` or an `ImageExplanation`; both are an `Explanation`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 MOST_BARS = 12
 CHANGED = "\N{RIGHTWARDS ARROW}"
-QUANTILE_SHOWN = 0.995  # of a map's pixels; the rest is drawn as bright
+MOST_OF_FEW_LEVELS = 32  # 8-bit images up to here, such as digits of 0..16, are drawn up to their largest value
+QUANTILE_SHOWN = 0.995  # quantile of a map's pixels that is drawn brightest
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What makes each of n rows unusual to a detector.
+    """Explanations of the scores of n rows; the base of the two classes for tables and images.
 
     Attributes
     ----------
@@ -46,7 +47,7 @@ class Explanation:
         return len(self.scores)
 
     def to_frame(self) -> DataFrame:
-        """Give one line per row and column, or per row and pixel, the most important first.
+        """Return one line for each row and column, or each row and pixel, the most important first.
 
         Returns
         -------
@@ -61,7 +62,7 @@ class Explanation:
         ----------
         row : int, default=0
         ax : matplotlib Axes, default=None
-            None: in a figure of its own.
+            None: a new figure.
 
         Returns
         -------
@@ -77,7 +78,7 @@ class Explanation:
         return self._draw(row % len(self), ax)
 
     def _draw(self, row: int, ax: Axes | None) -> Axes:
-        """Draw one row, which there is."""
+        """Draw one row; its index is valid."""
         raise NotImplementedError
 
     def _title(self, row: int) -> str:
@@ -87,7 +88,7 @@ class Explanation:
 
 @dataclass(frozen=True, eq=False)
 class TableExplanation(Explanation):
-    """By how much each column alone would have to change to make a row usual, and to what value.
+    """Importance of each column, and the nearest value of it with which the row would be normal.
 
     Attributes
     ----------
@@ -96,35 +97,33 @@ class TableExplanation(Explanation):
     threshold : float
         The detector's `offset_`; rows that score below it are outliers.
     importance : (n, D) array in [0, 1]
-        `gains` divided by `cell_p_values` and by `residual_p_values`, as a share of the row's sum; all 0 where no
-        change raises the score.
+        `gains` / (`cell_p_values` * `residual_p_values`), as a share of the row's sum; 0 in all columns if no change
+        raises the score.
     columns : sequence of D str
     values : (n, D) array
-        The rows as they were given; of objects, with None for a missing cell, where a pipeline's columns are not all
-        numbers.
+        The explained rows. If the columns of a pipeline are not all numeric: objects, with None for a missing cell.
     usual_values : (n, D) array
-        The value nearest to the row's own with which the row, changed in this column alone, scores at least
-        `threshold`; the row's own where it does so unchanged. Where no value tried is enough (`suffices` is False) it
-        is `best_values`.
+        The nearest value with which the row, changed only in this column, scores at least `threshold`. For a normal row
+        it is the row's own value. If no value is enough (`suffices` is False), it is `best_values`.
     best_values : (n, D) array
-        The value with which the row, changed in this column alone, scores highest; the row's own if none scores higher.
+        The value with which the row, changed only in this column, scores highest; the row's own value if none scores
+        higher.
     suffices : (n, D) array of bool
         Whether the row with `usual_values` in this column scores at least `threshold`.
     gains : (n, D) array
-        Score with `best_values` less the row's score, at least 0. Where the row lies too far
-        out to be scored, the gain is over the lowest score of the row changed in one column that can be.
+        Score with `best_values` minus the row's score, at least 0. If the row lies too far out to be scored, its score
+        is replaced by the lowest finite score of the row with one column changed, minus 1.
     cell_p_values : (n, D) array in (0, 1]
-        How rare a value as low or as high is in this column among the training rows that are nearest in the other
-        columns; two-sided, a share of at most 64 rows.
+        Two-sided p-value of the value among the (at most 64) training rows that are nearest in the other columns.
     residual_p_values : (n, D) array in (0, 1]
-        The same of the difference between the value and its linear prediction from the other columns.
+        The same for the difference between the value and its linear prediction from the other columns.
 
     Notes
     -----
-    The gain alone says which column would have to change. Where columns differ in how often usual rows gain by a change
-    (long tails, many classes), it blames the column with the long tail; the p-values tell whether the value is
-    unusual beside the others of its row. Where a density fits closely, as a Gaussian mixture does on Gaussian data, the
-    gain alone is the better judge of small errors: sort by `gains` then.
+    The gain measures how much a change of the column helps. It favours columns with long tails or many classes, in
+    which normal rows gain too; the p-values correct for this, because they measure whether the value is unusual given
+    the other columns. If the density fits very well, such as a Gaussian mixture on Gaussian data, the gain alone ranks
+    small errors better; then sort by `gains`.
     """
 
     columns: Sequence[str]
@@ -137,14 +136,14 @@ class TableExplanation(Explanation):
     residual_p_values: NDArray[np.float64]
 
     def to_frame(self) -> DataFrame:
-        """Give one line per row and column, in the order of the rows and within a row the most important first.
+        """Return one line for each row and column; the columns of a row are sorted by importance.
 
         Returns
         -------
         frame : pandas DataFrame
-            Columns row, column, value, importance, usual_value, change (usual_value - value; None where they cannot be
-            subtracted), suffices, best_value, gain, cell_p_value, residual_p_value, score. A frame of pandas, also
-            where the rows came in one of polars.
+            Columns row, column, value, importance, usual_value, change (usual_value - value; None for categories),
+            suffices, best_value, gain, cell_p_value, residual_p_value, score. It is a pandas frame, also for rows in a
+            polars frame.
         """
         with whole_imports():
             from pandas import DataFrame
@@ -173,7 +172,7 @@ class TableExplanation(Explanation):
         )
 
     def _draw(self, row: int, ax: Axes | None) -> Axes:
-        """Draw the importance of a row's columns as bars, and beside each its value and the usual one."""
+        """Draw the importance of a row's columns as bars, each with its value and the usual value."""
         from flowdetect.evaluation._style import COLORS, GREY, LABEL_SIZE, own_axes, tidy
 
         shown = np.argsort(-self.importance[row], kind="stable")[:MOST_BARS]
@@ -194,8 +193,8 @@ class TableExplanation(Explanation):
             )
         ax.set_yticks(range(len(shown)), [str(self.columns[column]) for column in shown])
         ax.set_ylim(len(shown) - 0.4, -0.6)
-        ax.set_xlim(0, max(float(heights.max(initial=0)), 1e-9) * 1.45)  # room for the text beside the longest bar
-        ax.set_xlabel(f"importance; value {CHANGED} usual value (pale: this change alone is not enough)")
+        ax.set_xlim(0, max(float(heights.max(initial=0)), 1e-9) * 1.45)  # space for the text beside the longest bar
+        ax.set_xlabel(f"importance; value {CHANGED} usual value\n(pale: this change alone is not enough)")
         ax.set_title(self._title(row), loc="left", fontsize=LABEL_SIZE + 2)
         ax.locator_params(axis="x", nbins=5)
         ax.tick_params(axis="y", length=0)
@@ -209,7 +208,7 @@ class TableExplanation(Explanation):
 
 @dataclass(frozen=True, eq=False)
 class ImageExplanation(Explanation):
-    """Which regions of an image make it unusual.
+    """Maps of the pixels that make images unusual.
 
     Attributes
     ----------
@@ -218,16 +217,16 @@ class ImageExplanation(Explanation):
     threshold : float
         The detector's `offset_`; images that score below it are outliers.
     importance : (n, H, W) array, score per pixel
-        By how much the score rises, per pixel replaced, where patches that hold the pixel are replaced; negative where
-        the image is more usual as it is.
+        Gain of the score, per replaced pixel, averaged over the replaced patches that contain the pixel; negative if
+        the replacement lowers the score.
     images : (n, H, W, C) array
-        The images as they were given.
+        The explained images.
     """
 
     images: NDArray[np.generic]
 
     def to_frame(self) -> DataFrame:
-        """Give one line per image and pixel, in the order of the images and within one the most important first.
+        """Return one line for each image and pixel; the pixels of an image are sorted by importance.
 
         Returns
         -------
@@ -253,12 +252,14 @@ class ImageExplanation(Explanation):
         )
 
     def _draw(self, row: int, ax: Axes | None) -> Axes:
-        """Draw an image, and beside it the map of its pixels; what makes it unusual is bright."""
+        """Draw an image and the map of its pixels side by side; important pixels are bright."""
         from flowdetect.evaluation._style import LABEL_SIZE, own_axes
 
         image = self.images[row].astype(np.float64)
         height, width, n_channels = image.shape
         low, high = (0.0, 255.0) if self.images.dtype == np.uint8 else (float(image.min()), float(image.max()))
+        if self.images.dtype == np.uint8 and self.images.max() <= MOST_OF_FEW_LEVELS:
+            high = float(self.images.max())
         image = np.clip((image - low) / max(high - low, np.finfo(float).tiny), 0, 1)
         heat = np.maximum(self.importance[row], 0)
         ax = own_axes(ax, (6.2, 0.6 + 2.6 * height / width))
@@ -286,7 +287,7 @@ def _shown(value: Any) -> str:
 
 
 def _differences(usual: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
-    """Subtract cells where they can be: numbers, dates and durations."""
+    """Subtract numbers, dates and durations; None for other cells."""
     if usual.dtype != object and values.dtype != object:
         return np.asarray(usual - values)
     found = np.full(values.shape, None, dtype=object)

@@ -1,4 +1,4 @@
-"""Scores of a saved density or detector in the workers of an engine: Ray Data, Spark, Dask, joblib or any other."""
+"""Scores of a saved density or detector in the workers of Ray Data, Spark, Dask, joblib or another engine."""
 
 from __future__ import annotations
 
@@ -30,54 +30,55 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 class Scorer:
-    """A small picklable function of batches of rows: a saved model's scores, p-values and labels.
+    """A small picklable function that maps batches of rows to a saved model's scores, p-values and labels.
 
-    It holds the path of the file, not the model. Each process reads the file once, when it scores its first batch, and
-    keeps the model for later batches and other scorers of the same file.
+    It contains the path of the file, not the model. Each process reads the file once, when it scores its first batch.
+    It keeps the model for later batches and for other scorers of the same file.
 
     Parameters
     ----------
     path : str or path
-        A density or detector that was saved; every worker must be able to read it there. The file of later must be that
-        of now: a worker refuses another one, so that one job never mixes two models.
+        File of a saved density or detector, which every worker can read at this path. The file must not change later: a
+        worker raises an error for another file, so that one job never mixes two models.
     columns : list of names, or one name, default=None
-        The columns that hold the model's features, in its order. One name may be that of a column whose cells are
-        whole rows or images. None: the names of the columns that the model was fitted to; if it was fitted to an array,
-        all columns but those in `keep`. Other columns are passed over.
+        Columns with the model's features, in its order; or one column whose cells are whole rows or images. None: the
+        column names that the model was fitted to; if it was fitted to an array, all columns except those in `keep`.
+        Other columns are ignored.
     keep : list of names, or one name, default=()
-        Columns of the batch that the answer has too, such as a key; before the others.
+        Columns of the batch to copy into the result, such as a key; they come first.
     outputs : list of names, default=None
-        Of "score", "p_value" and "label"; None: all that the model gives, which is the score alone for a density.
+        Outputs among "score", "p_value" and "label". None: all; a density has only the score.
     n_threads : int, default=1
-        Torch's threads for a batch. Scores do not depend on it, and engines run a worker per core.
+        Threads of torch for a batch. Scores do not depend on it. Engines run one worker for each core, so 1 is usual.
     trusted, max_bytes
-        As of `load`.
+        As in `load`.
 
     Attributes
     ----------
     path : str, absolute
     outputs : tuple of str
     schema : str
-        Names and types of the outputs as Spark writes them, "score double, p_value double, label bigint"; write those
-        of kept columns before it.
+        Names and types of the outputs for Spark, such as "score double, p_value double, label bigint". With `keep`, put
+        the kept columns before it.
     meta : pandas.DataFrame without rows
-        The outputs as Dask wants to know them; with `keep`, it is to have those columns first.
+        The outputs for Dask. With `keep`, put the kept columns first.
 
     Notes
     -----
-    Called with a batch it gives a frame of the batch's own kind, with a row for each of its rows: pandas for a pandas
-    frame (with its index) and for a numpy array or torch tensor (n, D), (n, H, W) or (n, H, W, C); polars for polars;
-    Table or RecordBatch for Arrow's; and a dict of arrays for a dict of arrays, Ray's usual batch.
+    A call returns a frame of the same type as the batch, with one row for each row of the batch. A pandas frame gives a
+    pandas frame with its index; a numpy array or torch tensor (n, D), (n, H, W) or (n, H, W, C) also gives pandas.
+    Polars gives polars, an Arrow Table or RecordBatch the same, and a dict of arrays, Ray's usual batch, a dict of
+    arrays.
 
-    A row's answer is bit for bit the same whatever the batch, the worker and the number of threads, on one kind of
-    machine. Threads may share a scorer.
+    Results are batch-invariant: on one type of machine a row's result is bitwise the same for every batch, worker and
+    number of threads. Threads may share a scorer.
 
     Raises
     ------
     OSError
         If the file cannot be read.
     ValueError
-        If the file is no whole model of ours, or a parameter does not suit the model.
+        If the file is not a complete model of flowdetect, or a parameter does not suit the model.
 
     Examples
     --------
@@ -120,7 +121,7 @@ class Scorer:
         clash = [name for name in self.keep if name in self.outputs]
         if clash:
             raise ValueError(
-                f"keep must name columns apart from the outputs {list(self.outputs)}, got {clash}; rename them in X."
+                f"keep must not name columns like the outputs {list(self.outputs)}, got {clash}; rename them in X."
             )
         n_features = getattr(model, "n_features_in_", None)
         if self.columns is not None and len(self.columns) not in (1, n_features):
@@ -134,12 +135,12 @@ class Scorer:
 
     @property
     def schema(self) -> str:
-        """Names and types of the outputs, as Spark writes them."""
+        """Names and types of the outputs, in the form that Spark takes."""
         return ", ".join(f"{name} {SPARK_TYPES[name]}" for name in self.outputs)
 
     @property
     def meta(self) -> Any:
-        """A pandas frame of the outputs, without rows."""
+        """An empty pandas frame with the columns of the outputs."""
         return answer_for_rows(self._answers(None, 0))
 
     def __call__(self, batch: Any) -> Any:
@@ -147,20 +148,21 @@ class Scorer:
 
         Parameters
         ----------
-        batch : array or frame of n rows, see Notes
+        batch : array or frame of n rows
+            See Notes for the types.
 
         Returns
         -------
         answer : frame of n rows
-            The kept columns; `score`, float64, higher is more normal; `p_value`, float64, and `label`, int64, +1 normal
-            and -1 outlier, as asked for.
+            The kept columns, then the `outputs`: `score`, float64, higher is more normal; `p_value`, float64; `label`,
+            int64, +1 normal and -1 outlier.
 
         Raises
         ------
         TypeError
-            If the batch is of no known kind.
+            If the type of the batch is not supported.
         ValueError
-            If it lacks a column, or holds a row that the model refuses.
+            If it lacks a column, or has a row that the model cannot score, such as one with NaN.
         """
         opened = open_batch(batch)
         if opened is None:
@@ -170,14 +172,14 @@ class Scorer:
                     f"frames or dicts, or keep=()."
                 )
             return answer_for_rows(self._answers(batch, len(batch)))
-        if not len(opened) and not opened.names:  # an engine's empty block may have lost its columns
+        if not len(opened) and not opened.names:  # empty blocks of an engine may have no columns
             return opened.answer((), self._answers(None, 0))
         _check_has(opened, self.keep, "keep")
         X = self._features(opened)
         return opened.answer(self.keep, self._answers(X, len(opened)))
 
     def map_frames(self, frames: Iterable[Any]) -> Iterator[Any]:
-        """Score batches one after the other, as Spark's mapInPandas and mapInArrow ask.
+        """Score batches one after the other, for Spark's mapInPandas and mapInArrow.
 
         Parameters
         ----------
@@ -185,7 +187,8 @@ class Scorer:
 
         Yields
         ------
-        answer : frame, as of a call
+        answer : frame
+            As from a call with one batch.
         """
         for frame in frames:
             yield self(frame)
@@ -195,7 +198,7 @@ class Scorer:
             return _loaded(self.path, self._digest, *self._load_options)
 
     def _features(self, batch: Batch) -> Any:
-        """Choose what the model scores: a frame with its names, an array (n, D), or images."""
+        """Select what the model scores: a frame with the model's names, an array (n, D), or images."""
         model = self._model()
         own = _own_names(model)
         columns = self.columns or own or tuple(name for name in batch.names if name not in self.keep)
@@ -249,7 +252,7 @@ def _own_names(model: Any) -> tuple[Hashable, ...] | None:
 
 
 def _judged(model: Any, X: Any, outputs: Sequence[str]) -> Outputs:
-    """Score rows once, and give what follows from the scores."""
+    """Score rows once, and return all outputs that follow from the scores."""
     if outputs == ("score",):
         return {"score": model.score_samples(X)}
     return dict(model.verdicts(X))
@@ -266,7 +269,7 @@ def _names(parameter: str, value: Any) -> tuple[Hashable, ...]:
 
 
 def _outputs(model: Any, asked: Sequence[str] | None) -> tuple[str, ...]:
-    """Say which outputs a model gives, of those asked for."""
+    """Return the outputs: all that the model has, or those asked for."""
     try:
         check_is_fitted(model)
     except NotFittedError:
@@ -301,7 +304,7 @@ def _short(names: Sequence[Hashable]) -> str:
 
 
 def _frame(names: Sequence[Hashable], columns: Sequence[NDArray[Any]], *, is_named: bool) -> Any:
-    """Give columns (n,) as a frame; as an array (n, D) to a model that knows no names."""
+    """Join columns (n,) to a frame, or to an array (n, D) for a model without column names."""
     import pandas as pd
 
     if not is_named and all(column.dtype.kind in "biuf" for column in columns):

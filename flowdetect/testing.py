@@ -1,4 +1,4 @@
-"""The laws that every object of a kind obeys, as functions: for anyone who writes a new one.
+"""Checks of the laws of densities, detectors and bijections, for anyone who writes a new one.
 
 Each function takes one object and some data, and raises an AssertionError that says in a sentence which law is broken.
 """
@@ -22,36 +22,36 @@ from sklearn.utils import check_random_state
 from flowdetect._images import to_rows
 from flowdetect._persistence import OURS, load
 
-TOLERANCE = 1e-7  # relative and absolute: float64 sums in another order, not another result
+TOLERANCE = 1e-7  # relative and absolute: for float64 sums in another order
 LOG_DET_TOLERANCE = 1e-8  # float64, against autograd's Jacobian
 N_ALONE, N_DENSITY_ALONE, BATCH_SIZE = 5, 20, 7
-FAR = 10.0  # latents: standard deviations that training never sees
+FAR = 10.0  # standard deviations of latents that training never produces
 EXTREME = 1e6
 SEED = 0
-N_MIRRORED = 16  # copies of rows, with random signs, that gradients are looked for on
+N_MIRRORED = 16  # copies of rows, with random signs, for the check of gradients
 
 
 def check_detector(detector: Any, X: NDArray[Any], X_out: NDArray[Any] | None = None) -> None:
-    """Check that a detector keeps what detectors promise.
+    """Check that a detector obeys the laws of detectors.
 
     The laws: `fit` returns the detector itself and leaves X as it is (X may be read-only); scores are finite float64,
-    one a row, and `decision_function` is `score_samples` less `offset_`; `predict` gives +1 where that is at least 0,
-    -1 elsewhere, and -1 for a share `contamination` of the rows given to `fit`, ties aside; p-values lie in (0, 1]
-    and rise with the score; a row scores the same alone, in any order and in any batch; clones, pickles and repeated
-    fits of the same `random_state` score the same; the global generators are left alone; a density in scikit-learn's
-    `FrozenEstimator` is used as it is.
+    one per row, and `decision_function` is `score_samples` minus `offset_`; `predict` is +1 where `decision_function`
+    is at least 0, else -1, and -1 for a share `contamination` of the rows given to `fit` (except for ties); p-values
+    lie in (0, 1] and increase with the score; a row has the same score alone, in any order and in any batch; clones,
+    pickles and repeated fits with the same `random_state` give the same scores; the global random generators are
+    unchanged; a density in scikit-learn's `FrozenEstimator` is used as it is.
 
-    scikit-learn's own checks, `sklearn.utils.estimator_checks.parametrize_with_checks`, come on top of these.
+    Run scikit-learn's own checks as well: `sklearn.utils.estimator_checks.parametrize_with_checks`.
 
     Parameters
     ----------
     detector : detector
-        Fitted or not; it is cloned, never changed. A `random_state` of None is set to 0 in the clones.
+        Fitted or not; it is cloned, never changed. In the clones a `random_state` of None becomes 0.
     X : (n, D) array, or numpy images (n, H, W) or (n, H, W, C)
-        Rows to fit on; some 50 or more, so that `contamination` can be seen.
+        Rows for `fit`; about 50 or more, so that `contamination` can be checked.
     X_out : array like X, or None, default=None
-        Rows unlike those of X, on which scores and p-values must keep the laws as well. Nothing is asked of how they
-        score, since that is a question of quality.
+        Rows unlike those of X, on which scores and p-values must obey the laws as well. How high they score is not
+        checked, since that is a question of quality.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def check_detector(detector: Any, X: NDArray[Any], X_out: NDArray[Any] | None = 
     _demand(fitted.fit(X_read_only) is fitted, "fit must return the detector itself.")
     for rows in (X_read_only,) if X_out is None else (X_read_only, X_out):
         _check_answers(fitted, rows)
-    _demand(before == _global_random_state(), "fit and scoring must leave the global random states alone.")
+    _demand(before == _global_random_state(), "fit and scoring must not change the global random states.")
     _check_contamination(fitted, X)
     _check_batch_invariance(fitted, X if X_out is None else np.concatenate([X, X_out]), _same)
     _check_copies(fitted, X, None, _same)
@@ -83,16 +83,16 @@ def _check_answers(fitted: Any, X: NDArray[Any]) -> None:
     for name, answer in (("score_samples", scores), ("decision_function", decision)):
         _demand(
             isinstance(answer, np.ndarray) and answer.shape == (len(X),) and answer.dtype == np.float64,
-            f"{name} must return a float64 array of one value a row.",
+            f"{name} must return a float64 array with one value per row.",
         )
         _demand(bool(np.isfinite(answer).all()), f"{name} must be finite.")
-    _demand(_same(decision, scores - fitted.offset_), "decision_function must be score_samples less offset_.")
+    _demand(_same(decision, scores - fitted.offset_), "decision_function must be score_samples minus offset_.")
     labels = np.where(decision >= 0, 1, -1)
     _demand(np.array_equal(fitted.predict(X), labels), "predict must be +1 where decision_function >= 0, else -1.")
     p_values = fitted.p_values(X)
-    _demand(p_values.shape == (len(X),), "p_values must return one value a row.")
+    _demand(p_values.shape == (len(X),), "p_values must return one value per row.")
     _demand(bool(np.all((p_values > 0) & (p_values <= 1))), "p_values must lie in (0, 1].")
-    _demand(bool(np.all(np.diff(p_values[np.argsort(scores)]) >= 0)), "p_values must rise with the score.")
+    _demand(bool(np.all(np.diff(p_values[np.argsort(scores)]) >= 0)), "p_values must increase with the score.")
 
 
 def _check_contamination(fitted: Any, X: NDArray[Any]) -> None:
@@ -102,33 +102,33 @@ def _check_contamination(fitted: Any, X: NDArray[Any]) -> None:
     n_tied = int(np.sum(np.abs(decision) <= TOLERANCE * (1 + abs(fitted.offset_))))
     _demand(
         abs(n_flagged - share * len(X)) <= 1 + n_tied,
-        f"of the {len(X)} rows given to fit, a share contamination={share} must be called outliers, got {n_flagged}.",
+        f"of the {len(X)} rows given to fit, a share contamination={share} must be labelled outliers, got {n_flagged}.",
     )
 
 
 def _check_batch_invariance(fitted: Any, X: Any, same: Callable[[Any, Any], bool], n_alone: int = N_ALONE) -> None:
-    """Demand that the score of a row does not depend on which rows it comes with."""
+    """Check that the score of a row does not depend on the other rows."""
     scores = fitted.score_samples(X)
     alone = np.concatenate([fitted.score_samples(X[i : i + 1]) for i in range(min(n_alone, len(X)))])
-    _demand(same(alone, scores[: len(alone)]), "a row must score the same alone as among others.")
+    _demand(same(alone, scores[: len(alone)]), "a row must have the same score alone as among others.")
     order = np.random.default_rng(SEED).permutation(len(X))
-    _demand(same(fitted.score_samples(X[order]), scores[order]), "a row must score the same in any order of rows.")
+    _demand(same(fitted.score_samples(X[order]), scores[order]), "a row must have the same score in any order of rows.")
     batches = [fitted.score_samples(X[start : start + BATCH_SIZE]) for start in range(0, len(X), BATCH_SIZE)]
-    _demand(same(np.concatenate(batches), scores), "a row must score the same in batches of any size.")
+    _demand(same(np.concatenate(batches), scores), "a row must have the same score in batches of any size.")
 
 
 def _check_copies(fitted: Any, X: Any, y: Any, same: Callable[[Any, Any], bool]) -> None:
-    """Check that clones, pickles, files and repeated fits score the same, and leave the original fitted."""
+    """Check that clones, pickles, files and repeated fits give the same scores, and leave the original fitted."""
     scores = fitted.score_samples(X)
 
     def demand(copied: Any, law: str) -> None:
         _demand(same(copied.score_samples(X), scores), law)
 
     refitted = clone(fitted).fit(X, y)
-    demand(refitted, "a clone fitted with the same random_state must score the same.")
-    demand(refitted.fit(X, y), "fitting again with the same random_state must change nothing.")
+    demand(refitted, "a clone fitted with the same random_state must give the same scores.")
+    demand(refitted.fit(X, y), "fitting again with the same random_state must not change the scores.")
     demand(pickle.loads(pickle.dumps(fitted)), "scores must be the same after pickling.")
-    if type(fitted).__name__ in OURS and hasattr(fitted, "save"):  # files hold our own classes only
+    if type(fitted).__name__ in OURS and hasattr(fitted, "save"):  # files hold flowdetect's classes only
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "estimator")
             fitted.save(path)
@@ -146,21 +146,21 @@ def _check_frozen_density(fitted: Any, X: NDArray[Any]) -> None:
 
 
 def check_density(density: Any, X: Any, y: Any = None) -> None:
-    """Check that a density keeps what densities promise.
+    """Check that a density obeys the laws of densities.
 
     The laws: `fit` returns the density itself and leaves X as it is (X may be read-only); scores are finite float64,
-    one a row, in nats, `score` is their mean and `bits_per_dim` the same in bits; a row scores bitwise the same alone,
-    in any order and in any batch; clones, pickles, saved files and repeated fits of the same `random_state` score
-    bitwise the same and leave the original fitted; samples have the layout and dtype of X and depend on their
-    `random_state` alone; without y, a conditional density sums over its classes; likelihood terms sum to the score and
-    latents map back to X, where there are such methods; numpy's and torch's global generators are left alone.
+    one per row, in nats, `score` is their mean and `bits_per_dim` the same in bits; a row has bitwise the same score
+    alone, in any order and in any batch; clones, pickles, saved files and repeated fits with the same `random_state`
+    give bitwise the same scores and leave the original fitted; samples have the layout and dtype of X and depend only
+    on their `random_state`; without y, a conditional density sums over its classes; likelihood terms sum to the score
+    and latents map back to X, if there are such methods; numpy's and torch's global generators are unchanged.
 
     Parameters
     ----------
     density : density
-        Fitted or not; it is cloned, never changed. A `random_state` of None is set to 0 in the clones.
+        Fitted or not; it is cloned, never changed. In the clones a `random_state` of None becomes 0.
     X : (n, D) array, numpy images (n, H, W) or (n, H, W, C), or torch images (n, C, H, W)
-        Rows to fit on, 20 or more.
+        Rows for `fit`, 20 or more.
     y : (n,) array or None, default=None
         Class labels, for a conditional density.
 
@@ -188,11 +188,11 @@ def check_density(density: Any, X: Any, y: Any = None) -> None:
         _check_terms(fitted, X, y)
     if hasattr(fitted, "inverse_transform"):
         _check_latents(fitted, X, y)
-    _demand(before == _global_random_state(), "a density must leave numpy's and torch's global random states alone.")
+    _demand(before == _global_random_state(), "a density must not change numpy's and torch's global random states.")
 
 
 def _label_choices(y: Any) -> list[Any]:
-    """Labels to score with: None, and y where there is one."""
+    """Labels to score with: None, and y if given."""
     return [None] if y is None else [None, y]
 
 
@@ -202,7 +202,7 @@ def _check_scores(fitted: Any, X: Any, y: Any) -> None:
     for labels in _label_choices(y):
         scores, score = fitted.score_samples(X, labels), fitted.score(X, labels)
         good = isinstance(scores, np.ndarray) and scores.shape == (len(X),) and scores.dtype == np.float64
-        _demand(good, "score_samples must return a float64 array of one value a row.")
+        _demand(good, "score_samples must return a float64 array with one value per row.")
         _demand(bool(np.isfinite(scores).all()), "score_samples must be finite.")
         _demand(isinstance(score, float) and math.isclose(score, scores.mean()), "score must be score_samples' mean.")
         bits = -scores / (n_features * math.log(2))
@@ -215,11 +215,11 @@ def _check_samples(fitted: Any, X: Any, y: Any) -> None:
         n_samples = BATCH_SIZE if labels is None else len(X)
         one, again, other = (fitted.sample(n_samples, y=labels, random_state=SEED + i) for i in (0, 0, 1))
         layout = isinstance(one, type(X)) and tuple(one.shape) == (n_samples, *X.shape[1:])
-        _demand(layout, "sample must return n_samples rows in the layout of the training data, and nothing beside.")
+        _demand(layout, "sample must return n_samples rows in the layout of the training data, and nothing else.")
         if fitted.n_bins_ is not None or dtype.kind == "f":
             _demand(np.asarray(one).dtype == dtype, "sample must return the dtype of the training data.")
-        _demand(np.array_equal(one, again), "sample must return the same for the same random_state.")
-        _demand(not np.array_equal(one, other), "sample must return something else for another random_state.")
+        _demand(np.array_equal(one, again), "sample must return the same rows for the same random_state.")
+        _demand(not np.array_equal(one, other), "sample must return other rows for another random_state.")
         _demand(bool(np.isfinite(fitted.score_samples(one, labels)).all()), "samples must have finite scores.")
 
 
@@ -242,7 +242,7 @@ def _check_terms(fitted: Any, X: Any, y: Any) -> None:
 
 def _check_latents(fitted: Any, X: Any, y: Any) -> None:
     latents = fitted.transform(X, y)
-    _demand(latents.shape[0] == len(X) and latents.dtype == np.float64, "transform must return one float64 row a row.")
+    _demand(latents.shape[0] == len(X) and latents.dtype == np.float64, "transform must return a float64 row per row.")
     back, rows = fitted.inverse_transform(latents, y), np.asarray(to_rows(X)[0], dtype=float)
     _demand(back.shape == rows.shape and back.dtype == np.float64, "inverse_transform must return float64 rows.")
     if hasattr(fitted, "latent_slices_"):  # a flow, and so invertible
@@ -250,22 +250,22 @@ def _check_latents(fitted: Any, X: Any, y: Any) -> None:
 
 
 def check_bijection(bijection: Any, x: Any, context: Any = None) -> None:
-    """Check that a bijection keeps what bijections promise.
+    """Check that a bijection obeys the laws of bijections.
 
-    The laws: `forward` gives as many values a row as it takes, and log_det of shape (n,), in the dtype of x; `inverse`
-    undoes it, and it undoes `inverse`, also at latents 10 standard deviations out; log_det is that of autograd's
-    Jacobian in float64; values are finite at inputs of 1e6; gradients reach every parameter; a row is mapped the same
-    alone as in a batch, and from a tensor that is not contiguous; a context is taken also where it is ignored;
-    `initialize` gives the z that `forward` gives afterwards; the bijection can be pickled; torch's and numpy's global
-    generators are left alone.
+    The laws: `forward` returns as many values per row as it takes, and log_det of shape (n,), in the dtype of x;
+    `inverse` inverts `forward`, and `forward` inverts `inverse`, also at latents of 10 standard deviations; log_det is
+    that of autograd's Jacobian in float64; values are finite at inputs of 1e6; gradients reach every parameter; a row
+    has the same result alone, in a batch, and in a tensor that is not contiguous; a context is accepted even if it is
+    ignored; `initialize` returns the z that `forward` returns afterwards; the bijection can be pickled; torch's and
+    numpy's global generators are unchanged.
 
     Parameters
     ----------
     bijection : Bijection
-        With random weights: a fresh layer is often the identity, on which a wrong log_det goes unseen. It is copied,
-        never changed.
+        With random weights: a new layer is often the identity, which hides a wrong log_det. It is copied, never
+        changed.
     x : (n, ...) tensor
-        Some rows, of few values: the Jacobian has as many rows and columns as a row has values.
+        Some rows of few values: the Jacobian has as many rows and columns as a row has values.
     context : tensor of n rows or None, default=None
         None: the bijection ignores contexts.
 
@@ -283,7 +283,7 @@ def check_bijection(bijection: Any, x: Any, context: Any = None) -> None:
     double, x = copy.deepcopy(bijection).double(), x.detach().double()
     context = context.double() if context is not None and context.is_floating_point() else context
     z, log_det = double(x, context)
-    _demand(len(z) == len(x) and z[0].numel() == x[0].numel(), "forward must give as many values a row as it takes.")
+    _demand(len(z) == len(x) and z[0].numel() == x[0].numel(), "forward must return as many values a row as it takes.")
     _demand(log_det.shape == (len(x),), "log_det must have shape (n,).")
     _check_inverses(double, x, context)
     _check_log_det(double, x, context)
@@ -293,8 +293,8 @@ def check_bijection(bijection: Any, x: Any, context: Any = None) -> None:
     pickle.loads(pickle.dumps(bijection))
     with torch.no_grad():
         z = double.initialize(x, context)
-        _demand(_near(z, double(x, context)[0]), "initialize must give the z that forward gives afterwards.")
-    _demand(before == _global_random_state(), "a bijection must leave the global random states alone.")
+        _demand(_near(z, double(x, context)[0]), "initialize must return the z that forward returns afterwards.")
+    _demand(before == _global_random_state(), "a bijection must not change the global random states.")
 
 
 def _check_inverses(double: Any, x: Any, context: Any) -> None:
@@ -305,11 +305,11 @@ def _check_inverses(double: Any, x: Any, context: Any) -> None:
         _demand(_near(double.inverse(z, context), x), "inverse(forward(x)) must be x.")
         far = FAR * torch.randn(z.shape, generator=torch.Generator().manual_seed(SEED), dtype=z.dtype)
         back = double(double.inverse(far, context), context)[0]
-        _demand(_near(back, far), "forward(inverse(z)) must be z, far out too.")
+        _demand(_near(back, far), "forward(inverse(z)) must be z, also far out.")
 
 
 def _check_log_det(double: Any, x: Any, context: Any) -> None:
-    """Row by row, so that a row's Jacobian and log_det are those of the row alone."""
+    """Check row by row, so that a row's Jacobian and log_det are those of the row alone."""
     import torch
 
     log_det = double(x, context)[1].tolist()
@@ -339,7 +339,7 @@ def _check_gradients(double: Any, x: Any, context: Any) -> None:
 
     generator = torch.Generator().manual_seed(SEED)
 
-    def many(values: Any) -> Any:  # a small network may be dead on all of a few rows
+    def many(values: Any) -> Any:  # a small network may have zero gradients on a few rows
         copies = torch.cat([values] * N_MIRRORED)
         signs = 2 * torch.randint(2, copies.shape, generator=generator) - 1
         return copies * signs if copies.is_floating_point() else copies
@@ -349,7 +349,7 @@ def _check_gradients(double: Any, x: Any, context: Any) -> None:
     gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True) if parameters else ()
     for name, gradient in zip(parameters, gradients, strict=True):
         reached = gradient is not None and bool(gradient.isfinite().all() and gradient.any())
-        _demand(reached, f"gradients must be finite and reach every parameter, not so {name!r}.")
+        _demand(reached, f"gradients must be finite and reach every parameter, not true for {name!r}.")
 
 
 def _check_forms(double: Any, x: Any, context: Any) -> None:
@@ -369,7 +369,7 @@ def _check_forms(double: Any, x: Any, context: Any) -> None:
         demand(double(strided(x), context), "x need not be contiguous.")
         _demand(_near(double.inverse(strided(z), context), x), "z need not be contiguous.")
         if context is None:
-            ignored, law = x.new_zeros(len(x)), "a context must be taken, and ignored, also where it is of no use."
+            ignored, law = x.new_zeros(len(x)), "a context must be accepted, and ignored, even if it has no use."
             demand(double(x, ignored), law)
             _demand(_near(double.inverse(z, ignored), x), law)
 

@@ -264,6 +264,11 @@ class TestOutput:
             assert len(ax.images) == 2
             ax.figure.savefig(tmp_path / "image.png")
 
+    def test_images_of_few_grey_levels_are_drawn_up_to_white(self):
+        few = images() % 17
+        ax = LikelihoodDetector(Pixels(), random_state=0).fit(few).explain(few[:1]).plot()
+        assert ax.images[0].get_array().max() == 1
+
     def test_a_row_that_is_not_there(self):
         with pytest.raises(IndexError, match="one of the 1 rows explained, got row=1"):
             fitted().explain(X[:1]).plot(1)

@@ -169,14 +169,14 @@ class TestWhatAPathMayBe:
             lambda: density.save(path),
             lambda: MAFDensity(checkpoint=path, **SMALL).fit(TABLE),
         ):
-            with pytest.raises(OSError, match="no regular file"):
+            with pytest.raises(OSError, match="not a regular file"):
                 do()
         assert stat.S_ISFIFO(path.stat().st_mode)
 
     @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", "/dev/full"])
     def test_a_device(self, density, device):
         for do in (lambda: flowdetect.load(device), lambda: density.save(device)):
-            with pytest.raises(OSError, match="no regular file"):
+            with pytest.raises(OSError, match="not a regular file"):
                 do()
 
     @pytest.mark.parametrize("name", ["", "/", ".", "folder", "folder/"])
@@ -220,7 +220,7 @@ class TestWhatAPathMayBe:
         (tmp_path / "a").symlink_to(tmp_path / "b")
         (tmp_path / "b").symlink_to(tmp_path / "a")
         for do in (density.save, flowdetect.load):
-            with pytest.raises(OSError, match="a link that leads back to itself"):
+            with pytest.raises(OSError, match="a symbolic link to itself"):
                 do(tmp_path / "a")
 
     def test_a_checkpoint_is_not_saved_over(self, path):
@@ -230,13 +230,13 @@ class TestWhatAPathMayBe:
         MAFDensity(checkpoint=path, **SMALL).fit(TABLE)
 
     def test_a_name_that_cannot_be(self, density, tmp_path):
-        with pytest.raises(ValueError, match="cannot be the name of a file"):
+        with pytest.raises(ValueError, match="cannot be a file name"):
             density.save(f"{tmp_path}/x\ud800")
 
     @pytest.mark.parametrize("trusted", ["abc", [1]])
     def test_what_is_trusted_is_a_list(self, density, path, trusted):
         density.save(path)
-        with pytest.raises(TypeError, match="trusted must be a list of names"):
+        with pytest.raises(TypeError, match="trusted must be a list of type names"):
             flowdetect.load(path, trusted=trusted)
 
     def test_bytes_and_long_names(self, density, tmp_path):
@@ -278,7 +278,7 @@ class TestWhatAPathMayBe:
 
 def test_max_bytes(density, path):
     density.save(path)
-    with pytest.raises(ValueError, match=r"more than the 100 that are read at most.*max_bytes"):
+    with pytest.raises(ValueError, match=r"more than the limit of 100; .*a larger max_bytes"):
         flowdetect.load(path, max_bytes=100)
     with pytest.raises(ValueError, match="max_bytes must be a whole number"):
         flowdetect.load(path, max_bytes=True)

@@ -4,8 +4,8 @@
         [--results DIR]
 
 A job is an in-set, with what differs from the default behind a colon: ``fashion_mnist:seed1`` (random_state 1),
-``mnist:limit`` (time_limit=120), ``fashion_mnist:without24`` (classes 2 and 4 left out of training, and asked about;
-time_limit=60), ``cifar10_gray:elsewhere`` (asked about sets that took no part in any choice: CIFAR-10 and SVHN in gray,
+``mnist:limit`` (time_limit=120), ``fashion_mnist:without24`` (classes 2 and 4 left out of training, and asked about),
+``cifar10_gray:elsewhere`` (asked about sets that took no part in any choice: CIFAR-10 and SVHN in gray,
 their middle 28x28 pixels, beside the three gray sets; time_limit=120). Fashion-MNIST, MNIST and KMNIST train on 8,000
 images, CIFAR-10 on 20,000 (in gray 8,000), SVHN on 6,000; of each set 1,000 test images are asked about, those of the
 in-set too, besides 200 each of made ones: constant, random, striped, and images of the in-set upside down, mirrored and
@@ -14,7 +14,8 @@ compared with themselves, and with the other set, so changed.
 
 Each job is stored as it is done, in DIR/detector-JOB.json, with the terms of the scores; a second start goes on.
 --report writes DIR/detector.txt from what is stored: AUROC with 95 % intervals, false alarms, SITs, and a table in
-which the weights of the statistics are chosen on all in-sets but one, by the worst AUROC, and shown on that one.
+which the weights of the statistics are chosen on all in-sets but one, by the worst AUROC, and shown on that one. The
+same AUROCs go to DIR/detector.json, of which draw_answers.py draws the picture.
 """
 
 from __future__ import annotations
@@ -101,7 +102,6 @@ def run(job: str, args: argparse.Namespace) -> dict[str, Any]:
         parameters["time_limit"] = 120
     if kind.startswith("without"):
         left_out = [int(digit) for digit in kind[7:]]
-        parameters["time_limit"] = 60
         test_labels = load_images(in_set, "test", return_X_y=True)[1][: args.tests]
         asked = {in_set: X_test[~np.isin(test_labels, left_out)], kind: X_test[np.isin(test_labels, left_out)]}
         X = X[~np.isin(y, left_out)]
@@ -171,24 +171,37 @@ def chosen_elsewhere(found: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
+def areas(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Give AUROC with its interval for each job and set, of the score and of each statistic alone."""
+    table = {}
+    for job, cells in found.items():
+        in_set, terms = job.split(":")[0], cells["terms"]
+        inside, table[job] = score(terms[in_set]), {key: value for key, value in cells.items() if key != "terms"}
+        table[job]["auroc"] = {}
+        for name, values in terms.items():
+            if name != in_set and "," not in name:
+                outside = score(values)
+                area = auroc(inside, outside)
+                ends = auroc_interval(inside, outside)
+                alone = {key: round(auroc(terms[in_set][key], values[key]), 4) for key in values}
+                table[job]["auroc"][name] = {"auroc": [round(end, 5) for end in (area, *ends)], "alone": alone}
+    return table
+
+
 def report(found: dict[str, dict[str, Any]]) -> str:
     """Lay out what is stored."""
     lines = ["AUROC [95 % interval over images]; seconds of fit; of test images of the in-set at p <= 1, 5, 10 %", ""]
-    for job, cells in found.items():
-        in_set, terms = job.split(":")[0], cells["terms"]
-        inside, alarms = score(terms[in_set]), [f"{k / cells['tests']:.3f}" for k in cells["flagged"]]
-        seconds = cells["seconds"]
+    for job, cells in areas(found).items():
+        alarms, seconds = [f"{k / cells['tests']:.3f}" for k in cells["flagged"]], cells["seconds"]
         lines.append(
             f"{job}: fit {seconds['fit']:.0f} s, score {seconds['score, ms an image']:.1f} ms an image, alarms "
             f"{' '.join(alarms)} of {cells['tests']} (by {cells['calibration']} calibration rows)"
         )
-        for name, values in terms.items():
-            if name != in_set and "," not in name:
-                area = auroc(inside, score(values))
-                low, high = auroc_interval(inside, score(values))
-                single = " ".join(f"{key} {auroc(terms[in_set][key], values[key]):.3f}" for key in values)
-                lines.append(f"    {name:14} {area:.4f} [{low:.4f}, {high:.4f}]   {single}")
-        lines += _of_changes(in_set, terms)
+        for name, each in cells["auroc"].items():
+            area, low, high = each["auroc"]
+            single = " ".join(f"{key} {value:.3f}" for key, value in each["alone"].items())
+            lines.append(f"    {name:14} {area:.4f} [{low:.4f}, {high:.4f}]   {single}")
+        lines += _of_changes(job.split(":")[0], found[job]["terms"])
     whole = {name: cells for name, cells in found.items() if ":" not in name}
     return "\n".join([*lines, "", *(chosen_elsewhere(whole) if len(whole) > 2 else [])]) + "\n"
 
@@ -226,6 +239,7 @@ def main() -> None:
         found[cells["job"]] = cells
     text = report(found)
     (folder / "detector.txt").write_text(text)
+    (folder / "detector.json").write_text(json.dumps(areas(found)) + "\n")
     print(text)
 
 

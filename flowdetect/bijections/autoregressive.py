@@ -1,4 +1,4 @@
-"""Autoregressive bijections: every feature is mapped elementwise, with parameters from the features before it.
+"""Autoregressive bijections: every feature is mapped with parameters computed from the features before it.
 
 Papamakarios et al. 2017, "Masked Autoregressive Flow for Density Estimation", https://arxiv.org/abs/1705.07057
 """
@@ -18,19 +18,19 @@ from flowdetect.bijections.spline_gradient import masked_spline
 from flowdetect.nets.masked import MADE
 
 N_SPLINE_BINS = 8
-# a sweep that moves no value by more than this, relative to 1 + |x|, is the last
+# the last sweep moves no value by more than this, relative to 1 + |x|
 TOLERANCES = {torch.float64: 1e-11, torch.float32: 1e-6}
-LARGEST = 1e18  # what iterates are kept within, so that none becomes infinite before its turn
+LARGEST = 1e18  # bound on iterates, so that none becomes infinite before it is exact
 
 
 class Autoregressive(Bijection):
     r"""z_i = f(x_i; net(x_1 .. x_{i-1}, context)), features in a fixed order; log|det| = sum_i log f'.
 
-    All features are mapped in one pass. The inverse needs x to compute its parameters: `inverse` repeats
-    x <- f^-1(z; net(x)) from x = 0 for all features in parallel (Song et al. 2021, https://arxiv.org/abs/2002.03629,
-    section 3). Feature i is exact after i sweeps, so D sweeps always suffice; a row is done as soon as a sweep moves
-    none of its values by more than 1e-11 (1 + |x|) in float64, 1e-6 (1 + |x|) in float32, and does not depend on the
-    others. `inverse_sequential` maps one feature after the other. `Inverse` runs the layer the other way round.
+    `forward` maps all features in one pass. The parameters of the inverse depend on x, so `inverse` repeats x <-
+    f^-1(z; net(x)) from x = 0, for all features in parallel (Song et al. 2021, https://arxiv.org/abs/2002.03629,
+    section 3). Feature i is exact after i sweeps, so D sweeps always suffice. A row is finished as soon as a sweep
+    moves none of its values by more than 1e-11 (1 + |x|) in float64 or 1e-6 (1 + |x|) in float32; it does not depend on
+    the other rows. `inverse_sequential` maps one feature after the other. `Inverse` is the inverted layer.
 
     Parameters
     ----------
@@ -41,9 +41,21 @@ class Autoregressive(Bijection):
         f(x) = (x + t) s with s = exp(b) in (0.050, 20.1), or a rational-quadratic spline of 8 bins on [-5, 5], the
         identity outside.
     order : "forward", "reverse" or "random"
-        Of the features, which stand in the order (H, W, C); "random" is drawn once, with the parameters.
+        Order of the features, relative to (H, W, C); "random" is drawn once, with the parameters.
     n_context : int
         Length of a context (n, n_context); 0: it is ignored.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Autoregressive
+    >>> layer = Autoregressive((3, 1, 1), hidden_features=(16,)).eval()
+    >>> x = torch.randn(5, 3, 1, 1, generator=torch.Generator().manual_seed(0))
+    >>> z, log_det = layer(x)
+    >>> log_det.shape
+    torch.Size([5])
+    >>> torch.allclose(layer.inverse(z), x, atol=1e-5)
+    True
     """
 
     inverse_tolerance = 1e-9
@@ -68,7 +80,7 @@ class Autoregressive(Bijection):
         if self.order_kind == "random":
             self.order.copy_(torch.randperm(len(self.order), generator=generator))
 
-    # ---- features in their order
+    # ---- layout of the features
 
     def _to_order(self, x: Tensor) -> Tensor:
         """(n, C, H, W) -> (D, n), in the order in which features depend on each other."""
@@ -83,11 +95,11 @@ class Autoregressive(Bijection):
             u = u[torch.argsort(self.order)]
         elif self.order_kind == "reverse":
             u = u.flip(0)
-        # rows of memory again, since torch sums over other axes by where an entry stands
+        # contiguous again: torch's sum over other axes depends on an entry's position
         return u.reshape(h, w, c, n).permute(3, 2, 0, 1).contiguous()
 
     def _map(self, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Give f(u) and log f' of every feature, (D, n) each, of parameters h (k, D, n)."""
+        """Return f(u) and log f' of every feature, (D, n) each, given parameters h (k, D, n)."""
         if self.univariate == "spline":
             return spline_by_mode(u, h, N_SPLINE_BINS, self.training)
         log_s = exp_log_scale(h[1])
@@ -116,19 +128,19 @@ class Autoregressive(Bijection):
         return self._unmap(v, self.net(u, context)).nan_to_num().clamp(-LARGEST, LARGEST)
 
     def _solve(self, v: Tensor, context: Tensor | None) -> Tensor:
-        """Give u with f(u) = v, (D, n) each."""
+        """Return u with f(u) = v, (D, n) each."""
         u, tolerance = torch.zeros_like(v), TOLERANCES.get(v.dtype, 1e-6)
         is_done = torch.zeros_like(v[0], dtype=torch.bool)
         for _ in range(len(v)):
             before, u = u, torch.where(is_done, u, self._sweep(u, v, context))
             is_done = ((u - before).abs() <= tolerance * (1 + u.abs())).all(0)
-            if not torch.compiler.is_exporting() and bool(is_done.all()):  # a graph takes all sweeps, to the same bits
+            if not torch.compiler.is_exporting() and bool(is_done.all()):  # a graph makes all sweeps
                 break
         return u
 
     @torch.no_grad()
     def inverse_sequential(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """As `inverse`, one feature after the other: D passes of the network."""
+        """As `inverse`, but one feature after the other, with D passes of the network."""
         v = self._to_order(z)
         u = torch.zeros_like(v)
         for i in range(len(v)):
@@ -138,19 +150,28 @@ class Autoregressive(Bijection):
 
 
 class Inverse(Bijection):
-    r"""An autoregressive layer the other way round: `inverse` takes one pass, and `forward` solves f(z) = x by sweeps.
+    r"""The inverse of an autoregressive layer: `inverse` takes one pass, and `forward` solves f(z) = x by sweeps.
 
     Kingma et al. 2016, "Improved Variational Inference with Inverse Autoregressive Flow",
     https://arxiv.org/abs/1606.04934: z_i = f^-1(x_i; net(z_1 .. z_{i-1}, context)), log|det| = -sum_i log f'(z_i).
 
-    `forward` ends where `Autoregressive.inverse` does, at 1e-11 (1 + |z|) in float64 and 1e-6 (1 + |z|) in float32. Its
-    gradients in training are those of the implicit function: with J = df/dz, triangular in the layer's order, dz =
-    J^-1 (dx - df), and J^-T g is solved by sweeps to the same tolerance. In evaluation, D further sweeps are
-    differentiated instead, to any order.
+    `forward` has the tolerance of `Autoregressive.inverse`: 1e-11 (1 + |z|) in float64 and 1e-6 (1 + |z|) in float32.
+    In training, gradients come from the implicit function theorem: with J = df/dz, triangular in the layer's order, dz
+    = J^-1 (dx - df), and J^-T g is solved by sweeps to the same tolerance. In evaluation, D further sweeps are
+    differentiated instead, which gives derivatives of any order.
 
     Parameters
     ----------
     layer : Autoregressive
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Autoregressive, Inverse
+    >>> layer = Autoregressive((3, 1, 1), hidden_features=(16,)).eval()
+    >>> x = torch.randn(5, 3, 1, 1, generator=torch.Generator().manual_seed(0))
+    >>> torch.allclose(Inverse(layer).inverse(x), layer(x)[0])
+    True
     """
 
     inverse_tolerance = Autoregressive.inverse_tolerance
@@ -164,7 +185,7 @@ class Inverse(Bijection):
         v = layer._to_order(x)
         with torch.no_grad():
             u = layer._solve(v, context)
-            u = torch.where(u.abs() < LARGEST, u, u * torch.inf)  # no solution was found: no score may come of it
+            u = torch.where(u.abs() < LARGEST, u, u * torch.inf)  # no solution: no finite score
         if torch.is_grad_enabled():
             if self.training:
                 u = self._with_gradient(u, v, context)
@@ -175,7 +196,7 @@ class Inverse(Bijection):
         return layer._from_order(u, x.shape), -log_slope.t().contiguous().sum(1)
 
     def _with_gradient(self, solution: Tensor, v: Tensor, context: Tensor | None) -> Tensor:
-        """Give the solution u of f(u) = v the gradients of the implicit function."""
+        """Attach the gradients of the implicit function to the solution u of f(u) = v."""
         layer, at = self.layer, solution.clone().requires_grad_()
         mapped, log_slope = layer._map(at, layer.net(at, context))
         slope, tolerance = log_slope.detach().exp(), TOLERANCES.get(v.dtype, 1e-6)
@@ -190,7 +211,7 @@ class Inverse(Bijection):
                     break
             return w
 
-        rest = v - mapped  # about 0; its gradients by x and by the parameters are what is left to be solved for
+        rest = v - mapped  # about 0; the hook below solves for the gradients in v and in the parameters
         if rest.requires_grad:
             rest.register_hook(solve_transposed)  # type: ignore[no-untyped-call]
         return solution + (rest - rest.detach())

@@ -1,4 +1,4 @@
-"""A chain of layers, which may keep its output alone for the backward pass."""
+"""A chain of layers, which may store only its output for the backward pass."""
 
 from __future__ import annotations
 
@@ -13,19 +13,31 @@ from flowdetect.bijections.reversible import by_rows, keeping_little
 
 
 def set_memory_efficient(model: nn.Module, memory_efficient: bool) -> None:
-    """Set whether the bijections inside a model keep little of what they compute in training."""
+    """Set whether the bijections inside a model store few activations in training."""
     for module in model.modules():
         if isinstance(module, Chain | MultiScale):
             module.memory_efficient = memory_efficient
 
 
 class Chain(Layer):
-    """Layers applied in written order; their terms add, and each takes its own columns of the noise.
+    """Layers applied in the given order; their terms are added, and each takes its own columns of the noise.
 
     Attributes
     ----------
     memory_efficient : bool
-        Whether training keeps what the bijections among the layers give, and finds again what they were given.
+        Whether training stores only outputs of the bijections among the layers, and recomputes their inputs.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Chain, Permute, Squeeze
+    >>> chain = Chain([Squeeze(), Permute(4)])  # first Squeeze, then Permute
+    >>> z, log_det = chain(torch.arange(4.0).reshape(1, 1, 2, 2))
+    >>> z.flatten(), log_det
+    (tensor([3., 2., 1., 0.]), tensor([0.]))
+    >>> chain.inverse(z)
+    tensor([[[[0., 1.],
+              [2., 3.]]]])
     """
 
     memory_efficient: bool = False
@@ -54,7 +66,7 @@ class Chain(Layer):
         return x, total
 
     def _forward_in_runs(self, x: Tensor, context: Tensor | None, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        """As `forward`; neighbouring bijections make a run, and a chain within makes its own."""
+        """As `forward`; neighbouring bijections form one run, and an inner chain forms runs of its own."""
         total = x.new_zeros(x.shape[0])
         run: list[Bijection] = []
         for layer, own in self._with_noise(noise):

@@ -12,11 +12,11 @@ from flowdetect.bijections.reshape import Squeeze
 from flowdetect.distributions import standard_normal_quantile
 
 BIN_CENTRE = 0.5
-FLOAT32_BITS = 24  # of a float32's mantissa
+FLOAT32_BITS = 24  # bits of a float32's significand
 
 
 class Dequantize(Layer):
-    """What both dequantisations share: z = x + u, and `inverse`, which gives the bin that z lies in.
+    """What both dequantisations share: z = x + u, and `inverse`, which returns the bin of z.
 
     Parameters
     ----------
@@ -43,15 +43,25 @@ class UniformDequantize(Dequantize):
     """Adds uniform noise to data in bins of width 1: z = x + u, term 0.
 
     E_u log p(x + u) is a lower bound of log P(x), the log-probability of the discrete data (Theis et al. 2016, "A note
-    on the evaluation of generative models", section 3.1). Without noise u is 1/2, the bin's centre. `inverse` gives the
-    bin that z lies in.
+    on the evaluation of generative models", section 3.1). Without noise, u is 1/2, the bin's centre. `inverse` returns
+    the bin of z.
 
     Parameters
     ----------
     event_shape : (C, H, W)
-        The noise of a row is in the order (H, W, C).
+        The noise of a row has the order (H, W, C).
     n_bins : int
-        At most 2^20. Noise is rounded down to multiples of 2^-k, so that float32 keeps x + u below x + 1.
+        At most 2^20. Noise is rounded down to multiples of 2^-k, so that x + u stays below x + 1 in float32.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import UniformDequantize
+    >>> layer = UniformDequantize((1, 1, 2), n_bins=4)
+    >>> x = torch.tensor([[[[0.0, 3.0]]]])
+    >>> z, term = layer(x)  # without noise: the centres of the bins
+    >>> layer.inverse(z)
+    tensor([[[[0., 3.]]]])
     """
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -63,29 +73,39 @@ class UniformDequantize(Dequantize):
 
 
 class VariationalDequantize(Dequantize):
-    """Adds noise to data in bins of width 1 that is drawn from a learned q(u | x): z = x + u, term -log q(u | x).
+    """Adds noise from a learned q(u | x) to data in bins of width 1: z = x + u, term -log q(u | x).
 
-    E_q [log p(x + u) - log q(u | x)] is a lower bound of log P(x), the log-probability of the discrete data, and
-    reaches it where q is p's own distribution within the bin (Ho et al. 2019, "Flow++", section 3.1). Here u = Phi(v),
-    with Phi the standard normal distribution function, and v a conditional flow of standard normal noise e:
+    E_q [log p(x + u) - log q(u | x)] is a lower bound of log P(x), the log-probability of the discrete data. They are
+    equal if q is the distribution of p within the bin (Ho et al. 2019, "Flow++", section 3.1). Here u = Phi(v), Phi is
+    the standard normal distribution function, and a conditional flow maps standard normal noise e to v:
 
         -log q(u | x) = (e^2 - v^2) / 2 + log|det dv/de|, summed over the values of a row.
 
-    A flow that is the identity gives the uniform q, term 0. Without noise u is 1/2, the bin's centre, and the term is
-    -log q there: an importance-weighted answer too, and not the largest, the mean or any other summary of those with
-    noise. `inverse` gives the bin that z lies in.
+    If the flow is the identity, q is uniform and the term is 0. Without noise, u is 1/2, the bin's centre, and the term
+    is -log q at that point; this is one value of the bound, not its mean or maximum over noise. `inverse` returns the
+    bin of z.
 
     Parameters
     ----------
     event_shape : (C, H, W)
-        Where H and W are even, the flow and the network work on 2x2 blocks, (4 C, H / 2, W / 2).
+        If H and W are even, the flow and the network work on 2x2 blocks, (4 C, H / 2, W / 2).
     n_bins : int
         At most 2^20.
     flow : Bijection, or Chain of them
-        e -> v, whose context are the features.
+        e -> v; its context is the features.
     net : module of an image, (n, C, H, W) -> features (n, F, H, W); of 2x2 blocks likewise
-        It sees the context: the rows' values as a network likes them. Off the grid they are no different: the features
-        vary with x smoothly, and q with them.
+        Its input is the layer's context: the rows' values, scaled for a network. Values between the bins need no
+        special case: the features, and so q, vary smoothly with x.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Chain, VariationalDequantize
+    >>> from flowdetect.nets import ConvNet
+    >>> layer = VariationalDequantize((1, 2, 2), 4, flow=Chain([]), net=ConvNet(4, 8, 8))  # an identity: q is uniform
+    >>> z, term = layer(torch.zeros(1, 1, 2, 2))
+    >>> z.flatten(), term
+    (tensor([0.5000, 0.5000, 0.5000, 0.5000]), tensor([0.]))
     """
 
     def __init__(self, event_shape: tuple[int, int, int], n_bins: int, flow: Layer, net: nn.Module) -> None:
@@ -107,7 +127,7 @@ class VariationalDequantize(Dequantize):
         u = torch.special.ndtr(v)
         u = u if self.blocks is None else self.blocks.inverse(u)
         if noise is None:
-            u = torch.full_like(u, BIN_CENTRE)  # but for rounding
+            u = torch.full_like(u, BIN_CENTRE)  # up to rounding
         return x + u.clamp(0.0, 1 - 1 / self.n_steps), term
 
 

@@ -1,7 +1,7 @@
-"""Elementwise bijections: fixed maps of the input, normalisations and standardisation by a network.
+"""Elementwise bijections: fixed maps of the input, normalisations, and standardisation by a network.
 
-Also the two bounded scales that couplings and standardisations share. Only exp, log, tanh and logsigmoid are used on
-the scoring path: their vectorised and scalar code agree bit for bit, so that a row scores the same in any batch.
+Also the two bounded scales of couplings and standardisations. The scoring path uses only exp, log, tanh and logsigmoid:
+their vectorised and scalar code agree bitwise, so that a row has the same score in any batch.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from flowdetect.bijections.base import Bijection, soft_bound, sum_except_batch
 from flowdetect.nets.conv import SPEED
 
 RAW_BOUND = 3.0
-RAW_GAIN = 8.0  # log-scales learn faster than shifts, as in the authors' code (logscale_factor)
+RAW_GAIN = 8.0  # gain of log-scales, which learn faster than shifts, as in the authors' code (logscale_factor)
 ACTNORM_BOUND = 10.0
-# of Gaussianize: part of the uniform distribution beside 1 of the counts, and probability left beyond either end
+# Gaussianize: weight of the uniform distribution relative to the counts, and probability beyond each end
 UNIFORM_SHARE = 0.3
 TAIL = 0.01
-# of BatchNorm: share of a batch in the running averages, and bounds of the variance
+# BatchNorm: share of a batch in the running averages, and bounds of the variance
 NEW_SHARE = 0.05
-LEAST_PROBABILITY, CLOSE_TO_1 = 1e-6, 0.99  # of `Logit`: where lines begin; where 1 - p would lose digits
+LEAST_PROBABILITY, CLOSE_TO_1 = 1e-6, 0.99  # Logit: where the lines begin; where 1 - p would lose digits
 VARIANCES = 1e-4, 1e8
 
 
@@ -48,6 +48,14 @@ class Rescale(Bijection):
     ----------
     loc, scale : tensors that broadcast against (C, H, W); scale > 0
     event_shape : (C, H, W)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Rescale
+    >>> rescale = Rescale(torch.tensor(5.0), torch.tensor(2.0), (1, 1, 2))
+    >>> rescale(torch.tensor([[[[5.0, 7.0]]]]))
+    (tensor([[[[0., 1.]]]]), tensor([-1.3863]))
     """
 
     loc: Tensor
@@ -68,16 +76,27 @@ class Rescale(Bijection):
 class Gaussianize(Bijection):
     """Fixed map per channel that makes binned values standard normal: z = Phi^-1(F(x)), piecewise linear in x.
 
-    F is the channel's cumulative distribution over [0, n_bins], linear within a bin; beyond the first and last edge the
-    line of the outermost bin goes on, so that every real x has a z. Where nearly all pixels share few values, as the
-    black ones of Fashion-MNIST, an affine map leaves those in a sliver that couplings must stretch hundredfold; this
-    map has done so beforehand (Chen & Gopinath 2000, "Gaussianization", section 3, for one dimension).
+    F is the channel's cumulative distribution over [0, n_bins], linear within a bin; beyond the first and last edge,
+    the line of the outermost bin continues, so that every real x has a z. If nearly all pixels share a few values, such
+    as black in Fashion-MNIST, an affine map leaves these in an interval so narrow that couplings would have to stretch
+    it a hundredfold; this map has already done so (Chen & Gopinath 2000, "Gaussianization", section 3, for one
+    dimension).
 
     Parameters
     ----------
     counts : (C, n_bins) tensor
-        How often each value occurs in each channel. They are mixed with a share of 3/13 of the uniform distribution and
-        cut off at probability 0.01 from either end, so that slopes lie in (0.0022, 4.65) for 256 bins.
+        How often each value occurs in each channel. Their distribution is mixed with a share of 3/13 of the uniform
+        distribution and clipped to probabilities of at least 0.01 from either end, so that slopes lie in (0.0022, 4.65)
+        for 256 bins.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Gaussianize
+    >>> layer = Gaussianize(torch.tensor([[80, 10, 5, 5]]))  # how often the values 0, 1, 2 and 3 occur
+    >>> z, log_det = layer(torch.tensor([[[[0.5, 1.5, 2.5, 3.5]]]]))
+    >>> z
+    tensor([[[[-0.9437,  0.6430,  1.0525,  1.7921]]]])
     """
 
     knots: Tensor
@@ -90,7 +109,7 @@ class Gaussianize(Bijection):
         self.register_buffer("knots", torch.special.ndtri(edges).float())
 
     def _bins(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Knot, slope and log-slope of the bin that each index (n, C, H, W) names."""
+        """Knot, slope and log-slope of the bin of each index (n, C, H, W)."""
         channels, n_edges = self.knots.shape
         slopes = self.knots.diff(dim=1)
         flat = indices + (n_edges - 1) * torch.arange(channels, device=indices.device)[:, None, None]
@@ -110,12 +129,23 @@ class Gaussianize(Bijection):
 
 
 class PiecewiseLinear(Bijection):
-    """Fixed monotone map per channel: straight lines between knots, the outermost ones going on beyond.
+    """Fixed monotone map per channel: straight lines between knots; the outermost lines continue beyond.
 
     Parameters
     ----------
     x_knots, z_knots : (C, K) tensors, K >= 2, increasing in each row
-        Where the lines meet; the slopes are those between neighbouring knots.
+        Positions of the knots before and after the map.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import PiecewiseLinear
+    >>> layer = PiecewiseLinear(torch.tensor([[0.0, 1.0, 3.0]]), torch.tensor([[0.0, 2.0, 3.0]]))
+    >>> z, log_det = layer(torch.tensor([[[[0.5, 2.0]]]]))
+    >>> z  # slope 2 up to 1, then slope 1/2
+    tensor([[[[1.0000, 2.5000]]]])
+    >>> log_det
+    tensor([0.])
     """
 
     x_knots: Tensor
@@ -127,7 +157,7 @@ class PiecewiseLinear(Bijection):
         self.register_buffer("z_knots", z_knots.clone())
 
     def _map(self, values: Tensor, here: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-        """Map values (n, C, H, W) by lines from one axis to the other; the result and the slopes."""
+        """Map values (n, C, H, W) by the lines from one axis to the other; return the result and the slopes."""
         here, there = (knots[:, None, None].expand(*values.shape, -1) for knots in (here, there))
         k = (values[..., None] >= here[..., 1:-1]).sum(-1, keepdim=True)
         start, end = (torch.stack([knots.gather(-1, j)[..., 0] for knots in (here, there)]) for j in (k, k + 1))
@@ -143,16 +173,28 @@ class PiecewiseLinear(Bijection):
 
 
 class Logit(Bijection):
-    """Fixed map of binned values: z = logit(p), p = low + (high - low) x / n_bins, x in [0, n_bins]; lines beyond.
+    """Fixed map of binned values: z = logit(p), p = low + (high - low) x / n_bins, x in [0, n_bins]; linear beyond.
 
-    Dinh et al. 2017, "Density estimation using Real NVP", section 4.1: p = 0.05 + 0.95 x / 256; in the authors' code
-    0.05 + 0.9 x / 256. Lines begin where p is within 1e-6 of 0 or 1, so that dz/dx lies in
+    The paper (Dinh et al. 2017, "Density estimation using Real NVP", section 4.1) has p = 0.05 + 0.95 x / 256; the
+    authors' code has p = 0.05 + 0.9 x / 256, the default here. Lines begin where p is within 1e-6 of 0 or 1, so that
+    dz/dx lies in
     [4, 1e6 + 2] (high - low) / n_bins.
 
     Parameters
     ----------
     n_bins : int
     low, high : float, 0 <= low < high <= 1
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Logit
+    >>> layer = Logit(256)
+    >>> z, log_det = layer(torch.tensor([[[[0.0, 128.0, 256.0]]]]))
+    >>> z
+    tensor([[[[-2.9444,  0.0000,  2.9444]]]])
+    >>> layer.inverse(z)
+    tensor([[[[  0., 128., 256.]]]])
     """
 
     def __init__(self, n_bins: int, low: float = 0.05, high: float = 0.95) -> None:
@@ -172,7 +214,7 @@ class Logit(Bijection):
         return log_p - log_q + self._line(x - inside), sum_except_batch(math.log(self.gain) - log_p - log_q)
 
     def _line(self, beyond: Tensor) -> Tensor:
-        """Give the rise over what lies below the first end, or above the second."""
+        """Return the rise of the lines below the first end and above the second."""
         return beyond.clamp_max(0) * self.slopes[0] + beyond.clamp_min(0) * self.slopes[1]
 
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
@@ -185,9 +227,18 @@ class Logit(Bijection):
 class BatchNorm(Bijection):
     """Batch normalisation per channel: z = (x - mean) / std; log|det| = -H W sum(log std).
 
-    Mean and variance are the batch's in training mode, and running averages otherwise, so that a row's score does not
-    depend on its batch. The variance is taken as at least 1e-4 and at most 1e8: the scale lies in [1e-4, 100].
+    Mean and variance are those of the batch in training mode, and running averages otherwise, so that a row's score
+    does not depend on its batch. The variance is clipped to [1e-4, 1e8], so the scale lies in [1e-4, 100].
     Dinh et al. 2017, "Density estimation using Real NVP", section 3.7.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import BatchNorm
+    >>> norm = BatchNorm(1)
+    >>> z, log_det = norm(torch.tensor([1.0, 3.0]).reshape(2, 1, 1, 1))  # the batch's own mean and variance
+    >>> z.flatten()
+    tensor([-1.,  1.])
     """
 
     mean: Tensor
@@ -209,7 +260,7 @@ class BatchNorm(Bijection):
         z = (x - mean[:, None, None]) * log_s.exp()[:, None, None]
         return z, (log_s.sum() * (x.shape[2] * x.shape[3])).expand(x.shape[0])
 
-    needs_input = True  # the inverse is that of running averages
+    needs_input = True  # the inverse uses running averages
 
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return z * self.variance.clamp(*VARIANCES).sqrt()[:, None, None] + self.mean[:, None, None]
@@ -225,10 +276,19 @@ class BatchNorm(Bijection):
 class ActNorm(Bijection):
     """Activation normalisation: z = s * x + b per channel, s in (e^-10, e^10).
 
-    The first batch sets s and b so that z has median 0 and standard deviation 1 per channel; later they are trained
-    (Kingma & Dhariwal 2018, section 3.1, with the mean). The median keeps an image's flat background at 0, where
-    changes of the scales and of the 1x1 convolutions do not move it: 5.04 instead of 5.44 bits/dim after 250 steps on
-    Fashion-MNIST, with grey levels mapped linearly.
+    The first batch sets s and b so that z has median 0 and standard deviation 1 per channel; later they are trained.
+    The paper uses the mean instead of the median (Kingma & Dhariwal 2018, section 3.1). The median keeps a flat
+    background at 0, where changes of the scales and of the 1x1 convolutions do not move it: 5.04 instead of 5.44
+    bits/dim after 250 steps on Fashion-MNIST, with grey levels mapped linearly.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import ActNorm
+    >>> norm = ActNorm(1)
+    >>> z = norm.initialize(torch.tensor([1.0, 2.0, 3.0]).reshape(3, 1, 1, 1))  # the first batch sets s and b
+    >>> z.flatten()
+    tensor([-1.2247,  0.0000,  1.2247])
     """
 
     def __init__(self, channels: int) -> None:
@@ -246,7 +306,7 @@ class ActNorm(Bijection):
         return z, (log_s.sum() * (x.shape[2] * x.shape[3])).expand(x.shape[0])
 
     def forward_each(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As `forward`, with each value's own part of the log-determinant, (n, c, H, W)."""
+        """As `forward`, with the log-determinant of each value, (n, c, H, W)."""
         return self.forward(x)[0], self.log_scale_and_bias()[0][:, None, None].expand(x.shape)
 
     def inverse(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
@@ -263,7 +323,7 @@ class ActNorm(Bijection):
         values = x.transpose(0, 1).flatten(1)  # (c, n * h * w)
         centre = values.median(1).values
         std = values.std(1, correction=0)
-        # a constant channel (std 0) is left as it is; 0.999: atanh is infinite at the bound itself
+        # a constant channel (std 0) is unchanged; 0.999: atanh is infinite at the bound
         limit = 0.999 * ACTNORM_BOUND
         log_s = torch.where(std > 0, -std.clamp_min(1e-4).log(), 0.0).clamp(-limit, limit)
         self.raw_log_s.copy_(ACTNORM_BOUND * torch.atanh(log_s / ACTNORM_BOUND) / SPEED)
@@ -274,8 +334,19 @@ class ActNorm(Bijection):
 class Standardize(Bijection):
     """Standardisation by a network of the context: z = (x - mu) * s with (mu, h) = net(context), s = scale(h).
 
-    What leaves a multi-scale flow is standardised by what stays; the top of a class-conditional flow by its label.
+    In a multi-scale flow the context is the channels that stay; at the top of a class-conditional flow it is the label.
     s lies in the interval of the named scale, see `sigmoid_log_scale` and `exp_log_scale`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Standardize
+    >>> from flowdetect.nets import ConvNet
+    >>> layer = Standardize(ConvNet(3, 8, 4))  # 3 channels of context give 2 means and 2 log-scales
+    >>> x, context = torch.ones(1, 2, 4, 4), torch.ones(1, 3, 4, 4)
+    >>> z, log_det = layer(x, context)
+    >>> torch.allclose(layer.inverse(z, context), x)
+    True
     """
 
     def __init__(self, net: nn.Module, scale: str = "exp") -> None:
@@ -283,7 +354,7 @@ class Standardize(Bijection):
         self.net = net
         self.scale = scale
 
-    needs_input = True  # the inverse takes another pass of the network
+    needs_input = True  # the inverse needs another pass of the network
 
     def _mean_and_log_scale(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         mu, h = self.net(x if context is None else context).chunk(2, dim=1)

@@ -1,4 +1,4 @@
-"""Planar and radial bijections: a push along one direction, and one towards or away from one point.
+"""Planar and radial bijections: a shift along one direction, and a shift towards or away from one point.
 
 Rezende & Mohamed 2015, "Variational Inference with Normalizing Flows", https://arxiv.org/abs/1505.05770, section 4.1
 and appendix A.
@@ -13,18 +13,18 @@ from flowdetect.bijections.base import Bijection, soft_bound
 from flowdetect.bijections.root import bracketed_root
 from flowdetect.nets.conv import map_rows
 
-SLOPE_BOUND = 3.0  # of the log of the slope where a step pushes most
-LEAST_SQUARE = 1e-12  # of the length of w, by which is divided
-TINY = 1e-30  # beside a squared distance, so that its root has a gradient at 0
+SLOPE_BOUND = 3.0  # bound on the log of a step's extreme slope
+LEAST_SQUARE = 1e-12  # lower limit on |w|^2, which is a divisor
+TINY = 1e-30  # added to a squared distance, so that its root has a gradient at 0
 
 
 class _Step(Bijection):
-    """A step whose parameters are learned numbers, and what a linear map of the context adds to them.
+    """A step whose parameters are learned constants plus a linear map of the context.
 
     Parameters
     ----------
     n_features : int
-        Values of a row, of any shape.
+        Number of values per row; rows may have any shape.
     n_context : int
         Length of a context (n, n_context); 0: it is ignored.
     """
@@ -33,45 +33,56 @@ class _Step(Bijection):
         super().__init__()
         self.n_features = n_features
         self.numbers = nn.Parameter(torch.zeros(self._count(n_features), dtype=torch.float32))
-        # no ContextMap, which learns fast: a context may be many numbers of a network
+        # not a ContextMap, which learns too fast here: the context may be many outputs of a network
         weight = torch.zeros(n_context, len(self.numbers), dtype=torch.float32)
         self.context_weight = nn.Parameter(weight) if n_context else None
 
     @staticmethod
     def _count(n_features: int) -> int:
-        """How many numbers a step has."""
+        """Return the number of parameters of a step."""
         raise NotImplementedError
 
     @torch.no_grad()
     def reset_parameters(self, generator: Generator) -> None:
-        """Draw the numbers; the standard deviation of a scalar product is about 1 on standard normal rows."""
+        """Draw the parameters; scalar products with standard normal rows have standard deviation about 1."""
         noise = torch.randn(self.numbers.shape, generator=generator, dtype=torch.float32)
         self.numbers.copy_(noise / self.n_features**0.5)
 
     def _parameters_of(self, context: Tensor | None) -> Tensor:
-        """Give (1, n_numbers), or (n, n_numbers) of a context."""
+        """Return the parameters: (1, n_numbers), or (n, n_numbers) with a context."""
         if self.context_weight is None or context is None:
             return self.numbers[None]
         return self.numbers + map_rows(context.to(self.numbers.dtype), self.context_weight, self.training)
 
 
 class Planar(_Step):
-    r"""z = x + v tanh(w^T x + b), which pushes along v wherever w^T x is not far from -b; planes w^T x stay planes.
+    r"""z = x + v tanh(w^T x + b): moves points along v, in opposite directions on either side of the plane w^T x = -b.
 
     .. math:: \log|\det| = \log(1 + w^T v \, (1 - \tanh^2(w^T x + b))), \quad
         v = u + (m(w^T u) - w^T u) w / |w|^2, \quad m(a) = e^{3 \tanh(a / 3)} - 1
 
-    It is invertible if w^T v > -1 (paper, appendix A.1). So v is u with its part along w replaced, such that 1 + w^T v
-    lies in (0.050, 20.1), and with it the determinant; the paper's m(a) = log(1 + e^a) - 1 is not bounded away from -1.
-    The inverse finds w^T x, by Newton's steps within a bracket, from w^T z, which is an increasing function of it; its
-    error is about 1e-12 (1 + |w^T x|) |v| in float64, 1e-6 (1 + |w^T x|) |v| in float32.
+    It is invertible if w^T v > -1 (paper, appendix A.1). Therefore v is u with its component along w replaced so that 1
+    + w^T v, and with it the determinant, lies in (0.050, 20.1); the paper's m(a) = log(1 + e^a) - 1 is not bounded away
+    from -1. w^T z is an increasing function of w^T x; the inverse solves for w^T x by Newton steps within a bracket,
+    with an error of about 1e-12 (1 + |w^T x|) |v| in float64, 1e-6 (1 + |w^T x|) |v| in float32.
 
     Parameters
     ----------
     n_features : int
-        D, the values of a row, of any shape.
+        D, the number of values per row; rows may have any shape.
     n_context : int
-        Length of a context (n, n_context), a linear map of which is added to w, u and b; 0: it is ignored.
+        Length of a context (n, n_context), whose linear map is added to w, u and b; 0: it is ignored.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Planar
+    >>> layer = Planar(2).eval()
+    >>> layer.reset_parameters(torch.Generator().manual_seed(0))
+    >>> x = torch.randn(5, 2, 1, 1, generator=torch.Generator().manual_seed(0))
+    >>> z, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(z), x, atol=1e-4)
+    True
     """
 
     inverse_tolerance = 1e-9
@@ -81,7 +92,7 @@ class Planar(_Step):
         return 2 * n_features + 1
 
     def _w_v_b_m(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """w (k, D), v (k, D), b (k,) and m = w^T v (k,), of k = 1 or n rows."""
+        """w (k, D), v (k, D), b (k,) and m = w^T v (k,), for k = 1 or n rows."""
         numbers, d = self._parameters_of(context), self.n_features
         w, u, b = numbers[:, :d], numbers[:, d : 2 * d], numbers[:, 2 * d]
         product = (w * u).sum(1)
@@ -113,21 +124,31 @@ class Planar(_Step):
 
 
 class Radial(_Step):
-    r"""z = x + beta (x - c) / (alpha + r), r = |x - c|, which draws points to the centre c or drives them from it.
+    r"""z = x + beta (x - c) / (alpha + r), r = |x - c|: moves points towards the centre c or away from it.
 
     .. math:: \log|\det| = (D - 1) \log(1 + \beta h) + \log(1 + \beta \alpha h^2), \quad h = 1 / (\alpha + r)
 
-    It is invertible if beta > -alpha (paper, appendix A.2). Here alpha = e^a lies in (0.050, 20.1), and so does
-    1 + beta / alpha, the slope at the centre and the most that any slope differs from 1. The inverse is a formula: the
-    distance of z from the centre is R = r + beta r / (alpha + r), quadratic in r.
+    It is invertible if beta > -alpha (paper, appendix A.2). Here alpha = e^a lies in (0.050, 20.1), and so does 1 +
+    beta / alpha, the slope at the centre, which differs most from 1. The inverse has a closed form: the distance of z
+    from the centre is R = r + beta r / (alpha + r), a quadratic equation in r.
 
     Parameters
     ----------
     n_features : int
-        D, the values of a row, of any shape.
+        D, the number of values per row; rows may have any shape.
     n_context : int
-        Length of a context (n, n_context), a linear map of which is added to centre, a and the log-slope; 0: it is
-        ignored.
+        Length of a context (n, n_context), whose linear map is added to centre, a and the log-slope; 0: it is ignored.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Radial
+    >>> layer = Radial(2).eval()
+    >>> layer.reset_parameters(torch.Generator().manual_seed(0))
+    >>> x = torch.randn(5, 2, 1, 1, generator=torch.Generator().manual_seed(0))
+    >>> z, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(z), x, atol=1e-4)
+    True
     """
 
     @staticmethod
@@ -135,7 +156,7 @@ class Radial(_Step):
         return n_features + 2
 
     def _centre_alpha_beta(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Centre (k, D), alpha (k,) and beta (k,), of k = 1 or n rows."""
+        """Centre (k, D), alpha (k,) and beta (k,), for k = 1 or n rows."""
         numbers, d = self._parameters_of(context), self.n_features
         alpha = soft_bound(numbers[:, d], SLOPE_BOUND).exp()
         beta = alpha * torch.expm1(soft_bound(numbers[:, d + 1], SLOPE_BOUND))
@@ -153,7 +174,7 @@ class Radial(_Step):
         centre, alpha, beta = self._centre_alpha_beta(context)
         away = z.flatten(1) - centre
         distance = (away.square().sum(1) + TINY).sqrt()
-        # r^2 + k r - alpha R = 0, without a difference of nearly equal numbers
+        # solves r^2 + k r - alpha R = 0 without a difference of nearly equal numbers
         k = alpha + beta - distance
         root = (k.square() + 4 * alpha * distance).sqrt() + k.abs()
         r = torch.where(k > 0, 2 * alpha * distance / root, root / 2)

@@ -1,4 +1,4 @@
-"""Bijections that reshape: squeezing space into channels, reordering, and the multi-scale architecture on top."""
+"""Bijections that reshape: squeezing space into channels, reordering, and the multi-scale architecture."""
 
 from __future__ import annotations
 
@@ -16,8 +16,18 @@ from flowdetect.bijections.reversible import by_rows, keeping_little
 class Squeeze(Bijection):
     """Trade space for channels: (n, C, H, W) -> (n, 4 C, H / 2, W / 2); every 2x2 block becomes four channels.
 
-    Channel 4 * c + 2 * i + j holds row i, column j of the blocks of channel c. The result is channel-last in memory,
-    which the convolutions after it like.
+    Channel 4 * c + 2 * i + j holds row i, column j of the blocks of channel c. The result is channels-last in memory,
+    which is faster for the convolutions after it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Squeeze
+    >>> z, log_det = Squeeze()(torch.arange(16.0).reshape(1, 1, 4, 4))
+    >>> z.shape
+    torch.Size([1, 4, 2, 2])
+    >>> z[0, :, 0, 0]  # the block at the top left
+    tensor([0., 1., 4., 5.])
     """
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -32,11 +42,19 @@ class Squeeze(Bijection):
 
 
 class Reorder(Bijection):
-    """A fixed permutation of all values of a row: value i of the result is value order[i], both in the order (H, W, C).
+    """A fixed permutation of a row's values: value i of the result is value order[i], both in the order (H, W, C).
 
     Parameters
     ----------
     order : (H * W * C,) integer tensor
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Reorder
+    >>> z, log_det = Reorder(torch.tensor([2, 0, 1]))(torch.tensor([10.0, 11.0, 12.0]).reshape(1, 3, 1, 1))
+    >>> z.flatten()
+    tensor([12., 10., 11.])
     """
 
     order: Tensor
@@ -57,33 +75,43 @@ class Reorder(Bijection):
 
 
 class Levels(NamedTuple):
-    """What a multi-scale flow says of a batch, level by level (L levels)."""
+    """The result of a multi-scale flow for a batch, by level (L levels)."""
 
     z: Tensor  # (n, D), level 1 first
-    log_det: Tensor  # (n, L), nats; with the standardisations
-    log_det_split: Tensor  # (n, L), nats; the standardisations alone
+    log_det: Tensor  # (n, L), nats; including the standardisations
+    log_det_split: Tensor  # (n, L), nats; the standardisations only
 
 
 class MultiScale(Bijection):
-    """Several levels; after each but the last, half of the channels leave and the rest go on (Dinh et al. 2016).
+    """Several levels; after each but the last, half of the channels leave and the rest continues (Dinh et al. 2016).
 
-    What leaves is standardised by a network of what stays, so that the latents of all levels are standard normal, and
-    this is one bijection from (n, C, H, W) to flat latents (n, D).
+    A network of the channels that stay standardises those that leave, so that the latents of all levels are standard
+    normal. The whole is one bijection from (n, C, H, W) to flat latents (n, D).
 
     Parameters
     ----------
-    levels : bijections, one a level
-    standardizers : bijections whose context is what stays, one a level but the last; or empty: what leaves is left as
-        it is ("standard" prior)
-    latent_shapes : (C, H, W) of what leaves at each level
+    levels : bijections, one per level
+    standardizers : bijections whose context is the channels that stay, one per level but the last; if empty, channels
+    leave unchanged ("standard" prior)
+    latent_shapes : (C, H, W) of the channels that leave at each level
     n_context : int
-        Length of a context (n, n_context) that standardizers see at every pixel, as further channels after what stays;
-        0: they see what stays alone. The levels are given the context in any case.
+        Length of a context (n, n_context) that standardizers receive at every pixel, as further channels after those
+        that stay; 0: none. The levels always receive the context.
 
     Attributes
     ----------
     memory_efficient : bool
-        Whether training keeps nothing that standardizers compute; see `Chain` for the levels.
+        Whether training stores no activations of the standardizers; see `Chain` for the levels.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Chain, MultiScale, Permute, Squeeze
+    >>> levels = [Chain([Squeeze(), Permute(4)]), Chain([Squeeze(), Permute(8)])]
+    >>> flow = MultiScale(levels, [], [(2, 2, 2), (8, 1, 1)])  # 2 of 4 channels leave after level 1
+    >>> z, log_det = flow(torch.arange(16.0).reshape(1, 1, 4, 4))
+    >>> z.shape, flow.latent_slices
+    (torch.Size([1, 16]), [slice(0, 8, None), slice(8, 16, None)])
     """
 
     memory_efficient: bool = False
@@ -112,7 +140,7 @@ class MultiScale(Bijection):
         return z, log_det.sum(1)
 
     def forward_levels(self, x: Tensor, context: Tensor | None = None) -> Levels:
-        """As `forward`, with the log-determinant of every level by itself."""
+        """As `forward`, with a separate log-determinant for every level."""
         z: list[Tensor] = []
         log_dets: list[Tensor] = []
         splits: list[Tensor] = []
@@ -143,7 +171,7 @@ class MultiScale(Bijection):
         return x[:, :channels], x[:, channels:]
 
     def _given(self, stays: Tensor, context: Tensor | None) -> Tensor:
-        """Append a context (n, m) to what stays (n, c, H, W), as m more channels."""
+        """Append a context (n, m) to the channels that stay (n, c, H, W), as m more channels."""
         if context is None or not self.n_context:
             return stays
         everywhere = context[:, :, None, None].expand(-1, -1, *stays.shape[2:])
@@ -176,6 +204,14 @@ class Top(Bijection):
     ----------
     bijection : Bijection on (n, C, H, W)
     latent_shape : (C, H, W) of the last level, whose values are the last columns of z
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Rescale, Top
+    >>> top = Top(Rescale(torch.tensor(0.0), torch.tensor(2.0), (1, 1, 2)), (1, 1, 2))  # the last two values of a row
+    >>> top(torch.tensor([[8.0, 8.0, 8.0]]))[0]
+    tensor([[8., 4., 4.]])
     """
 
     def __init__(self, bijection: Bijection, latent_shape: tuple[int, int, int]) -> None:

@@ -1,8 +1,8 @@
-"""A backward pass that keeps what a run of bijections gave, and finds again what each of them was given.
+"""A backward pass that stores only the output of a run of bijections, and recomputes the input of each.
 
 Gomez et al. 2017, "The Reversible Residual Network: Backpropagation Without Storing Activations",
-https://arxiv.org/abs/1707.04585. Layers whose inverse is no formula are computed again from what they were given
-(Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost", https://arxiv.org/abs/1604.06174).
+https://arxiv.org/abs/1707.04585. Layers without a closed-form inverse are recomputed from their stored inputs (Chen et
+al. 2016, "Training Deep Nets with Sublinear Memory Cost", https://arxiv.org/abs/1604.06174).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from flowdetect.nets.conv import MixedPrecision
 from flowdetect.nets.masked import Dropout
 from flowdetect.nets.residual import FeatureNorm
 
-MOST_GROWTH = 16.0  # of rounding errors in inverses one after the other; before it would be more, an input is kept
-GROWTH_OF_NETWORK = 1.2  # of errors in a layer with a network
-PIXELS_AT_ONCE = 2**14  # that a network computes
+MOST_GROWTH = 16.0  # limit on the growth of rounding errors through successive inverses; beyond it, an input is stored
+GROWTH_OF_NETWORK = 1.2  # growth of errors in a layer with a network
+PIXELS_AT_ONCE = 2**14  # limit for one pass of a network
 
 
 class Parts(NamedTuple):
-    """What is inside a layer that matters when it is computed again, or a few rows at a time.
+    """The parts of a layer that matter if it is recomputed, or computed a few rows at a time.
 
     Attributes
     ----------
     has_network : bool
-    dropouts : the generators that its dropout draws from
-    averages : the running averages that it moves in training
+    dropouts : the generators of its dropout
+    averages : the running averages that it updates in training
     """
 
     has_network: bool
@@ -42,7 +42,7 @@ class Parts(NamedTuple):
 
     @classmethod
     def of(cls, layer: Bijection) -> Parts:
-        """Find them."""
+        """Find the parts of a layer."""
         modules = list(layer.modules())
         generators = [
             m.generator or torch.default_generator for m in modules if isinstance(m, Dropout) and m.probability
@@ -51,21 +51,21 @@ class Parts(NamedTuple):
         return cls(any(isinstance(m, MixedPrecision) for m in modules), list(dict.fromkeys(generators)), averages)
 
     def rows_at_once(self, x: Tensor) -> int:
-        """Give how many rows of a batch are computed at once; all of them where they depend on each other."""
+        """Return the number of rows to compute at once; all rows if they depend on each other."""
         if not self.has_network or self.dropouts or self.averages:
             return max(1, len(x))
         return max(1, PIXELS_AT_ONCE // x[0, 0].numel())
 
 
 class Memory(NamedTuple):
-    """What is known of how a layer was computed.
+    """The information for recomputing a layer.
 
     Attributes
     ----------
     parts : Parts
     keeps_input : bool
-        Whether its input is among what is kept.
-    draws : states of the generators of its dropout before it
+        Whether its input is stored.
+    draws : states of its dropout's generators before the layer
     """
 
     parts: Parts
@@ -74,12 +74,12 @@ class Memory(NamedTuple):
 
 
 class Gradients:
-    """Gradients of parameters and of a context, added up over layers and rows.
+    """Gradients of parameters and of a context, summed over layers and rows.
 
     Parameters
     ----------
     parameters : of all layers
-    context : where its gradient is wanted
+    context : if its gradient is needed
     """
 
     def __init__(self, parameters: Sequence[Tensor], context: Tensor | None) -> None:
@@ -90,7 +90,7 @@ class Gradients:
     def add(
         self, layer: Bijection, again: Rewound, above: tuple[Tensor, Tensor], context: Tensor | None, rows: slice
     ) -> list[Tensor]:
-        """Go back through a layer, for some rows: give the gradients of the parts of what it was given."""
+        """Backpropagate through a layer for some rows; return the gradients of the parts of its input."""
         own = [parameter for parameter in layer.parameters() if parameter.requires_grad]
         wanted = [*again.x, *own, *([] if context is None or self.context is None else [context])]
         of_parts = torch.split(above[0], [part.shape[1] for part in again.z], 1)
@@ -110,7 +110,7 @@ class Gradients:
 
 
 def _places(parameters: Sequence[Tensor]) -> dict[Tensor, Tensor]:
-    """Make room for gradients side by side: among activations that come and go they would leave gaps in memory."""
+    """Allocate all gradients in one block; between short-lived activations they would fragment memory."""
     sizes = [parameter.numel() for parameter in parameters]
     if not sizes or len({(parameter.dtype, parameter.device) for parameter in parameters}) > 1:
         return {parameter: torch.empty_like(parameter) for parameter in parameters}
@@ -120,14 +120,14 @@ def _places(parameters: Sequence[Tensor]) -> dict[Tensor, Tensor]:
 
 
 def keeping_little(layers: Sequence[Bijection], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Map by bijections one after the other, with gradients: z (n, ...) and the sum of their terms (n,)."""
+    """Map by a run of bijections, with gradients: return z (n, ...) and the sum of their terms (n,)."""
     parameters = dict.fromkeys(p for layer in layers for p in layer.parameters() if p.requires_grad)
     z, term = _Run.apply(layers, x, context, *parameters)  # type: ignore[no-untyped-call]
     return z, term
 
 
 class _Run(torch.autograd.Function):
-    """The map of a run of bijections; its parameters are its inputs, so that hooks of their gradients are called."""
+    """The map of a run of bijections; parameters are inputs, so that the hooks of their gradients are called."""
 
     @staticmethod
     def forward(
@@ -160,9 +160,9 @@ class _Run(torch.autograd.Function):
 
 
 def _keep_input(layers: Sequence[Bijection], every: Sequence[Parts]) -> list[bool]:
-    """Say which layers keep their input: where it is needed, and where errors of inverses would have grown too much."""
+    """Decide which layers store their input: if they need it, or if the inverses' errors would grow too much."""
     found = [(i, growth) for i, layer in enumerate(layers) if (growth := layer.error_growth()) is not None]
-    numbers = torch.stack([growth for _, growth in found]).tolist() if found else []  # all at once, as a GPU likes it
+    numbers = torch.stack([growth for _, growth in found]).tolist() if found else []  # one transfer from the GPU
     growths = {i: number for (i, _), number in zip(found, numbers, strict=True)}
     keep, grown = [], 1.0
     for i, (layer, parts) in reversed(list(enumerate(zip(layers, every, strict=True)))):
@@ -174,7 +174,7 @@ def _keep_input(layers: Sequence[Bijection], every: Sequence[Parts]) -> list[boo
 
 
 def by_rows(layer: Bijection, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Map by a layer, of large images a few rows at a time, so that few of them are inside a network at once."""
+    """Map by a layer, for large images a few rows at a time, so that few images are inside a network at once."""
     return _by_rows(layer, Parts.of(layer), x, context)
 
 
@@ -195,12 +195,12 @@ def _back(
     above: tuple[Tensor, Tensor],
     gradients: Gradients,
 ) -> tuple[Tensor, Tensor]:
-    """Give what a layer was given, and its gradient; add up those of parameters and context.
+    """Return a layer's input and its gradient; add the gradients of parameters and context.
 
     Parameters
     ----------
-    values : what the layer gave, what it was given if that was kept, and the context
-    above : the gradients of what it gave and of its term
+    values : the layer's output, its input if stored, and the context
+    above : the gradients of its output and of its term
     """
     n, found = parts.rows_at_once(values[0]), []
     for start in range(0, len(values[0]), n):
@@ -220,7 +220,7 @@ def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
 
 @contextmanager
 def _as_before(memory: Memory) -> Iterator[None]:
-    """Draw the same dropout again, and move no running average twice."""
+    """Repeat the same dropout, and do not update running averages twice."""
     generators, averages = memory.parts.dropouts, memory.parts.averages
     states, values = [generator.get_state() for generator in generators], [value.clone() for value in averages]
     for generator, state in zip(generators, memory.draws, strict=True):

@@ -1,4 +1,4 @@
-"""Roots of increasing functions, elementwise: the inverse of a bijection that no formula inverts."""
+"""Roots of increasing functions, elementwise: the inverse of a bijection without a closed-form inverse."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# errors of a root, relative to 1 + |x|; other types are taken as float32
+# error of a root, relative to 1 + |x|; other types count as float32
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6}
-MOST_STEPS = 120  # halvings of a bracket: more than there are float64 between two of them, far-out brackets apart
+MOST_STEPS = 120  # halvings of a bracket: enough for all but very wide ones to shrink to neighbouring float64 values
 MOST_WIDENINGS = 60  # each doubles the bracket
 
 
@@ -23,25 +23,25 @@ def bracketed_root(
 ) -> Tensor:
     """Solve f(x) = target for each entry, where f is increasing in each entry alone.
 
-    Newton's steps within a bracket, and the bracket's middle where such a step would leave it or where steps do not
-    halve (Press et al., "Numerical Recipes", section 9.4, rtsafe). An entry that has converged is left as it is, so
-    that its bits do not depend on the others.
+    It takes Newton steps within a bracket, or the middle of the bracket if a Newton step would leave it or does not
+    halve the previous step (Press et al., "Numerical Recipes", section 9.4, rtsafe). A converged entry is not changed
+    any more, so that it does not depend on the other entries.
 
     Parameters
     ----------
     f : callable, x (...) -> value (...), slope (...)
-        Slopes may be 0 where they are not known: such steps halve the bracket.
+        Slopes may be 0 if unknown: such steps halve the bracket.
     target : (...) tensor
     low, high : (...) tensors, low < high
-        A first bracket; while f(low) > target or f(high) < target, that end moves out, each time twice as far.
+        Initial bracket. While f(low) > target or f(high) < target, that end moves outwards, twice as far each time.
     tolerance : float or None, default None
-        The step below which an entry has converged, relative to 1 + |x|. None: 1e-12 in float64, else 1e-6.
+        An entry has converged if its step is below this, relative to 1 + |x|. None: 1e-12 in float64, else 1e-6.
 
     Returns
     -------
     x : (...) tensor
-        Finite wherever the targets are, also where f never reaches them: then x is a far end of the bracket. No
-        gradient passes through it.
+        Finite if the target is finite. If f never reaches the target, x is a far end of the bracket. No gradient passes
+        through x.
 
     Examples
     --------

@@ -17,7 +17,7 @@ from flowdetect.bijections.spline_gradient import BOUND, LOG_SLOPE_BOUND, SMALLE
 
 
 class Bins(NamedTuple):
-    """The bins that values lie in: knots to the left and right in x and in y, and the slopes there."""
+    """The bins of values: knots to the left and right in x and in y, and the slopes at these knots."""
 
     x_0: Tensor
     x_1: Tensor
@@ -28,9 +28,10 @@ class Bins(NamedTuple):
 
 
 def knots_and_slopes(h: Tensor, n_bins: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Make a spline of numbers h (..., 3 n_bins - 1): knots in x and in y, and slopes, each (..., n_bins + 1).
+    """Turn parameters h (..., 3 n_bins - 1) into a spline: knots in x and in y, and slopes, each (..., n_bins + 1).
 
-    All zero gives the identity; slopes at the knots lie in (e^-3, e^3), those of a bin's chord in (0.02, 50).
+    If h is zero, the spline is the identity. Slopes at the knots lie in (e^-3, e^3), slopes of a bin's chord in (0.02,
+    50).
     """
     widths, heights, slopes = torch.split(h, [n_bins, n_bins, n_bins - 1], dim=-1)
     x, y = (
@@ -50,10 +51,10 @@ def _find_bins(values: Tensor, h: Tensor, n_bins: int, of_y: bool) -> Bins:
 
 
 def _find_bins_numbers_first(values: Tensor, h: Tensor, n_bins: int, of_y: bool) -> Bins:
-    """As `_find_bins` of numbers (3 n_bins - 1, ...): each operation runs along rows of memory.
+    """As `_find_bins`, for parameters (3 n_bins - 1, ...): each operation runs over contiguous memory.
 
-    Sums are written out one after the other, since torch's softmax and sums over the first axis round an entry by
-    where it stands. Whatever can be is done after the bin is chosen, for two knots instead of all.
+    Sums are written out term by term, since the rounding of torch's softmax and sums over the first axis depends on an
+    entry's position. Most operations come after the choice of the bin, for two knots instead of all.
     """
     raw = torch.unflatten(h[: 2 * n_bins], 0, (2, n_bins))  # widths and heights
     weights = (raw - raw.detach().amax(1, keepdim=True)).exp().unbind(1)
@@ -74,14 +75,14 @@ def _find_bins_numbers_first(values: Tensor, h: Tensor, n_bins: int, of_y: bool)
 
 
 def split_numbers(h: Tensor, n_bins: int) -> Tensor:
-    """Bring the numbers of each spline to the end: (n, (3 n_bins - 1) c, H, W) -> (n, c, H, W, 3 n_bins - 1)."""
+    """Move each spline's parameters to the last axis: (n, (3 n_bins - 1) c, H, W) -> (n, c, H, W, 3 n_bins - 1)."""
     return torch.unflatten(h, 1, (-1, 3 * n_bins - 1)).movedim(2, -1)
 
 
 def spline(x: Tensor, h: Tensor, n_bins: int, numbers_first: bool = False) -> tuple[Tensor, Tensor]:
-    """Map x by the spline of h: (...), (..., 3 n_bins - 1) -> y and log dy/dx, both (...); eq. 4 and 5.
+    """Map x (...) by the splines of h (..., 3 n_bins - 1): return y and log dy/dx, both (...); eq. 4 and 5.
 
-    With `numbers_first`, h is (3 n_bins - 1, ...), which is faster and differs by rounding.
+    With `numbers_first`, h is (3 n_bins - 1, ...); this is faster, and results differ by rounding.
     """
     find_bins = _find_bins_numbers_first if numbers_first else _find_bins
     inside = (x > -BOUND) & (x < BOUND)
@@ -96,9 +97,9 @@ def spline(x: Tensor, h: Tensor, n_bins: int, numbers_first: bool = False) -> tu
 
 
 def spline_by_mode(x: Tensor, h: Tensor, n_bins: int, training: bool) -> tuple[Tensor, Tensor]:
-    """As `spline` with numbers first, by whichever way has all derivatives that are asked for.
+    """As `spline` with numbers_first, by the fastest code that has the necessary derivatives.
 
-    In training those of first order; in evaluation none where gradients are off, else all.
+    In training: first derivatives. In evaluation: none if gradients are off, else derivatives of all orders.
     """
     if training:
         return fused_spline(x, h, n_bins)
@@ -108,7 +109,7 @@ def spline_by_mode(x: Tensor, h: Tensor, n_bins: int, training: bool) -> tuple[T
 
 
 def spline_inverse(y: Tensor, h: Tensor, n_bins: int, numbers_first: bool = False) -> Tensor:
-    """Undo `spline`; eq. 6 to 8."""
+    """Invert `spline`; eq. 6 to 8."""
     find_bins = _find_bins_numbers_first if numbers_first else _find_bins
     inside = (y > -BOUND) & (y < BOUND)
     x_0, x_1, y_0, y_1, d_0, d_1 = find_bins(y.clamp(-BOUND, BOUND), h, n_bins, of_y=True)
@@ -123,12 +124,22 @@ def spline_inverse(y: Tensor, h: Tensor, n_bins: int, numbers_first: bool = Fals
 
 
 class Spline(Bijection):
-    """An elementwise spline, one for every channel and pixel, whose numbers come from a network of the context.
+    """Elementwise splines, one for every channel and pixel, with parameters from a network of the context.
 
     Parameters
     ----------
     net : module, anything of n rows -> (n, (3 n_bins - 1) * C, H, W)
     n_bins : int
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowdetect.bijections import Spline
+    >>> from flowdetect.nets import Constant
+    >>> layer = Spline(Constant(11, 1, 1), n_bins=4)  # 3 * 4 - 1 numbers, the same for every row
+    >>> z, log_det = layer(torch.ones(2, 1, 1, 1))
+    >>> z.detach().flatten()  # numbers of zero give the identity
+    tensor([1., 1.])
     """
 
     def __init__(self, net: nn.Module, n_bins: int = 8) -> None:
@@ -136,7 +147,7 @@ class Spline(Bijection):
         self.net = net
         self.n_bins = n_bins
 
-    needs_input = True  # the inverse takes as long, and another pass of the network
+    needs_input = True  # the inverse takes as long, and needs another pass of the network
 
     def _numbers(self, x: Tensor, context: Tensor | None) -> Tensor:
         return split_numbers(self.net(x if context is None else context), self.n_bins)

@@ -1,7 +1,7 @@
-"""Rational-quadratic splines in training: few operations a bin, and gradients written out by hand.
+"""Rational-quadratic splines in training: few operations per bin, and hand-written gradients.
 
-The same maps as `spline` and, with the masked network before it, `Autoregressive` have in evaluation. Autograd takes
-several times as many operations, and an entry in its graph for each.
+They compute the same maps as `spline` and, including the masked network, as `Autoregressive` in evaluation. Autograd
+needs several times as many operations, each with an entry in its graph.
 Durkan et al. 2019, "Neural Spline Flows", https://arxiv.org/abs/1906.04032, eq. 4 and 5.
 """
 
@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BOUND = 5.0  # the spline lives on [-5, 5] and is the identity outside
-SMALLEST_SHARE = 0.02  # of the interval that a bin takes, in either direction
-LOG_SLOPE_BOUND = 3.0  # of the slopes at the knots
-LEAST = 2 * BOUND * SMALLEST_SHARE  # width and height of a bin
+BOUND = 5.0  # the spline acts on [-5, 5] and is the identity outside
+SMALLEST_SHARE = 0.02  # smallest share of the interval for a bin, in x and in y
+LOG_SLOPE_BOUND = 3.0  # bound on the log-slopes at the knots
+LEAST = 2 * BOUND * SMALLEST_SHARE  # smallest width and height of a bin
 
 
 class _Spline(torch.autograd.Function):
-    """y and log dy/dx of values x (m,) by splines of numbers h (3 n_bins - 1, m), differentiable once."""
+    """y and log dy/dx of values x (m,) by splines of parameters h (3 n_bins - 1, m); differentiable once."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, h: Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
@@ -34,9 +34,9 @@ class _Spline(torch.autograd.Function):
 
 
 class _MaskedSpline(torch.autograd.Function):
-    """The same of values x (D, n) and of the numbers that a masked network with ReLU makes of them, (D, n) each.
+    """The same for values x (D, n) and parameters from a masked ReLU network of x; results (D, n) each.
 
-    masks are of the weights of all layers, and parameters weights (out, in) and biases, layer by layer.
+    `masks` has a mask for each layer's weight; `parameters` has weights (out, in) and biases, layer by layer.
     """
 
     @staticmethod
@@ -69,31 +69,31 @@ class _MaskedSpline(torch.autograd.Function):
 
 
 def mapped(x: Tensor, h: Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
-    """As `fused_spline`, where no gradient is taken."""
+    """As `fused_spline`, without gradients."""
     y, log_slope, _ = _map(x.reshape(-1), h.reshape(len(h), -1), n_bins)
     return y.view(x.shape), log_slope.view(x.shape)
 
 
 def fused_spline(x: Tensor, h: Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
-    """As `spline` with numbers first, h (3 n_bins - 1, ...); the gradient has no gradient of its own."""
+    """As `spline` with numbers_first, h (3 n_bins - 1, ...); it has no second derivatives."""
     y, log_slope = _Spline.apply(x.reshape(-1), h.reshape(len(h), -1), n_bins)  # type: ignore[no-untyped-call]
     return y.view(x.shape), log_slope.view(x.shape)
 
 
 def masked_spline(x: Tensor, n_bins: int, masks: list[Tensor], parameters: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Map features x (D, n), each by the spline of what a masked network computes from those before it.
+    """Map features x (D, n) by splines; a masked network computes a feature's parameters from the features before it.
 
     Parameters
     ----------
     x : (D, n)
     n_bins : int
-    masks : list of (out, in) tensors of 0 and 1, one a layer; the last one has (3 n_bins - 1) D outputs
+    masks : list of (out, in) tensors of 0 and 1, one per layer; the last one has (3 n_bins - 1) D outputs
     parameters : list of weights (out, in) and biases (out,), layer by layer
 
     Returns
     -------
     y, log_slope : (D, n) each
-        The gradient has no gradient of its own.
+        They have no second derivatives.
     """
     found: tuple[Tensor, Tensor] = _MaskedSpline.apply(x, n_bins, masks, *parameters)  # type: ignore[no-untyped-call]
     return found
@@ -101,16 +101,16 @@ def masked_spline(x: Tensor, n_bins: int, masks: list[Tensor], parameters: list[
 
 def _check_once() -> None:
     if torch.is_grad_enabled():
-        raise RuntimeError("A spline in training has no second derivatives; call eval() before you ask for any.")
+        raise RuntimeError("A spline in training mode has no second derivatives; call eval() first.")
 
 
 def _map(x: Tensor, h: Tensor, n_bins: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Give y, log dy/dx and what the gradient needs of x (m,) and h (3 n_bins - 1, m).
+    """Return y, log dy/dx and the tensors for the gradient, given x (m,) and h (3 n_bins - 1, m).
 
-    The bin of a value is chosen by products with 0 and 1, which run along rows of memory where indices do not. Sums are
-    written out, and a product is rounded before it is added, so that an entry has the same bits wherever it stands.
+    Products with 0 and 1 choose the bin of a value; unlike indexing, they run over contiguous memory. Sums are written
+    out, and a product is rounded before it is added, so that an entry's bits do not depend on its position.
     """
-    raw = h[: 2 * n_bins].view(2, n_bins, -1)  # of widths and heights
+    raw = h[: 2 * n_bins].view(2, n_bins, -1)  # parameters of widths and heights
     weights = (raw - raw.amax(1, keepdim=True)).exp_()
     parts = weights.unbind(1)
     sums = h.new_empty(n_bins, 2, x.shape[0])
@@ -121,7 +121,7 @@ def _map(x: Tensor, h: Tensor, n_bins: int) -> tuple[Tensor, Tensor, list[Tensor
     share = (2 * BOUND * (1 - n_bins * SMALLEST_SHARE)) / so_far[-1]
     clamped = x.clamp(-BOUND, BOUND)
     inside = clamped == x
-    at_least = h.new_empty(n_bins + 1, x.shape[0])  # 1 where the number of the bin is at least 0, 1, ..., else 0
+    at_least = h.new_empty(n_bins + 1, x.shape[0])  # 1 if the bin's index is at least 0, 1, ..., else 0
     at_least[0], at_least[-1] = 1, 0
     least_knots = torch.arange(1, n_bins, dtype=h.dtype, device=h.device).mul_(LEAST).sub_(BOUND)
     torch.mul(sums[:-1, 0], share[0], out=at_least[1:-1]).add_(least_knots[:, None]).le_(clamped)
@@ -154,9 +154,9 @@ def _map(x: Tensor, h: Tensor, n_bins: int) -> tuple[Tensor, Tensor, list[Tensor
 
 
 def _gradient(kept: Any, grad_y: Tensor, grad_log: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the gradients by x and h, with y = y_0 + e a / b and log dy/dx = 2 log s + log c - 2 log b.
+    """Return the gradients in x and h, for y = y_0 + e a / b and log dy/dx = 2 log s + log c - 2 log b.
 
-    b and c are `below` and `above`, and a / b is `ratio`.
+    In the code b is `below`, c is `above`, and a / b is `ratio`.
     """
     inside, at_least, is_bin, weights, share, before, own, bent, d, w, e, s, t, below, ratio, above, slope = kept
     n_bins, (d_0, d_1) = weights.shape[1], d.unbind()
@@ -171,10 +171,10 @@ def _gradient(kept: Any, grad_y: Tensor, grad_log: Tensor) -> tuple[Tensor, Tens
     g_d.addcmul_(g_b, u)
     g_s = (g_a * tt).addcmul_(g_b, u, value=-2).add_(g_b).addcmul_(g_c, u, value=2).addcdiv_(g_log, s, value=2).div_(w)
     side = 1 - 2 * t
-    half = (s * side).addcmul_(d_1, t).addcmul_(d_0, t - 1).div_(above)  # of d log c / dt, then of d log slope / dt
+    half = (s * side).addcmul_(d_1, t).addcmul_(d_0, t - 1).div_(above)  # d log c / dt / 2, later d log slope / dt / 2
     half.sub_((d_0 + d_1).sub_(s, alpha=2).mul_(side).div_(below)).mul_(g_log)
     g_x = (g_y * slope).addcdiv_(half, w, value=2)
-    sizes, starts = torch.empty_like(d), torch.empty_like(d)  # by width and height of the bin; by x_0 and y_0
+    sizes, starts = torch.empty_like(d), torch.empty_like(d)  # gradients in width and height of the bin; in x_0 and y_0
     torch.mul(g_s, s, out=sizes[0]).addcmul_(g_x, t).neg_()
     torch.mul(g_y, ratio, out=sizes[1]).add_(g_s)
     torch.neg(g_x, out=starts[0])
@@ -197,9 +197,10 @@ def _into_bins(
     sizes: Tensor,
     share: Tensor,
 ) -> None:
-    """Write the gradient by the numbers of widths and heights, (2, n_bins, m).
+    """Write the gradient in the parameters of widths and heights, (2, n_bins, m).
 
-    Weights before the bin move its beginning on, its own widens it, and all weights draw both back.
+    The weights before the bin move its start forward, its own weight widens it, and the sum of all weights shrinks
+    both.
     """
     starts.mul_(share)
     sizes.mul_(share)

@@ -1,9 +1,9 @@
 """The command line: `flowdetect fit`, `score`, `report`, `sample`, `explain` and `demo`.
 
-A file a command: its options (`add_arguments`) and what it does (`run`). What they share stands beside: how options are
-told (`options`), how inputs are read (`inputs`, `tables`, `arrays`), what a model file tells of its data (`models`),
-how answers are written (`writing`) and what is said while they work (`console`). Only the command that is called is
-loaded, and libraries when they are needed, so that `--help` is there at once.
+Each command has a file with its options (`add_arguments`) and its work (`run`). Shared parts have files of their own:
+options (`options`), reading of inputs (`inputs`, `tables`, `arrays`), model files (`models`), writing of outputs
+(`writing`) and messages (`console`). Only the called command is imported, and libraries only when needed, so that
+`--help` is fast.
 """
 
 from flowdetect.commands.entry import main

@@ -1,4 +1,4 @@
-"""Arrays of NumPy's files, named sets of images, and pictures."""
+"""Readers of NumPy files, named image sets, and pictures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ArrayFile(Reader):
             yield rows
 
     def whole(self) -> NDArray[Any]:
-        for _ in self.parts():  # what is wrong with a value is said before any training
+        for _ in self.parts():  # checks all values before any training
             pass
         return self._array
 
@@ -72,16 +72,16 @@ class Pictures(Reader):
 
 def open_array(path: Path, name: str, settings: Settings) -> ArrayFile:
     """Open an .npy file, mapped into memory, or an array of an .npz file; never a pickle."""
-    with open_within(path, None) as file:  # a regular file, and not a pipe
+    with open_within(path, None) as file:  # a regular file, not a pipe
         try:
             array, labels = (_mapped(path), None) if path.suffix.lower() == ".npy" else _archived(file, name, settings)
         except WrongCall:
             raise
-        except Exception as error:  # numpy and zipfile raise whatever they stumble over
+        except Exception as error:  # numpy and zipfile raise errors of many kinds
             told = str(error).rstrip(".") or type(error).__name__
-            told = "it holds Python objects, or is no such file" if "pickle" in told or "object" in told else told
+            told = "it holds Python objects, or is not such a file" if "pickle" in told or "object" in told else told
             raise ValueError(
-                f"{name!r} must be a whole file of arrays without pickles ({told}); save it with numpy.save or savez"
+                f"{name!r} must be a complete file of arrays without pickles ({told}); save it with numpy.save or savez"
             ) from error
     return ArrayFile(array, name, labels)
 
@@ -93,7 +93,7 @@ def _mapped(path: Path) -> NDArray[Any]:
 
 
 def _archived(file: BinaryIO, name: str, settings: Settings) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Read the rows from an archive, and the labels if they are asked for."""
+    """Read the rows from an archive, and the labels if --label is given."""
     from flowdetect.datasets._archive import members_of
 
     members, label = members_of(file), settings.label
@@ -113,7 +113,7 @@ def open_named(name: str) -> ArrayFile:
 
 
 def _array_of(there: list[str], name: str, asked: str | None) -> str:
-    """Say which array of an archive is meant."""
+    """Return the name of the array with the rows."""
     if asked in there:
         return str(asked)
     if asked is None and len(there) == 1:

@@ -1,4 +1,4 @@
-"""From names and KEY=VALUE to an unfitted detector."""
+"""Building of an unfitted detector from names and KEY=VALUE."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 from flowdetect._ctrl_c import whole_imports
 from flowdetect._homes import HOMES, NOT_IN_FILES
 
-NOT_SET = {"density", "prefit", "verbose"}  # parameters that are no plain values, or have an option
+NOT_SET = {"density", "prefit", "verbose"}  # parameters that are not plain values, or have an option
 DETECTORS = sorted(name for name in HOMES if name.endswith("Detector") and name not in NOT_IN_FILES)
 DENSITIES = sorted(name for name in HOMES if name.endswith("Density") and name != "EnsembleDensity")
 
 
 def build(options: argparse.Namespace, shows_progress: bool = False) -> Any:
-    """Make the detector that the options ask for; what cannot work is refused."""
+    """Build the detector that the options describe, or raise if a value is invalid."""
     kind = _class("detector", options.detector, DETECTORS)
     density = None if options.density is None else _class("density", options.density, DENSITIES)()
     needs_density = inspect.signature(kind).parameters["density"].default is inspect.Parameter.empty
     if density is None and needs_density:
         raise ValueError(
-            f"--detector {kind.__name__} scores by a density that is given; pass --density, one of "
+            f"--detector {kind.__name__} needs a density; pass --density, one of "
             f"{', '.join(name.removesuffix('Density') for name in DENSITIES)}"
         )
     model = kind(density) if density is not None else kind()
@@ -53,7 +53,7 @@ def build(options: argparse.Namespace, shows_progress: bool = False) -> Any:
 
 
 def _class(what: str, asked: str, there: list[str]) -> Any:
-    """Find a class by its name, with or without its ending, in any case."""
+    """Find a class by its name, with or without its ending, in upper or lower case."""
     ending = what.capitalize()
     by_name = {form.lower(): name for name in there for form in (name, name.removesuffix(ending))}
     if asked.lower() not in by_name:
@@ -68,7 +68,7 @@ def _class(what: str, asked: str, there: list[str]) -> Any:
 
 
 def _pair(text: str) -> tuple[str, Any]:
-    """Take KEY=VALUE: a value is a number, True, False, None, a tuple, or else a word."""
+    """Parse KEY=VALUE; the value is a number, True, False, None, a tuple, or else a word."""
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
         raise ValueError(f"--set must be KEY=VALUE, such as n_steps=4, got {text!r}")
@@ -84,7 +84,7 @@ def _pair(text: str) -> tuple[str, Any]:
 
 
 def _set(model: Any, key: str, value: Any, option: str) -> None:
-    """Set a parameter of the detector, or if it has none of that name, of its density."""
+    """Set a parameter of the detector, or of its density if the detector has none of this name."""
     there = model.get_params(deep=True)
     full = key if key in there else f"density__{key}"
     if full in there:
@@ -109,7 +109,7 @@ def _set(model: Any, key: str, value: Any, option: str) -> None:
 
 
 def _check_kind(model: Any, key: str, value: Any, option: str) -> None:
-    """Refuse a value of another type than the parameter's usual one, where that tells: numbers, words and switches."""
+    """Raise if a value has another type than the default: number, word or switch."""
     usual = model.get_params(deep=True)[key]
     takes = {bool: (bool,), int: (int, str), float: (int, float, str), str: (str, int, float, tuple)}.get(type(usual))
     if (

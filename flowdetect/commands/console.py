@@ -1,4 +1,4 @@
-"""What a command says: its result on standard output, warnings, errors and progress on standard error."""
+"""Messages of a command: the result on standard output; warnings, errors and progress on standard error."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from typing import Any
 
 NOISE = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ImportWarning, ResourceWarning)
 NUMBERS = re.compile(r"[-+]?\d[\d.,]*(?:e[-+]?\d+)?")
-# what the library tells to pass, and how it is called here
+# words in messages of the library -> the options of the command line
 OPTIONS = {
     "pass on_error='skip' to load_folder": "pass --on-error skip",
     "pass on_error='skip'": "pass --on-error skip",
     "; see skipped_": "",
-    "a larger calibration_fraction": "a larger share by --set calibration_fraction=0.3",
-    "by cv=5": "by --set cv=5",
+    "with a larger calibration_fraction": "with --set calibration_fraction=0.3",
+    "with cv=5": "with --set cv=5",
     "give select fewer rows": "give it fewer rows",
     "convert others, or pass a list of the files": "convert others, or name the files",
 }
 
 
 class WrongCall(ValueError):
-    """What is wrong with the words of a call, in one sentence."""
+    """An invalid call; the message is one sentence."""
 
 
 class Console:
-    """Where a command speaks.
+    """Messages of one command.
 
     Parameters
     ----------
     arguments : sequence of str
-        Those of the call. With --json: one JSON object on standard output, and no other word there.
+        Arguments of the call. With --json, standard output has one JSON object and nothing else.
     """
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
@@ -46,36 +46,36 @@ class Console:
         self._told: set[str] = set()
 
     def say(self, text: str) -> None:
-        """Tell what is done; on standard error where standard output holds the answer."""
+        """Print a result; on standard error if standard output holds the output itself."""
         if not self.quiet and not self.as_json:
             print(text, file=sys.stderr if self.stdout_is_taken else sys.stdout, flush=True)
 
     def note(self, text: str) -> None:
-        """Tell what is being done, on standard error, where progress is shown."""
+        """Print the current step on standard error, if progress is shown."""
         if self.shows_progress:
             print(text, file=sys.stderr, flush=True)
 
     @property
     def shows_progress(self) -> bool:
-        """Whether there is a terminal, or --verbose."""
+        """Whether progress is shown: with a terminal, or with --verbose."""
         return not self.quiet and (self.verbose or sys.stderr.isatty())
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Write the result, if it is asked for as JSON."""
+        """Print the result as JSON, if --json is set."""
         if self.as_json:
             print(json.dumps(_plain({**result, "warnings": self.warnings}), allow_nan=False), flush=True)
         sys.stdout.flush()
 
     @staticmethod
     def forget_output() -> None:
-        """Drop what standard output cannot take any more, so that the end of the process does not try again."""
+        """Redirect a closed standard output, so that the end of the process does not write to it again."""
         try:
             sys.stdout.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def fail(self, message: str, code: int) -> int:
-        """Tell in one sentence why there is no result; give the exit code."""
+        """Print one sentence about the error, and return the exit code."""
         sentence = one_sentence(message)
         print(f"flowdetect: {sentence}", file=sys.stderr, flush=True)
         if self.as_json:
@@ -84,7 +84,7 @@ class Console:
 
     @contextmanager
     def warning_lines(self) -> Iterator[None]:
-        """Turn what libraries warn of into a line each; the same with other numbers is told once."""
+        """Print warnings of libraries in one line each; repetitions with other numbers are left out."""
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             for kind in NOISE:
@@ -93,7 +93,7 @@ class Console:
             yield
 
     def warn(self, text: str) -> None:
-        """Tell a warning, once."""
+        """Print a warning, once."""
         kind = NUMBERS.sub("#", text)
         if kind in self._told:
             return
@@ -104,7 +104,7 @@ class Console:
 
     @contextmanager
     def progress(self, n_rows: int | None, what: str) -> Iterator[Any]:
-        """Give a function that is told of every so many rows done; a bar for terminals, or with --verbose."""
+        """Yield a function to call with the number of rows done; it draws a progress bar if progress is shown."""
         if not self.shows_progress:
             yield lambda n: None
             return
@@ -115,7 +115,7 @@ class Console:
 
 
 def one_sentence(text: str) -> str:
-    """Write a message of several lines or sentences as one."""
+    """Join a message of several lines or sentences to one sentence."""
     whole = " ".join(text.split()).rstrip(".; ").replace(".;", ";")
     first, *others = re.split(r"(?<=[\w)'\"\]>%])[.] (?=[A-Z])", whole)
     sentence = "; ".join([first, *map(_in_a_sentence, others)])
@@ -123,7 +123,7 @@ def one_sentence(text: str) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Say what an error says to a user."""
+    """Return the message of an error for the user."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename!r}: {error.strerror}" if error.filename is not None else error.strerror
     if isinstance(error, MemoryError):
@@ -132,20 +132,20 @@ def reason_of(error: BaseException) -> str:
 
 
 def _in_options(text: str) -> str:
-    """Write what the library tells to pass as it is called here."""
+    """Replace parameters in messages of the library by options of the command line."""
     for words, option in OPTIONS.items():
         text = text.replace(words, option)
     return text
 
 
 def _in_a_sentence(text: str) -> str:
-    """Give a sentence its small letter, unless it begins with a name."""
+    """Begin a sentence with a lower-case letter, unless its first word is a name."""
     word = text.split()[0].rstrip(",:;")
     return text[:1].lower() + text[1:] if word[1:].islower() or word == "A" else text
 
 
 def _plain(value: Any) -> Any:
-    """Give what JSON holds: no arrays, no NaN."""
+    """Convert to values that JSON supports: no arrays, no NaN."""
     if isinstance(value, dict):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

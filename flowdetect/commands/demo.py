@@ -1,4 +1,4 @@
-"""flowdetect demo: the package's story on real numbers, in about a minute."""
+"""flowdetect demo: likelihood and corrected score on real images, in about a minute."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from flowdetect.demo import Measurements
 
 DATA_HELP = """\
-The digits come with scikit-learn. Other sets are read from the folder that the environment variable
-FLOWDETECT_DATA names (fashion_mnist.npz, mnist.npz, ...), else fetched from OpenML, once."""
+The digits come with scikit-learn. Other sets are read from the folder that the
+environment variable FLOWDETECT_DATA names (fashion_mnist.npz, mnist.npz, ...);
+if a file is missing, the set is downloaded from OpenML once."""
 WIDTH = 80  # columns
 USAGE = "[options]"
 DESCRIPTION = f"""\
-Fit a Glow flow, compare likelihood and corrected score, write one HTML page.
+Fit a Glow flow, compare its likelihood with a corrected score, and write one
+HTML page.
 {DATA_HELP}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command; the help names the sets, so this loads the demonstration."""
+    """Add the arguments; the help names the sets, so this imports the demonstration."""
     from flowdetect.demo import DATASETS, OUTSIDE
 
     made = "".join(f"\n  {name:<10}{meaning}" for name, meaning in OUTSIDE.items())
@@ -34,18 +36,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 example:
   flowdetect demo --dataset digits --out flowdetect_demo
 
-outside sets that can be made; names of other image sets serve too:{made}
+other sets, made from the images; names of image sets are allowed too:{made}
 """
     parser.add_argument("--dataset", default="digits", choices=DATASETS, help="images to train on (default: digits)")
     parser.add_argument(
-        "--ood", default="", metavar="NAME,...", help="outside sets (default: those that suit the data set)"
+        "--ood", default="", metavar="NAME,...", help="other sets to score (default: depends on the data set)"
     )
     parser.add_argument("--epochs", type=count, help="passes over the training images")
-    parser.add_argument("--steps", type=count, help="steps of flow a level")
+    parser.add_argument("--steps", type=count, help="steps of flow in each level")
     parser.add_argument("--hidden", type=count, help="width of the networks inside the couplings")
-    parser.add_argument("--images", type=count, help="train on at most so many images")
-    parser.add_argument("--out", type=Path, default=Path("flowdetect_demo"), help="folder of the report (%(default)s)")
-    parser.add_argument("--seed", type=seed, default=0, help="(default: 0)")
+    parser.add_argument("--images", type=count, help="train on at most this many images")
+    parser.add_argument(
+        "--out", type=Path, default=Path("flowdetect_demo"), help="folder of the report (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="seed of all random numbers (default: 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
 
 
@@ -72,7 +76,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _story(found: Measurements) -> Iterator[str]:
-    """Give the measured tables, and the sentences that follow from them."""
+    """Yield the measured tables, and the conclusions."""
     from flowdetect.demo import wording
 
     aurocs = found.aurocs()

@@ -1,4 +1,4 @@
-"""From the words of a call to an exit code."""
+"""Entry point: from the arguments of a call to an exit code."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
 
 from flowdetect.commands.console import Console, WrongCall, reason_of
 from flowdetect.commands.options import Parser, add_console_options
+from flowdetect.commands.versions import ShowVersions
 
-DONE, REFUSED, INTERRUPTED = 0, 2, 130  # exit codes; 1 is what a command is asked to say
+DONE, REFUSED, INTERRUPTED = 0, 2, 130  # exit codes; 1 means outliers found, if a command was asked to tell
 EXPECTED = (ValueError, TypeError, OSError, FloatingPointError, ImportError, MemoryError)
 COMMANDS = {
-    "fit": "learn from a table or from images what is normal, and write a model file",
-    "score": "say of each row how normal it is: a score, a p-value and a label",
-    "report": "compare normal data with others: how well the model tells them apart",
-    "explain": "say which columns, or which part of an image, make a row unusual",
-    "sample": "draw new rows or images from what the model has learned",
-    "demo": "fit a flow, ask it about images from outside, print tables and write a report",
+    "fit": "learn what is normal from a table or from images; write a model file",
+    "score": "score rows: a score, a p-value and a label for each",
+    "report": "measure how well the model separates normal data from other data",
+    "explain": "show which columns, or which part of an image, make a row unusual",
+    "sample": "draw new rows or images from the model",
+    "demo": "fit a flow, score images of other sets, and write a report",
 }
 EPILOG = """\
 example:
@@ -29,22 +29,23 @@ example:
   flowdetect score model.fd new.csv -o scores.csv
 
 Each command has its own help, such as 'flowdetect score --help'.
-exit codes: 0 done; 1 outliers found, with 'score --fail-on-outliers'; 2 wrong call or data; 130 Ctrl-C
+exit codes: 0 done; 1 outliers found, with 'score --fail-on-outliers'; 2 invalid
+call or data; 130 Ctrl-C
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; what is wrong with its words, data or files is said in one sentence, before any training.
+    """Run a command; an invalid argument, data set or file is reported in one sentence, before any training.
 
     Parameters
     ----------
     arguments : sequence of str or None
-        None: those that the process was called with.
+        None: the arguments of the process.
 
     Returns
     -------
     code : int
-        0 done; 1 what a command was asked to say by it; 2 wrong call or data; 130 Ctrl-C.
+        0 done; 1 outliers found, with ``score --fail-on-outliers``; 2 invalid call or data; 130 Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     console = Console(arguments)
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(arguments, console)
     except SystemExit as end:  # of --help and --version
         return int(end.code or 0)
-    except BrokenPipeError:  # whoever reads standard output has read enough
+    except BrokenPipeError:  # the reader of standard output has closed it
         console.forget_output()
         return DONE
     except KeyboardInterrupt as error:
@@ -64,8 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.forget_output()
         if console.verbose:
             traceback.print_exc()
-        told = f"{type(error).__name__}: {str(error).rstrip('.') or 'no more is known'}"
-        return console.fail(f"{told}; this should not happen: please report it, with what --verbose prints", REFUSED)
+        told = f"{type(error).__name__}: {str(error).rstrip('.') or 'without a message'}"
+        return console.fail(
+            f"{told}; this is an error in flowdetect: please report it, with the output of --verbose", REFUSED
+        )
 
 
 def _run(arguments: list[str], console: Console) -> int:
@@ -81,14 +84,14 @@ def _run(arguments: list[str], console: Console) -> int:
 
 
 def parser(arguments: Sequence[str]) -> Parser:
-    """Describe the command line: each command in a line, the one that is called in full."""
+    """Build the parser: one line for each command, and all options of the command that is called."""
     called = called_as()
     top = Parser(
         prog=called,
-        description="Learn what is normal, and find what is not: likelihood models and outlier detection.",
+        description="Learn what is normal and find outliers, with likelihood models.",
         epilog=EPILOG.replace("flowdetect ", f"{called} "),
     )
-    top.add_argument("--version", action="version", version=f"flowdetect {version('flowdetect-ood')}")
+    top.add_argument("--version", action=ShowVersions)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
     for name, meaning in COMMANDS.items():
         if name not in arguments:
@@ -104,7 +107,7 @@ def parser(arguments: Sequence[str]) -> Parser:
 
 
 def called_as() -> str:
-    """Say how the command was called: "flowdetect", or "python -m flowdetect"."""
+    """Return how the command was called: "flowdetect", or "python -m flowdetect"."""
     is_module = sys.argv[0].endswith(os.path.join("flowdetect", "__main__.py"))
     return "python -m flowdetect" if is_module else "flowdetect"
 

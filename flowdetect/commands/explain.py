@@ -23,36 +23,41 @@ MOST_DRAWN = 50  # rows
 N_LISTED = 5  # columns of a row, on a page
 USAGE = "MODEL INPUT -o OUT [options]"
 DESCRIPTION = """\
-Say what makes rows unusual: of a table, by how much each column alone would have to change to make the row
-usual; of images, which region."""
+Explain why rows are unusual: for a table, which columns, and which values would
+be normal; for images, which region."""
 EPILOG = """\
-columns of a table's answer, a line for each row and column, the most important first:
-  importance    share in [0, 1] of the row's unusualness
-  usual_value   nearest value with which the row would be normal, if 'suffices'; else the best that was tried
-  gain          by how much the score rises with best_value
-  cell_p_value, residual_p_value   how rare such a value is beside the others of its row
-of an image's answer, a line for each pixel: y from the top, x from the left, and its importance, the score
-gained per pixel replaced
+columns of the output for a table, one line for each row and column, the most
+important first:
+  importance    share of the column in what makes the row unusual, in [0, 1]
+  usual_value   nearest value with which the row would be normal, if 'suffices'
+                is True; else the best value that was tried
+  gain          how much the score rises with best_value
+  cell_p_value, residual_p_value
+                how rare the value is, given the other columns of its row
+columns of the output for images, one line for each pixel: y from the top, x
+from the left, and its importance: the gain of the score per replaced pixel
 
 example:
   flowdetect explain model.fd new.csv -o why.html
   flowdetect explain model.fd new.csv -o why.csv --rows 3,17-19
 
-Without --rows, those that score lowest are explained. A row of a table costs 32 scores for each column, an
-image 196.
+Without --rows, the rows with the lowest scores are explained. A row of a table
+takes 32 scores for each column, an image takes 196.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command."""
+    """Add the arguments of the command."""
     parser.add_argument("model", metavar="MODEL", help="a file of 'flowdetect fit', or of a model's save()")
     parser.add_argument("input", metavar="INPUT", help=INPUT_HELP)
     parser.add_argument(
-        "-o", "--output", required=True, metavar="OUT", help="ends in .csv, .parquet, .jsonl, .html or .png"
+        "-o", "--output", required=True, metavar="OUT", help="file that ends in .csv, .parquet, .jsonl, .html or .png"
     )
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--rows", metavar="A,B-C,...", type=row_numbers, help="numbers of rows, from 0")
-    chosen.add_argument("--lowest", metavar="N", type=count, default=5, help="the N that score lowest (default: 5)")
+    chosen.add_argument("--rows", metavar="A,B-C,...", type=row_numbers, help="numbers of the rows to explain, from 0")
+    chosen.add_argument(
+        "--lowest", metavar="N", type=count, default=5, help="explain the N rows with the lowest scores (default: 5)"
+    )
     add_reading_options(parser)
 
 
@@ -67,7 +72,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     n_asked = options.lowest if options.rows is None else len(options.rows)
     if path.suffix.lower() in DRAWN and n_asked > MOST_DRAWN:
         raise ValueError(
-            f"at most {MOST_DRAWN} rows are drawn, got {n_asked}; name fewer, or an output that ends in .csv"
+            f"--rows or --lowest must name at most {MOST_DRAWN} rows for a picture or page, got {n_asked}; name "
+            f"fewer, or write a .csv"
         )
     check_fitting(options, [options.input])
     model = Model(options.model)
@@ -87,7 +93,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 def _chosen(
     options: argparse.Namespace, model: Model, reader: Reader, console: Console
 ) -> tuple[list[Any], NDArray[Any]]:
-    """Read the rows to explain: the number, or file, of each, and their values."""
+    """Read the rows to explain: the number or file of each, and their values."""
     import numpy as np
 
     kept: dict[int, Any] = {}
@@ -137,7 +143,7 @@ def _write(explanation: Explanation, places: list[Any], path: Any, model: Model)
 
 
 def _frame(explanation: Explanation, places: list[Any]) -> pd.DataFrame:
-    """Give the explanation's lines, each with the number or the file of its row."""
+    """Return the lines of the explanation, each with the number or the file of its row."""
     frame = explanation.to_frame()
     named = frame["row"].map(dict(enumerate(places)))
     if isinstance(places[0], str):
@@ -146,7 +152,7 @@ def _frame(explanation: Explanation, places: list[Any]) -> pd.DataFrame:
 
 
 def _figure(explanation: Explanation, places: list[Any], rows: range | None = None) -> Any:
-    """Draw some rows, or all, one below the other."""
+    """Draw rows, by default all, one below the other."""
     from matplotlib.figure import Figure
 
     rows = range(len(places)) if rows is None else rows
@@ -161,17 +167,17 @@ def _figure(explanation: Explanation, places: list[Any], rows: range | None = No
 
 
 def _page(explanation: Explanation, places: list[Any], model: Model) -> str:
-    """Write a page of HTML: a picture for each row, and of tables the first columns in numbers."""
+    """Build the HTML page: a picture for each row, and for tables the most important columns as numbers."""
     from html import escape
 
     from flowdetect.evaluation.page import as_html, html_table, page
 
     is_table = explanation.importance.ndim == 2
     meaning = (
-        "Each bar is a column: the share that it has in what makes the row unusual, its value, and the nearest value "
-        "with which the row would be normal, changed in this column alone."
+        "Each bar is a column. It shows the share of the column in what makes the row unusual, its value, and the "
+        "nearest value with which the row would be normal if only this column changed."
         if is_table
-        else "Beside each image, bright: by how much the score rises where the region is replaced."
+        else "The map beside each image shows how much the score rises if a region is replaced: bright is more."
     )
     body = [
         f"<h1>Why are these rows unusual to {escape(model.name)}?</h1>",

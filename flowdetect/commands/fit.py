@@ -1,4 +1,4 @@
-"""flowdetect fit: learn from a table or from images what is normal, and write a model file."""
+"""flowdetect fit: learn what is normal from a table or from images, and write a model file."""
 
 from __future__ import annotations
 
@@ -19,54 +19,63 @@ if TYPE_CHECKING:
     from flowdetect.commands.console import Console
     from flowdetect.commands.readers import Reader, Settings
 
-FEWEST_HELD_OUT = 10  # rows whose scores make a threshold
+FEWEST_HELD_OUT = 10  # rows whose scores set a threshold
 USUAL_SIZE = (32, 32)  # of pictures, pixels
 USAGE = "INPUT... -o MODEL.fd [options]"
 DESCRIPTION = """\
-Learn from a table or from images what is normal, and write a model file.
+Learn what is normal from a table or from images, and write a model file.
 
-The rows should be normal: what is rare among them is later called an outlier. Without --density, a table
-is learned by its nearest neighbours, in seconds; images by a small PixelCNN, in about five minutes of one
-core for 28 x 28 grey pixels."""
+The rows should be normal: rows that are rare among them are later called
+outliers. Without --density, a table is learned by nearest neighbours, in
+seconds; images by a small PixelCNN, in about five minutes of one core for
+28 x 28 grey pixels."""
 EPILOG = """\
 example:
   flowdetect fit normal.csv -o model.fd --drop id
   flowdetect fit photos/ -o model.fd --size 32,32 --mode L --time-limit 300
 
-The threshold calls one in ten of rows that the model was not trained on outliers; --contamination says
-another share. The model file keeps the names of the columns, or the size of the images, so that
-'flowdetect score' reads new data the same way. It holds no code, and is safe to load from anyone.
+The threshold is set on rows that the model was not trained on, and calls one
+in ten of them an outlier; --contamination sets another share. The model file
+stores the names of the columns, or the size of the images, so that
+'flowdetect score' reads new data in the same way. It contains no code, and is
+safe to load from any source.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command."""
+    """Add the arguments of the command."""
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help=INPUT_HELP)
     parser.add_argument("-o", "--output", required=True, metavar="MODEL.fd", help="the model file to write")
     model = parser.add_argument_group("the model")
-    model.add_argument("--detector", default="OODDetector", metavar="NAME", help="(default: %(default)s)")
+    model.add_argument(
+        "--detector", default="OODDetector", metavar="NAME", help="such as Likelihood (default: %(default)s)"
+    )
     model.add_argument("--density", metavar="NAME", help="such as RealNVP or Glow (default: the detector's own)")
     model.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a parameter of the detector or the density, such as n_steps=4; may be given again",
+        help="a parameter of the detector or the density, such as n_steps=4; may be repeated",
     )
     model.add_argument(
         "--contamination",
         metavar="SHARE",
         type=_share_or_auto,
-        help="share of the rows that are outliers, above 0 and at most 0.5, or auto",
+        help="share of outliers in the rows, above 0 and at most 0.5, or auto",
     )
-    model.add_argument("--label", metavar="NAME", help="column, or array of an .npz, of class labels")
-    model.add_argument("--image-shape", metavar="H,W[,C]", type=image_shape, help="rows are images of that many pixels")
+    model.add_argument("--label", metavar="NAME", help="column, or array of an .npz, with class labels")
+    model.add_argument("--image-shape", metavar="H,W[,C]", type=image_shape, help="rows are images of this shape")
     training = parser.add_argument_group("the training")
-    training.add_argument("--epochs", metavar="N", type=count, help="passes over the rows, of a density that trains")
-    training.add_argument("--time-limit", metavar="SECONDS", type=above_zero, help="seconds that it may take, about")
-    training.add_argument("--seed", type=seed, default=0, help="of all random draws (default: 0)")
-    training.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: the fastest that is there)")
-    training.add_argument("--checkpoint", metavar="FOLDER", help="kept there as it goes; the same call goes on from it")
+    training.add_argument(
+        "--epochs", metavar="N", type=count, help="passes over the rows, for a density that trains in epochs"
+    )
+    training.add_argument("--time-limit", metavar="SECONDS", type=above_zero, help="approximate seconds for the fit")
+    training.add_argument("--seed", type=seed, default=0, help="seed of all random numbers (default: 0)")
+    training.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: the fastest available)")
+    training.add_argument(
+        "--checkpoint", metavar="FOLDER", help="store checkpoints there; the same call resumes from them"
+    )
     add_reading_options(parser, fitting=True)
 
 
@@ -93,7 +102,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         model.fit(X, _labels(options, model, reader))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            "" if options.checkpoint else "with --checkpoint FOLDER a fit that was interrupted goes on"
+            "" if options.checkpoint else "with --checkpoint FOLDER the same call resumes an interrupted fit"
         ) from None
     _hold_out_threshold(model)
     from flowdetect._persistence import save
@@ -131,7 +140,7 @@ def _check_rows(reader: Reader) -> None:
 
 
 def _labels(options: argparse.Namespace, model: Any, reader: Reader) -> Any:
-    """Give labels where they are asked for, or where a density wants them."""
+    """Return the labels if --label is given or the density is conditional."""
     wants = options.label is not None or getattr(getattr(model, "density", None), "conditional", False)
     return reader.labels if wants else None
 

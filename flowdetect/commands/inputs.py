@@ -32,7 +32,7 @@ NAMED = ("cifar10", "digits", "fashion_mnist", "kmnist", "mnist", "svhn")
 
 
 class Joined(Reader):
-    """Several inputs of one form, one after the other."""
+    """Several inputs of one form, read one after the other."""
 
     def __init__(self, readers: Sequence[Reader]) -> None:
         self.readers = list(readers)
@@ -68,7 +68,7 @@ class Joined(Reader):
         return rows if self.columns is None else pd.DataFrame(rows, columns=self.columns)
 
     def _one_source(self) -> Any:
-        """Give several Parquet files as one source."""
+        """Return several Parquet files as one source."""
         from flowdetect.datasets import load_parquet
 
         readers: list[Any] = self.readers
@@ -78,7 +78,7 @@ class Joined(Reader):
 
 
 def open_inputs(names: Sequence[str], settings: Settings) -> Reader:
-    """Open the inputs of a call, as one reader; headers are read and checked, rows are not."""
+    """Open the inputs of a call as one reader; headers are read and checked, rows are not."""
     if len(set(names)) < len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
         raise ValueError(f"each input must be given once, got {twice!r} twice; leave one out")
@@ -95,19 +95,19 @@ def open_inputs(names: Sequence[str], settings: Settings) -> Reader:
 
 
 def kinds_of(names: Sequence[str]) -> dict[str, str]:
-    """Say of each input what it is: "text", "parquet", "array", "pictures" or "named"."""
+    """Return the kind of each input: "text", "parquet", "array", "pictures" or "named"."""
     return {name: _kind_of(name) for name in names}
 
 
 def check_fitting(options: argparse.Namespace, names: Sequence[str]) -> None:
-    """Refuse options that none of the inputs has a use for."""
+    """Raise for options that apply to none of the inputs."""
     kinds = set(kinds_of(names).values())
     for option, goes_with in USED_BY.items():
         value = getattr(options, option, None)
         if value is not None and not kinds & set(goes_with):
             there = ", ".join(WORDS[kind] for kind in goes_with)
             raise ValueError(
-                f"--{option.replace('_', '-')} goes with {there}, got {_written(value)} for {some(names)}; leave it out"
+                f"--{option.replace('_', '-')} applies to {there}, got {_written(value)} for {some(names)}; omit it"
             )
 
 

@@ -1,4 +1,4 @@
-"""A model file: what it holds, and how new data are read as its own were."""
+"""Model files, and reading of new data in the same way as the training data."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ class Model:
     Attributes
     ----------
     estimator
-    name : str, the file as it was called
-    settings : Settings that its data were read with
+    name : str
+        Path of the file, as given.
+    settings : Settings
+        How the training data were read.
     columns : list of str or None
     image_shape : (H, W, C) or None
     """
@@ -52,23 +54,23 @@ class Model:
 
     @property
     def kind(self) -> str:
-        """The name of its class."""
+        """Name of the estimator's class."""
         return type(self.estimator).__name__
 
     @property
     def is_detector(self) -> bool:
-        """Whether it gives p-values and labels."""
+        """Whether it has p-values and labels."""
         return hasattr(self.estimator, "p_values")
 
     @property
     def density(self) -> Any:
-        """Its density, or it itself."""
+        """The density of a detector, or the estimator itself."""
         members = getattr(self.estimator, "members_", None)
         found = members[0] if isinstance(members, list) and members and self.is_detector else self.estimator
         return getattr(found, "density_", found)
 
     def demand_detector(self, what: str) -> None:
-        """Refuse a density where p-values or labels are asked for."""
+        """Raise if the model is a density, without p-values and labels."""
         if not self.is_detector:
             raise ValueError(
                 f"{what} needs a detector, and {self.name!r} holds a {self.kind}, a density without p-values; fit one "
@@ -76,7 +78,7 @@ class Model:
             )
 
     def open(self, names: Sequence[str], options: argparse.Namespace) -> Reader:
-        """Open new data, which must be like those of the model; headers are read, and no rows."""
+        """Open new data and check that they have the form of the training data; only headers are read."""
         check_fitting(options, names)
         kinds = kinds_of(names)
         pictures = next((name for name, kind in kinds.items() if kind == "pictures"), None)
@@ -87,7 +89,7 @@ class Model:
         return reader
 
     def _read_with(self, options: argparse.Namespace) -> Settings:
-        """Give the settings for new data: what the call says, else what the model was fitted with."""
+        """Return the settings for new data: the options of the call, else those of the fit."""
         settings = self.settings
         if settings.size is None and self.image_shape is not None:
             height, width, channels = self.image_shape
@@ -104,7 +106,7 @@ class Model:
         return f"{name!r} must be like what the model {self.name!r} was fitted to, {self.what_it_takes}"
 
     def _check(self, reader: Reader) -> None:
-        """Refuse an input of another form than the model's data, before it is read."""
+        """Raise if an input has another form than the training data, before it is read."""
         told = self._told(reader.name)
         if reader.is_images:
             if self.image_shape is None:
@@ -117,7 +119,7 @@ class Model:
 
     @property
     def what_it_takes(self) -> str:
-        """Say what rows the model takes."""
+        """Description of the rows that the model takes."""
         if self.image_shape is not None:
             return f"images of {shape_in_words(self.image_shape)}"
         if self.columns is None:
@@ -137,7 +139,7 @@ class Model:
         return f"the order differs: pass --columns {quote(','.join(wanted))}"
 
     def rows(self, part: NDArray[Any]) -> Any:
-        """Give rows as the estimator takes them: with names if it knows some."""
+        """Convert rows to the form that the estimator takes: with names if it was fitted with names."""
         if self.columns is None or part.ndim > 2:
             return part
         import pandas as pd
@@ -146,7 +148,7 @@ class Model:
 
 
 def model_path(name: str) -> Path:
-    """Give the path for a model file, once it is sure that one can be written there."""
+    """Return the path for a model file, or raise if it cannot be written."""
     from flowdetect._files import check_writable
     from flowdetect._persistence import check_no_checkpoint
 
@@ -160,12 +162,12 @@ def model_path(name: str) -> Path:
 
 
 def notes(settings: Settings) -> dict[str, Any]:
-    """Give what a model file keeps of how its data were read."""
+    """Return the settings that a model file stores."""
     return {"reading": {name: value for name, value in asdict(settings).items() if name in KEPT}}
 
 
 def _settings_of(found: Any, name: str) -> Settings:
-    """Take notes of a file from anyone."""
+    """Check and convert the settings in a model file, which may come from anyone."""
     if not isinstance(found, dict):
         found = {}
     usual = Settings()
@@ -185,7 +187,9 @@ def _settings_of(found: Any, name: str) -> Settings:
         and kept["fit"] in FITS
     )
     if not is_sound:
-        raise ValueError(f"{name!r} says of its data what cannot be; the file is damaged, fit the model again")
+        raise ValueError(
+            f"{name!r} has invalid settings for reading its data; the file is damaged, fit the model again"
+        )
     return Settings(**{**kept, "size": None if size is None else tuple(size)})
 
 

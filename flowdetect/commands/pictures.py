@@ -1,4 +1,4 @@
-"""Pictures of a model's images, drawn in the range of values that its own have."""
+"""Pictures of images, in the value range of a model's training images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def value_range(model: Model, images: NDArray[Any]) -> tuple[float, float]:
-    """Give the values that are drawn black and white."""
+    """Return the values that are drawn black and white."""
     known = getattr(model.estimator, "value_range_", None)
     if known is not None:
         return float(known[0]), float(known[1])
@@ -30,7 +30,7 @@ def image_grid(images: NDArray[Any], model: Model, **settings: Any) -> Any:
 
 
 def as_bytes(images: NDArray[Any], model: Model) -> NDArray[Any]:
-    """Give images as 8-bit values, for a file of one picture."""
+    """Convert images to 8-bit values, for picture files."""
     import numpy as np
 
     low, high = value_range(model, images)

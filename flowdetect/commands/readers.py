@@ -1,4 +1,4 @@
-"""What every kind of input is to a command: rows of one form, read in parts."""
+"""Base of all readers: rows of one form, read in parts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NUMBERS = "biuf"  # numpy's kinds of numbers
-PART_VALUES = 2**21  # of a part that is read at a time
+PART_VALUES = 2**21  # values of a part that is read at a time
 MOST_PART_ROWS = 2**16
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How inputs are read: the options of a call, where it is silent those that a model was fitted with."""
+    """How inputs are read: the options of a call, else those that a model was fitted with."""
 
     columns: list[str] | None = None
     drop: list[str] = field(default_factory=list)
@@ -32,14 +32,14 @@ class Settings:
 
 
 class Reader:
-    """One input; a subclass gives its rows in parts.
+    """One input; subclasses read its rows in parts.
 
     Attributes
     ----------
-    name : str, as it was called
+    name : str, as given
     columns : names of a table's columns, or None
     row_shape : (D,), (H, W) or (H, W, C)
-    n_rows : int, or None where reading will tell
+    n_rows : int, or None until the input is read
     files : list of str, a file for each row, or None
     labels : (n,) array or None; after `whole`
     """
@@ -58,23 +58,23 @@ class Reader:
 
     @property
     def part_rows(self) -> int:
-        """How many rows are read at a time: a multiple of 64."""
+        """Number of rows that are read at a time, a multiple of 64."""
         n_values = 1
         for side in self.row_shape:
             n_values *= side
         return max(64, min(MOST_PART_ROWS, PART_VALUES // n_values) // 64 * 64)
 
     def parts(self) -> Iterator[NDArray[Any]]:
-        """Give checked rows, (k, *row_shape), in order."""
+        """Yield checked rows, (k, *row_shape), in order."""
         raise NotImplementedError
 
     def whole(self) -> Any:
-        """Give all rows in a form that `fit` takes; they may be read later."""
+        """Return all rows in a form that `fit` takes; they may be read later."""
         raise NotImplementedError
 
 
 def what_it_is(reader: Reader) -> str:
-    """Say what an input is, for a message."""
+    """Describe an input, for a message."""
     if reader.is_images:
         return f"images of {shape_in_words(reader.row_shape)}"
     if reader.columns is None:
@@ -83,20 +83,20 @@ def what_it_is(reader: Reader) -> str:
 
 
 def shape_in_words(shape: Any) -> str:
-    """Write height x width, and channels if there are several."""
+    """Return "height x width pixels", with the channels if there are several."""
     height, width, *channels = shape
     grey = not channels or channels == [1]
     return f"{height} x {width} pixels, {'grey' if grey else f'{channels[0]} channels'}"
 
 
 def some(names: Any, shown: int = 6) -> str:
-    """List the first names."""
+    """List the first names and the number of others."""
     listed = ", ".join(repr(str(name)) for name in list(names)[:shown])
     return listed if len(names) <= shown else f"{listed} and {len(names) - shown} more"
 
 
 def check_cells(rows: NDArray[Any], start: int, name: str, columns: list[str] | None) -> None:
-    """Refuse NaN and infinity, and say where they stand; `start` is the number of the first of these rows."""
+    """Raise for NaN and infinity, with their place; `start` is the number of the first of these rows."""
     import numpy as np
 
     if rows.dtype.kind != "f":

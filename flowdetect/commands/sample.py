@@ -1,4 +1,4 @@
-"""flowdetect sample: new rows or images from what a model has learned."""
+"""flowdetect sample: new rows or images from the density in a model."""
 
 from __future__ import annotations
 
@@ -24,31 +24,39 @@ ENDINGS = (".npy", *TABLES, ".png")
 MOST_IN_A_GRID = 400
 USAGE = "MODEL -o OUT [options]"
 DESCRIPTION = """\
-Draw new rows or images from the density in the model: to see what it takes for normal."""
+Draw new rows or images from the density in the model, to see what the model has
+learned."""
 EPILOG = """\
 what is written:
   .npy              an array in the layout of the training data
-  .csv, .parquet    a row each, under the names of the training table's columns
+  .csv, .parquet    one line for each row, with the columns of the training
+                    table
   .png              one picture with all images
-  a folder          a .png for each image; it must be new or empty
+  a folder          one .png for each image; the folder must be new or empty
 
 example:
   flowdetect sample model.fd -n 16 -o samples.png
 
-A lower --temperature gives likelier rows, which are more alike.
+A lower --temperature gives rows that are more likely and more similar.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command."""
+    """Add the arguments of the command."""
     parser.add_argument("model", metavar="MODEL", help="a file of 'flowdetect fit', or of a model's save()")
-    parser.add_argument("-n", "--number", type=count, default=16, help="how many (default: 16)")
+    parser.add_argument("-n", "--number", type=count, default=16, help="number of rows or images (default: 16)")
     parser.add_argument(
-        "-o", "--output", required=True, metavar="OUT", help="ends in .npy, .csv, .parquet or .png, or a folder/"
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="file that ends in .npy, .csv, .parquet or .png, or a folder/",
     )
-    parser.add_argument("--temperature", type=above_zero, help="factor of the noise's spread (default: 1)")
-    parser.add_argument("--label", help="class to draw from, of a model that was fitted with classes")
-    parser.add_argument("--seed", type=seed, default=0, help="of the draws (default: 0)")
+    parser.add_argument(
+        "--temperature", type=above_zero, help="factor of the standard deviation of the noise (default: 1)"
+    )
+    parser.add_argument("--label", help="class to draw from, for a model fitted with classes")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the random numbers (default: 0)")
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -83,10 +91,10 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _settings(options: argparse.Namespace, model: Model) -> dict[str, Any]:
-    """Give what `sample` of the density takes, once it is sure that it takes it."""
+    """Return the arguments for the density's `sample`, or raise if it does not support them."""
     kind = type(model.density).__name__
     if not hasattr(model.density, "sample"):
-        raise ValueError(f"{options.model!r} holds a {kind}, from which no rows are drawn; fit with another --density")
+        raise ValueError(f"{options.model!r} holds a {kind}, which cannot draw rows; fit with another --density")
     takes = inspect.signature(model.density.sample).parameters
     found: dict[str, Any] = {"random_state": options.seed} if "random_state" in takes else {}
     if options.temperature is not None:
@@ -100,7 +108,7 @@ def _settings(options: argparse.Namespace, model: Model) -> dict[str, Any]:
         classes = getattr(model.density, "classes_", None)
         there = {} if classes is None else {str(each): each for each in classes.tolist()}
         if options.label not in there:
-            known = f"one of {', '.join(there)}" if there else "left out, since the model knows no classes"
+            known = f"one of {', '.join(there)}" if there else "left out, since the model has no classes"
             raise ValueError(
                 f"--label must be {known}, got {options.label!r}; fit with --set conditional=True for classes"
             )
@@ -109,7 +117,7 @@ def _settings(options: argparse.Namespace, model: Model) -> dict[str, Any]:
 
 
 def _new_folder(name: str) -> Path:
-    """Give the path of a folder to be made, or of an empty one, once it is sure that it can be."""
+    """Return the path of a new or empty folder, or raise if it cannot be written."""
     path = Path(os.path.realpath(name))
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"-o must be a new or empty folder, and {name!r} is a file; choose another name")
@@ -151,7 +159,7 @@ def _write(rows: Any, path: Path, model: Model, is_folder: bool) -> None:
 
 
 def _write_folder(images: NDArray[Any], path: Path, model: Model) -> None:
-    """Write a picture for each image to a folder that appears when all are there."""
+    """Write one picture for each image to a folder, which is created only after all are written."""
     from PIL import Image
 
     from flowdetect.commands.pictures import as_bytes

@@ -1,4 +1,4 @@
-"""flowdetect score: how normal each row is."""
+"""flowdetect score: a score, a p-value and a label for each row."""
 
 from __future__ import annotations
 
@@ -20,35 +20,45 @@ ENDINGS = (".csv", ".parquet", ".jsonl")
 FOUND_OUTLIERS = 1  # exit code
 USAGE = "MODEL INPUT... -o OUT [options]"
 DESCRIPTION = """\
-Say of each row how normal it is. Rows are read and written in parts, so that memory does not grow with
-their number."""
+Score rows: how normal is each of them? Rows are read and written in parts, so
+memory does not grow with their number."""
 EPILOG = """\
-columns of the answer:
-  row       number of the row in its input, from 0; with several inputs also 'file', of pictures 'file' alone
-  score     higher is more normal; its unit is the detector's (a log-likelihood is in nats)
-  p_value   share of normal rows that score as low, in (0, 1]; small for outliers
-  label     1 normal, -1 outlier: the score is below the threshold; with --fdr by the p-values of all rows
-A file that holds a density and no detector gives the score alone.
+columns of the output:
+  row       number of the row in its input, from 0; also 'file' for several
+            inputs, and only 'file' for pictures
+  score     higher is more normal; the unit depends on the detector (nats for a
+            log-likelihood)
+  p_value   share of normal rows that score as low, in (0, 1]; small for
+            outliers
+  label     1 normal, -1 outlier: the score is below the threshold; with --fdr
+            the label depends on the p-values of all rows
+For a model file with a density but no detector, the output has only the score.
 
 example:
   flowdetect score model.fd new.csv -o scores.csv
   flowdetect score model.fd new/ -o - --fdr 0.1 | head
 
---fdr Q calls rows outliers such that a share of at most Q of those is normal, on average. It compares all
-p-values, for which it keeps some 40 bytes a row in memory.
+With --fdr Q, on average at most a share of Q of the outliers found is normal.
+This compares all p-values, and keeps about 40 bytes for each row in memory.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command."""
+    """Add the arguments of the command."""
     parser.add_argument("model", metavar="MODEL", help="a file of 'flowdetect fit', or of a model's save()")
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help=INPUT_HELP)
     parser.add_argument(
-        "-o", "--output", required=True, metavar="OUT", help="ends in .csv, .parquet or .jsonl; - is standard output"
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="file that ends in .csv, .parquet or .jsonl, or - for standard output",
     )
-    parser.add_argument("--terms", action="store_true", help="also the parts that a score is the sum of")
-    parser.add_argument("--fdr", metavar="Q", type=share, help="false discovery rate of the outliers, such as 0.1")
-    parser.add_argument("--fail-on-outliers", action="store_true", help="exit code 1 if there is an outlier")
+    parser.add_argument("--terms", action="store_true", help="also write the terms that add up to the score")
+    parser.add_argument(
+        "--fdr", metavar="Q", type=share, help="control the false discovery rate of the outliers, such as 0.1"
+    )
+    parser.add_argument("--fail-on-outliers", action="store_true", help="exit with code 1 if there is an outlier")
     add_reading_options(parser)
 
 
@@ -100,7 +110,7 @@ def _check_options(options: argparse.Namespace, model: Model) -> None:
 def _answers(
     model: Model, reader: Reader, options: argparse.Namespace, done: Callable[[int], Any]
 ) -> Iterator[pd.DataFrame]:
-    """Give the answer's rows, part by part; with a false discovery rate labels follow when all p-values are known."""
+    """Yield the rows of the output part by part; with --fdr after all p-values are known."""
     import numpy as np
 
     if options.fdr is None:
@@ -122,7 +132,7 @@ def _answers(
 def _scored(
     model: Model, reader: Reader, options: argparse.Namespace, done: Callable[[int], Any]
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Score part by part: where its rows stand, and their verdicts."""
+    """Yield the places of the rows and their verdicts, part by part."""
     for places, rows in placed_parts(reader):
         X = model.rows(rows)
         estimator = model.estimator
@@ -134,7 +144,7 @@ def _scored(
 
 
 def placed_parts(reader: Reader) -> Iterator[tuple[Any, Any]]:
-    """Give parts of an input with the place of each row: a dict of `file`, `row` or both, and the rows."""
+    """Yield parts of an input: a dict of `file`, `row` or both with the places of the rows, and the rows."""
     import numpy as np
 
     each = getattr(reader, "readers", [reader])

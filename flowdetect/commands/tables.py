@@ -1,4 +1,4 @@
-"""Tables: text with cells between separators, and Parquet."""
+"""Readers of tables: text with separators, and Parquet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 LONGEST_HEADER = 2**24  # bytes
-MOST_CHECKED = 2**24  # cells that are read once more, before training
+MOST_CHECKED = 2**24  # cells that are checked by one more pass before training
 REMEDY = "leave the column out with --drop, or turn it into numbers (skrub's TableVectorizer does, in Python)"
 
 
@@ -104,7 +104,7 @@ class ParquetTable(Reader):
 
     def whole(self) -> Any:
         if len(self._source) * len(self._source.columns or []) <= MOST_CHECKED:
-            for _ in self.parts():  # so that a message names the column of a bad cell; else fit names its number
+            for _ in self.parts():  # so that a message names the column of an invalid cell, not its number
                 pass
         if self.label is not None:
             self.labels = checked_labels(self._source.y, self.name, self.label)
@@ -112,14 +112,13 @@ class ParquetTable(Reader):
 
 
 def chosen_columns(there: list[str], name: str, settings: Settings) -> list[str]:
-    """Say which columns of a table are its features, in order."""
+    """Return the columns of a table that are features, in order."""
     asked = [*(settings.columns or []), *([settings.label] if settings.label else [])]
     asked += [] if settings.if_there else settings.drop
     lacking = [column for column in asked if column not in there]
     if lacking:
         raise ValueError(
-            f"{name!r} has no column {some(lacking)} that is asked for; it has {some(there)}: correct --columns, "
-            f"--drop or --label"
+            f"{name!r} has no column {some(lacking)}; it has {some(there)}: correct --columns, --drop or --label"
         )
     left_out = {*settings.drop, *([settings.label] if settings.label else [])}
     found = [column for column in settings.columns or there if column not in left_out]
@@ -129,7 +128,7 @@ def chosen_columns(there: list[str], name: str, settings: Settings) -> list[str]
 
 
 def checked_labels(labels: Any, name: str, column: str) -> Any:
-    """Refuse labels that are missing."""
+    """Raise if a label is missing."""
     import pandas as pd
 
     missing = pd.isna(labels).nonzero()[0]
@@ -152,7 +151,9 @@ def _header(path: Path, name: str, separator: str) -> list[str]:
             f"{name!r} must be text in UTF-8, got other bytes ({error.reason}); save it as UTF-8"
         ) from error
     if not text.strip():
-        raise ValueError(f"{name!r} must name its columns in the first line, and that is empty; is the file complete?")
+        raise ValueError(
+            f"{name!r} must name its columns in the first line, and this line is empty; is the file complete?"
+        )
     found = next(csv.reader([text], delimiter=separator, skipinitialspace=True))
     found = [cell.strip() or f"Unnamed: {i}" for i, cell in enumerate(found)]
     other = next((each for each in ";\t|" if each in text), None)
@@ -165,12 +166,12 @@ def _header(path: Path, name: str, separator: str) -> list[str]:
         raise ValueError(f"{name!r} must name its columns in the first line, got numbers, {some(found)}; add a header")
     twice = next((column for column in found if found.count(column) > 1), None)
     if twice is not None:
-        raise ValueError(f"{name!r} must have a name of its own for each column, got {twice!r} twice; rename one")
+        raise ValueError(f"{name!r} must have a different name for each column, got {twice!r} twice; rename one")
     return found
 
 
 def _exactly(version: str) -> dict[str, Any]:
-    """Let pandas read numbers to the last bit, as 3.1 does unasked."""
+    """Return the options with which pandas reads numbers exactly; 3.1 does so by default."""
     is_asked = tuple(int(part) for part in version.split(".")[:2]) < (3, 1)
     return {"float_precision": "round_trip"} if is_asked else {}
 
@@ -184,7 +185,7 @@ def _is_number(text: str) -> bool:
 
 
 def _numbers(frame: pd.DataFrame, start: int, name: str) -> NDArray[Any]:
-    """Give a part of a table as numbers, (k, D), or say which cell is none."""
+    """Convert a part of a table to numbers (k, D), or raise for a cell that is not a number."""
     import pandas as pd
 
     columns = [str(column) for column in frame.columns]

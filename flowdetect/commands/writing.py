@@ -1,4 +1,4 @@
-"""Answers on their way out: tables row by row, pages and pictures; a file stands when it is whole, and not before."""
+"""Writing of outputs: tables part by part, pages and pictures; a file appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STDOUT = "-"
 
 
 def output_path(name: str, endings: Sequence[str], inputs: Sequence[str]) -> Path:
-    """Give the path of an output, once it is sure that it can be written and replaces no input."""
+    """Return the path of an output, or raise if it cannot be written or would replace an input."""
     if not name.lower().endswith(tuple(endings)):
         raise ValueError(f"-o must end in {', '.join(endings)}, got {name!r}; choose one of these")
     path = as_path(name, "-o")
@@ -32,7 +32,7 @@ def output_path(name: str, endings: Sequence[str], inputs: Sequence[str]) -> Pat
 
 @contextmanager
 def table_writer(path: Path | None) -> Iterator[TextWriter | ParquetWriter]:
-    """Give a writer of frames; None is standard output, as CSV."""
+    """Yield a writer of frames; None is standard output, as CSV."""
     if path is None:
         sys.stdout.flush()
         yield TextWriter(sys.stdout.buffer if hasattr(sys.stdout, "buffer") else _Encoded(), ".csv")
@@ -46,7 +46,7 @@ def table_writer(path: Path | None) -> Iterator[TextWriter | ParquetWriter]:
 
 
 class TextWriter:
-    """Write frames as CSV with a header, or as a JSON object a line; numbers keep all their digits."""
+    """Write frames as CSV with a header, or as one JSON object in each line; numbers keep all their digits."""
 
     def __init__(self, file: Any, ending: str) -> None:
         self._file, self._as_json, self._is_first = file, ending == ".jsonl", True
@@ -63,7 +63,7 @@ class TextWriter:
         self._is_first = False
 
     def close(self) -> None:
-        """Do nothing: every row is written."""
+        """Do nothing: all rows have been written."""
 
 
 class ParquetWriter:
@@ -84,26 +84,26 @@ class ParquetWriter:
         self._writer.write_table(table)
 
     def close(self) -> None:
-        """Write the end of the file."""
+        """Write the footer of the file."""
         if self._writer is not None:
             self._writer.close()
 
 
 class _Encoded:
-    """Bytes for a standard output that takes text alone."""
+    """Writer of bytes to a standard output that takes only text."""
 
     def write(self, content: bytes) -> None:
         sys.stdout.write(content.decode())
 
 
 def need_pyarrow(path: Path | None) -> None:
-    """Refuse Parquet where there is no library for it."""
+    """Raise if a Parquet file is to be written without pyarrow."""
     if path is None or path.suffix.lower() != ".parquet":
         return
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f"{str(path)!r} is a Parquet file, which pyarrow writes: pip install 'flowdetect-ood[parquet]', or choose "
-            f".csv"
+            f"{str(path)!r} must be written by pyarrow, which is not installed: pip install 'flowdetect-ood[parquet]', "
+            f"or choose .csv"
         ) from error

@@ -1,8 +1,8 @@
-"""Where data come from: named image sets, made ones, folders of pictures and Parquet files.
+"""Data sets: named image sets, synthetic images, folders of pictures and Parquet files.
 
-The package ships no data: :func:`load_images` is a thin door to what scikit-learn embeds or fetches, and to a folder
-of compressed NumPy archives named by the environment variable ``FLOWDETECT_DATA``. :func:`load_folder` and
-:func:`load_parquet` give sources, whose rows are read when they are asked for.
+The package contains no data. :func:`load_images` loads what scikit-learn includes or downloads, and NumPy archives in
+the folder that the environment variable ``FLOWDETECT_DATA`` names. :func:`load_folder` and :func:`load_parquet` return
+sources, whose rows are read when they are needed.
 """
 
 from flowdetect._ctrl_c import whole_imports

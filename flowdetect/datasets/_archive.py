@@ -1,4 +1,4 @@
-"""NumPy's archives of arrays, from anyone: read without pickles, once their headers agree with their sizes."""
+"""NumPy archives of unknown origin: read without pickle, after a check of headers and sizes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_UNCHECKED, MOST_COMPRESSED = 2**24, 100  # bytes of a member, and its ratio to the compressed ones beyond that
+MOST_UNCHECKED, MOST_COMPRESSED = 2**24, 100  # bytes of a member; above that, the largest ratio to its compressed bytes
 
 
 def members_of(file: BinaryIO) -> dict[str, Callable[[], NDArray[Any]]]:
-    """Give for each array of an open .npz file a function that reads it.
+    """Return a function for each array of an open .npz file that reads the array.
 
     Raises
     ------
     BadZipFile
-        If it is no archive.
+        If it is not an archive.
     ValueError
-        When an array is read that is larger than it says, or holds Python objects.
+        When an array is read whose size differs from its header, or that holds Python objects.
     """
     if not zipfile.is_zipfile(file):
         raise zipfile.BadZipFile("not an .npz archive")

@@ -1,4 +1,4 @@
-"""Columns of Arrow as arrays of numbers: which are taken, and by what rule; pyarrow inside functions."""
+"""Arrow columns as arrays of numbers; pyarrow is imported inside functions."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def is_number_type(kind: pyarrow.DataType) -> bool:
 
 
 def chosen_columns(schema: pyarrow.Schema, columns: Any, y: Any) -> list[str]:
-    """Give the names of the columns that make a row, or raise an error that names those that cannot.
+    """Return the names of the columns that make a row.
 
     Raises
     ------
     TypeError
-        If `columns` or `y` is of another kind.
+        If `columns` or `y` has the wrong type.
     ValueError
         If a column is missing, named twice, or holds no numbers.
     """
@@ -60,7 +60,7 @@ def chosen_columns(schema: pyarrow.Schema, columns: Any, y: Any) -> list[str]:
                 f"columns and y must be names of the table's columns, got {name!r}; it has {_some(names)}."
             )
         if names.count(name) > 1 or wanted.count(name) > 1:
-            raise ValueError(f"columns must have a name of their own each, got {name!r} twice; name each once.")
+            raise ValueError(f"columns must have different names, got {name!r} twice; name each column once.")
     if not wanted:
         raise ValueError(f"columns must name at least one column of numbers, got {short(columns)}, y={y!r}.")
     check_numbers(schema, wanted)
@@ -68,7 +68,7 @@ def chosen_columns(schema: pyarrow.Schema, columns: Any, y: Any) -> list[str]:
 
 
 def check_numbers(schema: pyarrow.Schema, wanted: list[str], where: str = "") -> None:
-    """Refuse columns that hold no numbers; `where` says in which file."""
+    """Raise if a column holds no numbers; `where` names the file in the message."""
     types = import_pyarrow().types
     others = [name for name in wanted if not is_number_type(schema.field(name).type)]
     if others:
@@ -83,7 +83,7 @@ def check_numbers(schema: pyarrow.Schema, wanted: list[str], where: str = "") ->
 
 
 def check_same(schema: pyarrow.Schema, columns: list[str], y: str | None, name: str, first: str) -> None:
-    """Refuse a file, of that name, which lacks a column that the first file has, or has no numbers there."""
+    """Raise if the file `name` lacks a column of the first file, or has no numbers in it."""
     missing = [column for column in [*columns, *([] if y is None else [y])] if column not in schema.names]
     if missing:
         raise ValueError(
@@ -94,13 +94,13 @@ def check_same(schema: pyarrow.Schema, columns: list[str], y: str | None, name: 
 
 
 def dtype_of(schemas: Sequence[pyarrow.Schema], columns: list[str]) -> np.dtype[Any]:
-    """Give float32 if all columns are floats of 32 bits or fewer, else float64."""
+    """Return float32 if all columns are floats of 32 bits or fewer, else float64."""
     kinds = {str(schema.field(name).type) for schema in schemas for name in columns}
     return np.dtype(np.float32 if kinds <= {"float", "halffloat"} else np.float64)
 
 
 def to_rows(table: Any, columns: Sequence[str], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Give columns of a table as rows (k, D); null becomes NaN, True becomes 1."""
+    """Convert columns of a table to rows (k, D); null becomes NaN, True becomes 1."""
     rows = np.empty((table.num_rows, len(columns)), dtype)
     for i, name in enumerate(columns):
         rows[:, i] = _numbers(table.column(name))
@@ -117,12 +117,12 @@ def _numbers(column: Any) -> NDArray[Any]:
 
 
 def to_labels(column: Any, name: str, start: int = 0) -> NDArray[Any]:
-    """Give a column as labels (k,): whole numbers, booleans or text; `start` is the index of its first row.
+    """Convert a column to labels (k,), whole numbers, booleans or text; `start` is the index of its first row.
 
     Raises
     ------
     ValueError
-        If a label is null, or of another kind.
+        If a label is null or of another type.
     """
     types = import_pyarrow().types
     column = column.combine_chunks()

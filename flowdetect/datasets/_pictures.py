@@ -1,4 +1,4 @@
-"""One picture of any size and mode, made an array of one size and one mode, by Pillow."""
+"""Conversion of pictures of any size and mode to arrays of one size and mode, with Pillow."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from flowdetect._files import open_within
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-# what is opened; Pillow knows more, among them EPS, which runs another program
+# formats that are opened; Pillow has more, such as EPS, which runs another program
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 ENDINGS = frozenset(".avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 UNREAD_ENDINGS = frozenset(".arw .cr2 .cr3 .dng .eps .heic .heif .jxl .nef .orf .psd .raf .rw2 .svg .tga".split())
 
 ORIENTATION = 0x0112  # EXIF's tag
-TURNED = (5, 6, 7, 8)  # the orientations that exchange height and width
-DRAFT = 4  # a JPEG is decoded at a reduced scale if that is still so many times the size wanted
+TURNED = (5, 6, 7, 8)  # orientations that swap height and width
+DRAFT = 4  # a JPEG may be decoded at a reduced scale of at least this many times the wanted size
 HIGH_BYTE, LARGEST_16_BIT = 256, 65535
 
 
 class PictureError(ValueError):
-    """A picture that cannot be made a row; the message is the reason."""
+    """A picture that cannot become a row; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What every picture becomes: its size (height, width), "RGB" or "L", how it is fitted in, and on what ground."""
+    """The form of every row: size (height, width), mode "RGB" or "L", fit, and background colour."""
 
     size: tuple[int, int]
     mode: str
@@ -43,11 +43,11 @@ class Form:
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """Of the array: (H, W) or (H, W, 3)."""
+        """Shape of the array: (H, W) or (H, W, 3)."""
         return self.size if self.mode == "L" else (*self.size, 3)
 
     def scaled(self, width: int, height: int) -> tuple[float, float]:
-        """Say how wide and high a whole picture of this size becomes, before what juts out is cut off."""
+        """Return width and height of the whole scaled picture, before anything is cut off."""
         to_height, to_width = self.size
         if self.fit == "stretch":
             return to_width, to_height
@@ -57,18 +57,18 @@ class Form:
 
 
 def check_file(path: Path) -> None:
-    """Read the head of a file, and refuse it with a PictureError if that is none of a picture, or of a vast one."""
+    """Read the header of a file; raise a PictureError if it is not a picture, or a far too large one."""
     with _opened(path):
         pass
 
 
 def read_file(path: Path, form: Form) -> NDArray[np.uint8]:
-    """Read a file: an array of the form's shape.
+    """Read a file as an array of the form's shape.
 
     Raises
     ------
     PictureError
-        If the file is missing, cannot be opened, or is no whole picture of a known format.
+        If the file is missing, cannot be opened, or is not a complete picture of a known format.
     """
     with _opened(path) as picture:
         _decode_less(picture, form)
@@ -76,7 +76,7 @@ def read_file(path: Path, form: Form) -> NDArray[np.uint8]:
 
 
 def form_picture(picture: Picture, form: Form) -> NDArray[np.uint8]:
-    """Bring a picture, of any size and mode, into the form. Raises PictureError."""
+    """Convert a picture of any size and mode to the form, or raise a PictureError."""
     with _reasons():
         picture.load()
         upright = _upright(picture)
@@ -96,7 +96,7 @@ def _opened(path: Path) -> Iterator[Picture]:
 
 @contextmanager
 def _reasons() -> Iterator[None]:
-    """Turn whatever Pillow raises at damaged data, which is every kind of error, into a PictureError."""
+    """Turn every error of Pillow into a PictureError; damaged data may raise any kind."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -107,7 +107,7 @@ def _reasons() -> Iterator[None]:
         raise PictureError(f"no picture of a format that is read ({', '.join(FORMATS)})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(
-            f"{error}; a small file may claim so many to fill the memory; if you trust it, raise "
+            f"{error}; a small file may claim so many pixels to fill the memory; if you trust it, raise "
             f"PIL.Image.MAX_IMAGE_PIXELS"
         ) from error
     except Exception as error:
@@ -117,13 +117,13 @@ def _reasons() -> Iterator[None]:
 def _orientation(picture: Picture) -> int:
     try:
         found = picture.getexif().get(ORIENTATION, 1)
-    except Exception:  # EXIF data are damaged more often than pictures
+    except Exception:  # EXIF data are often damaged in readable pictures
         return 1
     return found if found in range(1, 9) else 1
 
 
 def _upright(picture: Picture) -> Picture:
-    """Turn and mirror a picture as its EXIF data say."""
+    """Rotate and mirror a picture according to its EXIF orientation."""
     from PIL import Image
 
     moves = Image.Transpose
@@ -140,7 +140,7 @@ def _upright(picture: Picture) -> Picture:
 
 
 def _decode_less(picture: Picture, form: Form) -> None:
-    """Let a large JPEG be decoded at 1/2, 1/4 or 1/8 of its scale, still DRAFT times the size wanted or more."""
+    """Decode a large JPEG at 1/2, 1/4 or 1/8 of its scale, but at least DRAFT times the wanted size."""
     width, height = picture.size
     if _orientation(picture) in TURNED:
         high, wide = form.scaled(height, width)
@@ -150,7 +150,7 @@ def _decode_less(picture: Picture, form: Form) -> None:
 
 
 def _eight_bits(picture: Picture) -> Picture:
-    """Give a grey picture of 16 or 32 bits one of 8, by the rules that `load_folder` states."""
+    """Convert a grey picture of 16 or 32 bits to 8 bits, by the rules in `load_folder`."""
     from PIL import Image
 
     if not picture.mode.startswith(("I", "F")):
@@ -167,7 +167,7 @@ def _eight_bits(picture: Picture) -> Picture:
 
 
 def _on_ground(picture: Picture, mode: str, ground: tuple[int, int, int]) -> Picture:
-    """Give a picture its mode, "RGB" or "L", what is transparent laid on the ground."""
+    """Convert a picture to mode "RGB" or "L", and transparent parts to the ground colour."""
     from PIL import Image
 
     if picture.has_transparency_data:
@@ -180,7 +180,7 @@ def _on_ground(picture: Picture, mode: str, ground: tuple[int, int, int]) -> Pic
 
 
 def _fitted(picture: Picture, form: Form) -> Picture:
-    """Scale a picture to its size, antialiased, and cut off or fill up what the fit says."""
+    """Scale a picture to the size with antialiasing, then crop or pad it as `fit` requires."""
     from PIL import Image, ImageOps
 
     height, width = form.size

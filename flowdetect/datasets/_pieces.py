@@ -1,4 +1,4 @@
-"""The files of a Parquet table, each read in order from any of its row groups on; pyarrow inside functions."""
+"""Files of a Parquet table, each read in order from any row group; pyarrow is imported inside functions."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from flowdetect._limits import short
 from flowdetect.datasets._arrow import import_pyarrow
 
 ENDINGS = (".parquet", ".parq", ".pq")
-BUFFER_BYTES = 2**16  # of a column's part of the file, read at a time
+BUFFER_BYTES = 2**16  # of one column, read at a time
 WHAT_PATH_IS = (
     "path must be a Parquet file, a list of these, a folder of these, or a Table, RecordBatch or Dataset of pyarrow"
 )
 
 
 class Piece(Protocol):
-    """Rows that are read in order, from the begin of one of their groups on."""
+    """Rows that are read in order, from the start of any row group."""
 
     name: str
     schema: Any
     group_rows: list[int]  # rows of each group
 
     def batches(self, group: int, columns: list[str], n_rows: int) -> Iterator[Any]:
-        """Read from a group to the end, as tables of `n_rows` rows or fewer."""
+        """Read from a group to the end, as tables of at most `n_rows` rows."""
 
 
 class FilePiece:
-    """A Parquet file, and the columns that the names of its folders give."""
+    """A Parquet file, with the columns from its folder names."""
 
     def __init__(self, path: Path, keys: dict[str, Any] | None = None) -> None:
         pyarrow = import_pyarrow()
@@ -57,7 +57,7 @@ class FilePiece:
 
 
 class DatasetPiece:
-    """A Dataset of pyarrow, of whatever files."""
+    """A Dataset of pyarrow."""
 
     def __init__(self, dataset: Any) -> None:
         self.name, self._dataset, self.schema = f"the {type(dataset).__name__}", dataset, dataset.schema
@@ -73,12 +73,12 @@ class DatasetPiece:
 
 
 def pieces_of(path: Any) -> list[Piece]:
-    """Give the pieces of what a user passed.
+    """Return the pieces of a user's `path` argument.
 
     Raises
     ------
     TypeError, ValueError, OSError
-        If that is nothing that has rows, or cannot be read; the message says what to pass.
+        If it has no rows or cannot be read; the message says what to pass.
     """
     if type(path).__module__.startswith("pyarrow") and hasattr(path, "count_rows"):
         return [DatasetPiece(path)]
@@ -104,7 +104,7 @@ def _existing(path: Path) -> Path:
 
 
 def _of_folder(folder: Path) -> list[Piece]:
-    """Find the files of a folder in alphabetical order, and what its subfolders `key=value` say of each."""
+    """Find the files of a folder in alphabetical order, with the values of subfolders `key=value`."""
     files = sorted(
         Path(name, file)
         for name, _, names in os.walk(folder)
@@ -113,7 +113,7 @@ def _of_folder(folder: Path) -> list[Piece]:
     )
     if not files:
         raise ValueError(
-            f"load_parquet found no file in {str(folder)!r} whose name ends on {', '.join(ENDINGS)}; correct the name, "
+            f"load_parquet found no file in {str(folder)!r} whose name ends in {', '.join(ENDINGS)}; correct the name, "
             f"or pass a list of the files."
         )
     keys = _keys_of(folder, files)
@@ -142,12 +142,12 @@ def _opened(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Say which file it was that pyarrow refused."""
+    """Add the file's name to errors of pyarrow."""
     pyarrow = import_pyarrow()
     try:
         yield
     except (pyarrow.ArrowException, OSError) as error:
-        told = f"{name} cannot be read as Parquet: {error}; write it anew, or leave it out."
-        if isinstance(error, OSError) and error.errno is not None:  # of the system, not of the content
+        told = f"{name} cannot be read as Parquet: {error}; write it again, or leave it out."
+        if isinstance(error, OSError) and error.errno is not None:  # an error of the system, not of the content
             raise type(error)(error.errno, told) from error
         raise ValueError(told) from error

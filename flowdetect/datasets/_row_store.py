@@ -1,4 +1,4 @@
-"""Rows laid down once, in memory or in a temporary file, so that any of them can be read at any time."""
+"""Rows stored once, in memory or in a temporary file, for reading in any order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RowStore(Protocol):
     """Rows by index, (k, D)."""
 
     def read(self, indices: NDArray[np.intp]) -> NDArray[Any]:
-        """Give rows in the order asked for."""
+        """Return rows in the order of the indices."""
 
 
 class RowsInMemory:
@@ -38,15 +38,15 @@ class RowsInMemory:
 
 
 class RowsOnDisk:
-    """Rows of a temporary file, one after the other, which is removed when its maker ends.
+    """Rows in a temporary file, which is removed with this object.
 
-    They are read by calls, not by a memory map: pages of a map count as memory of the process, and a pass over random
-    rows would come to hold them all.
+    The rows are read with system calls. A memory map would count as memory of the process, and after a pass in random
+    order hold the whole file.
 
     Raises
     ------
     OSError
-        If the folder of temporary files has too little room.
+        If the folder for temporary files has too little space.
     """
 
     def __init__(self, parts: Iterable[NDArray[Any]], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
@@ -69,7 +69,9 @@ class RowsOnDisk:
         if not rows.size:
             return rows
         into, width = rows.data.cast("B"), n_columns * self._dtype.itemsize
-        breaks = np.flatnonzero(np.diff(indices) != 1) + 1  # of runs, which are read at once
+        breaks = (
+            np.flatnonzero(np.diff(indices) != 1) + 1
+        )  # boundaries of runs of consecutive rows, each read in one call
         starts = np.concatenate([[0], breaks, [len(indices)]]) * width
         with open(self.path, "rb", buffering=0) as file:
             for place, start, end in zip(
@@ -80,7 +82,7 @@ class RowsOnDisk:
         return rows
 
     def is_there(self) -> bool:
-        """Whether the file is on this machine, whole: a copy of this object may have travelled."""
+        """Whether the file is complete and on this machine; this object may be a copy from another one."""
         return self.path.is_file() and self.path.stat().st_size == np.prod(self._shape) * self._dtype.itemsize
 
     def _check_room(self) -> None:
@@ -88,7 +90,7 @@ class RowsOnDisk:
         needed, free = int(np.prod(self._shape)) * self._dtype.itemsize, shutil.disk_usage(folder).free
         if needed > free:
             raise OSError(
-                f"The rows must fit into the folder of temporary files to be read at random, {needed / 1e9:.1f} GB, "
+                f"To be read in random order, the rows need {needed / 1e9:.1f} GB in the folder for temporary files, "
                 f"and {folder!r} has {free / 1e9:.1f} GB free; name another in the environment variable TMPDIR."
             )
 
@@ -97,7 +99,7 @@ def _fill(file: Any, into: memoryview) -> None:
     while len(into):
         n = file.readinto(into)
         if not n:
-            raise OSError(f"{file.name} ends too early: something else has changed it.")
+            raise OSError(f"{file.name} ends too early, because another program has changed it; open the table again.")
         into = into[n:]
 
 

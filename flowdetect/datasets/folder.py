@@ -1,4 +1,4 @@
-"""Pictures of a folder, of a list of files or of a list of PIL images, read when asked for."""
+"""Pictures of a folder, a list of files or a list of PIL images, read when they are needed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 MODES, FITS, ON_ERROR = ("RGB", "L"), ("crop", "pad", "stretch"), ("raise", "skip")
-LARGEST_SIDE = 2**13  # of the pictures given
+LARGEST_SIDE = 2**13  # pixels
 LISTED = 5  # files that a message names
 WHAT_PATH_IS = "path must be a folder, a list of image files or a list of PIL images"
 
@@ -45,65 +45,67 @@ def load_folder(
     ground: int | tuple[int, int, int] = 255,
     cache_bytes: int = 2**28,
 ) -> ImageFolder:
-    """Open a folder of pictures of any sizes and kinds as images of one size, read when they are asked for.
+    """Open a folder of pictures of any size and format as images of one size, read when they are needed.
 
-    Densities, detectors and reports take what it gives in place of an array.
+    Densities, detectors and reports accept the result in place of an array.
 
     Parameters
     ----------
     path : str, path, or list of these or of PIL images
-        A folder, searched with all its subfolders in alphabetical order for AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM,
-        TIFF and WebP files, by their names' endings; names that begin with a dot are left out, and links to folders are
-        not followed. Of a list, each file
-        is read whatever its name.
+        A folder is searched, with all subfolders, in alphabetical order, for AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM,
+        TIFF and WebP files, by the endings of their names. Names that begin with a dot are left out, and links to
+        folders are not followed. In a list, every file is read, whatever its name.
     size : int or (height, width)
-        The size of every image, in pixels; an int is both.
+        Size of every image, in pixels; an int is both.
     mode : {"RGB", "L"}, default="RGB"
         Colour, or grey by ITU-R 601 (0.299 R + 0.587 G + 0.114 B).
     fit : {"crop", "pad", "stretch"}, default="crop"
-        How a picture of another aspect ratio is fitted in. "crop": scaled until it covers the size, the middle kept.
-        "pad": scaled until it lies within, the ground beside it. "stretch": height and width scaled apart. All scaling
-        is bicubic and antialiased.
+        How a picture of another aspect ratio is fitted. "crop": scale it to cover the size, and keep the middle. "pad":
+        scale it to lie within the size, and fill the rest with `ground`. "stretch": scale height and width separately.
+        Scaling is bicubic with antialiasing.
     limit : int or None, default=None
-        Take so many pictures at most, spread evenly over the list, so that every subfolder has its share.
+        Largest number of pictures; they are spread evenly over the list, so that every subfolder has its share.
     on_error : {"raise", "skip"}, default="raise"
-        "raise": the heads of all files are read now, and one that is no picture is refused; one that proves damaged
-        when its values are read is refused then, which `fit` does before it trains. "skip": every picture is decoded
-        now, those that cannot be are left out, listed in `skipped_` and warned of; this takes as long as one pass over
-        the pictures.
+        "raise": read the headers of all files now, and raise if one is not a picture. A damaged picture raises later,
+        when its values are read; `fit` reads all pictures before it trains. "skip": decode every picture now, leave out
+        those that fail, list them in `skipped_` and warn. This takes as long as one pass over the pictures.
     ground : int or (red, green, blue), default=255
-        What lies under transparent parts, and beside the picture with `fit="pad"`; 255 is white.
+        Colour under transparent parts, and beside the picture with `fit="pad"`; 255 is white.
     cache_bytes : int, default=2**28
-        Images kept in memory once they are read, in bytes: the first so many. Those beyond are decoded each time.
+        Bytes of images that are kept in memory after reading. Images beyond that are decoded each time.
 
     Returns
     -------
     source : ImageFolder
-        Rows of shape (height, width, 3) or (height, width), uint8, 0..255. Labels `y`, the names of the first
-        subfolders, where all pictures lie in subfolders; else None.
+        Rows of shape (height, width, 3) or (height, width), uint8, 0..255. Its labels `y` are the names of the
+        top-level subfolders, if all pictures lie in subfolders; else None.
 
     Raises
     ------
     ValueError
-        If a parameter is not as documented, there are no pictures, or one is damaged.
+        If a parameter is not as documented, if there are no pictures, or if one is damaged.
     OSError
-        If `path` is no folder.
+        If `path` is not a folder.
 
     Notes
     -----
-    In this order: the first frame of an animation, or page, is decoded; it is turned as its EXIF orientation says;
-    16 bits a channel become 8 by the high byte, value // 256; grey values in 32-bit integers count as 16-bit ones, and
-    floats as 0..1, and others than these are refused; what is transparent is laid on the ground; palettes, CMYK and
-    the like become RGB, without their colour profiles; grey is taken; the size is fitted.
+    The steps are, in this order:
 
-    A JPEG file at least 8 times as large as what is wanted is decoded at 1/2, 1/4 or 1/8 of its size, at least 4 times
-    what is wanted, and scaled from there: that is several times as fast, and values differ from those of the full
-    size by some grey levels at most.
+    - Decode the first frame or page.
+    - Rotate it according to its EXIF orientation.
+    - Convert 16 bits a channel to 8 by the high byte, value // 256. Grey values in 32-bit integers must be 0..65535,
+      and floats must be 0..1.
+    - Put transparent parts on `ground`.
+    - Convert palettes, CMYK and similar modes to RGB, without colour profiles; then to grey with `mode="L"`.
+    - Fit the size.
 
-    Damage that a format does not notice, such as changed bytes within a JPEG, is not noticed. A picture of more pixels
-    than twice ``PIL.Image.MAX_IMAGE_PIXELS`` (some 179 million) is refused.
+    A JPEG file at least 8 times as large as the wanted size is decoded at 1/2, 1/4 or 1/8 of its scale, at least 4
+    times the wanted size. This is several times as fast, and values differ by a few grey levels at most.
 
-    Threads may read at the same time. Pickled, it takes the paths with it, not the images kept in memory.
+    Damage is found only if the format can detect it; changed bytes inside a JPEG often are not. A picture with more
+    than twice ``PIL.Image.MAX_IMAGE_PIXELS`` (about 179 million) pixels is rejected.
+
+    Threads may read at the same time. A pickled source contains the paths, but not the images in memory.
 
     Examples
     --------
@@ -134,18 +136,18 @@ def load_folder(
 
 
 class ImageFolder(Source):
-    """Images of one size, each read from its file when asked for; made by :func:`load_folder`.
+    """Images of one size, each read from its file when needed; :func:`load_folder` returns it.
 
     Attributes
     ----------
     row_shape : (height, width) or (height, width, 3)
     dtype : uint8
     y : (n,) array of str, or None
-        The names of the first subfolders.
+            Names of the top-level subfolders.
     paths : list of pathlib.Path or None
         The file of each row; None for a PIL image.
     skipped_ : dict
-        The pictures left out by `on_error="skip"`, and why.
+        The pictures that `on_error="skip"` left out, and the reasons.
     """
 
     def __init__(
@@ -175,7 +177,7 @@ class ImageFolder(Source):
         return [item if isinstance(item, Path) else None for item in self._items]
 
     def read(self, indices: NDArray[np.intp]) -> NDArray[np.uint8]:
-        """Read the images of some indices, (k, height, width[, 3])."""
+        """Read images by index, (k, height, width[, 3])."""
         images = np.empty((len(indices), *self.row_shape), np.uint8)
         for place, i in enumerate(indices):
             images[place] = self._image(int(i))
@@ -188,7 +190,7 @@ class ImageFolder(Source):
             image = self._decoded(self._items[i])
         except PictureError as error:
             raise ValueError(
-                f"{self._name(i)} cannot be read: {error}; mend or remove it, or pass on_error='skip' to load_folder."
+                f"{self._name(i)} cannot be read: {error}; repair or remove it, or pass on_error='skip' to load_folder."
             ) from error
         self._keep(i, image)
         return image
@@ -200,18 +202,18 @@ class ImageFolder(Source):
         item = self._items[i]
         return str(item) if isinstance(item, Path) else f"the PIL image at place {i}"
 
-    # ---- what is kept in memory
+    # ---- images in memory
 
     def _open_cache(self) -> None:
         row_bytes = int(np.prod(self.row_shape))
         n = min(len(self._items), self._cache_bytes // row_bytes)
-        self._cache = np.empty((n, *self.row_shape), np.uint8)  # takes memory as it is filled
+        self._cache = np.empty((n, *self.row_shape), np.uint8)  # the system assigns memory as it is filled
         self._is_cached = np.zeros(n, dtype=bool)
 
     def _keep(self, i: int, image: NDArray[np.uint8]) -> None:
         if i < len(self._cache):
             self._cache[i] = image
-            self._is_cached[i] = True  # last: another thread reads nothing that is half there
+            self._is_cached[i] = True  # last, so that no other thread reads an incomplete image
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_cache", "_is_cached")}
@@ -220,7 +222,7 @@ class ImageFolder(Source):
         self.__dict__.update(state)
         self._open_cache()
 
-    # ---- what cannot be read
+    # ---- unreadable pictures
 
     def _check_heads(self) -> None:
         damaged = {}
@@ -233,7 +235,7 @@ class ImageFolder(Source):
         if damaged:
             raise ValueError(
                 f"load_folder reads pictures only, and {len(damaged)} of {len(self)} cannot be read: "
-                f"{_some(damaged)}; mend or remove them, or pass on_error='skip'."
+                f"{_some(damaged)}; repair or remove them, or pass on_error='skip'."
             )
 
     def _leave_out_damaged(self) -> None:
@@ -264,7 +266,7 @@ class ImageFolder(Source):
 
 
 def _listed(path: Any) -> tuple[list[Path | Picture], NDArray[np.str_] | None]:
-    """Give the files or PIL images in order, and their labels if they lie in subfolders."""
+    """Return the files or PIL images in order, and their labels if they lie in subfolders."""
     if isinstance(path, str | os.PathLike):
         folder = Path(path)
         files = _files_within(folder)
@@ -285,8 +287,8 @@ def _item(item: Any, place: int) -> Path | Picture:
     if hasattr(item, "getbands") and hasattr(item, "transpose"):
         return item
     raise TypeError(
-        f"{WHAT_PATH_IS}, got a list with a {type(item).__name__} at place {place}; pass arrays to fit as they are, "
-        f"as one array, or make each an image by PIL.Image.fromarray."
+        f"{WHAT_PATH_IS}, got a list with a {type(item).__name__} at place {place}; pass arrays to fit directly, "
+        f"as one array, or convert each to an image by PIL.Image.fromarray."
     )
 
 
@@ -314,7 +316,7 @@ def _refuse_closed(error: OSError) -> None:
 
 
 def _tell_of_unread(folder: Path, others: Counter[str], any_found: bool) -> None:
-    """Refuse a folder without pictures, and warn of pictures of formats that are not read."""
+    """Raise if a folder has no pictures; warn of pictures in formats that are not read."""
     if not any_found:
         counted = ", ".join(f"{n} {ending or 'without ending'}" for ending, n in others.most_common(LISTED))
         raise ValueError(
@@ -325,8 +327,8 @@ def _tell_of_unread(folder: Path, others: Counter[str], any_found: bool) -> None
     if unread:
         counted = ", ".join(f"{n} {ending}" for ending, n in sorted(unread.items()))
         warn(
-            f"load_folder leaves out pictures of formats that it does not read ({counted}); convert them to PNG or "
-            f"JPEG to have them read."
+            f"load_folder leaves out pictures in formats that it does not read ({counted}); convert them to PNG or "
+            f"JPEG to include them."
         )
 
 

@@ -1,4 +1,4 @@
-"""Named image sets, as arrays, and made ones to probe a score with."""
+"""Named image sets as arrays, and synthetic images to test a score."""
 
 import os
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ class _ImageSet(NamedTuple):
     title: str
     shape: tuple[int, ...]  # of one image, channel-last
     openml_id: int | None = None
-    n_train: int | None = None  # OpenML keeps both splits in one table, training rows first
+    n_train: int | None = None  # OpenML has both splits in one table, training rows first
 
 
 _IMAGE_SETS = {
@@ -35,50 +35,51 @@ _IMAGE_SETS = {
     "fashion_mnist": _ImageSet("Fashion-MNIST", (28, 28), 40996, 60_000),
     "kmnist": _ImageSet("Kuzushiji-MNIST", (28, 28), 41982, 60_000),
     "mnist": _ImageSet("MNIST", (28, 28), 554, 60_000),
-    "svhn": _ImageSet("SVHN, cropped digits", (32, 32, 3)),  # the order of OpenML's columns is nowhere stated
+    "svhn": _ImageSet("SVHN, cropped digits", (32, 32, 3)),  # the order of OpenML's columns is not documented
 }
 
 
 def load_images(name: str, split: str = "train", return_X_y: bool = True) -> Any:
     """Load a named set of images and their labels.
 
-    "digits" comes with scikit-learn. The others are read from ``name.npz`` in the folder that the environment
-    variable ``FLOWDETECT_DATA`` names; where that file is missing, scikit-learn's ``fetch_openml`` fetches the set,
-    once, into scikit-learn's own cache.
+    "digits" comes with scikit-learn. The others are read from ``name.npz`` in the folder that the environment variable
+    ``FLOWDETECT_DATA`` names. If this file is missing, scikit-learn's ``fetch_openml`` downloads the set once into
+    scikit-learn's cache.
 
     Parameters
     ----------
     name : {"cifar10", "digits", "fashion_mnist", "kmnist", "mnist", "svhn"}
-        The set. "svhn" is read from a folder only.
+        The set. "svhn" can only be read from the folder.
     split : {"train", "test", "val"}, default="train"
-        The part of the set. OpenML's sets and "digits" have "train" and "test"; an archive has the splits it has
-        arrays of.
+        The part of the set. OpenML's sets and "digits" have "train" and "test"; an archive has the splits of its
+        arrays.
     return_X_y : bool, default=True
         Whether to return ``(X, y)`` or a Bunch.
 
     Returns
     -------
     X : (n, H, W) or (n, H, W, C) array of uint8
-        The images, channel-last, C order; values 0..255, and 0..16 for "digits" (`n_bins=17` for a density).
+        The images, channels last; values 0..255, and 0..16 for "digits" (`n_bins=17` for a density).
     y : (n,) array of int64
-        The class labels, 0..9.
+        Class labels, 0..9.
     data : Bunch
-        Instead of both, if `return_X_y` is False: `data` is X, `target` is y, `DESCR` names the source.
+        Returned instead if `return_X_y` is False: `data` is X, `target` is y, `DESCR` names the source.
 
     Raises
     ------
     ValueError
-        If there is no such set or split, or an archive does not hold what it must.
+        If there is no such set or split, or if an archive lacks arrays or has wrong ones.
     OSError
-        If the set is in no folder and cannot be fetched.
+        If the set is not in the folder and cannot be downloaded.
 
     Notes
     -----
-    "digits" has no official split that scikit-learn keeps, so every third image of a class is held out until there
-    are 50: 1,297 images to train on and 500 to test on, the same ones always, the same writers in both.
+    scikit-learn's "digits" have no official split. Here 50 images of each class, every third one from the start, are
+    for testing. This always gives the same 1,297 images to train on and 500 to test on. Both parts have images of the
+    same writers.
 
-    An archive holds ``X_train``, ``y_train``, ``X_test``, ``y_test`` and perhaps ``X_val``, ``y_val``, in the shapes
-    and types above, or some of these pairs. It is never unpickled.
+    An archive holds pairs of ``X_train``, ``y_train``, ``X_test``, ``y_test``, ``X_val``, ``y_val`` in the shapes and
+    types above. It is never unpickled.
 
     Examples
     --------
@@ -93,9 +94,9 @@ def load_images(name: str, split: str = "train", return_X_y: bool = True) -> Any
     'Optical recognition of handwritten digits, test split, from scikit-learn (load_digits)'
     """
     if name not in _IMAGE_SETS:
-        raise ValueError(f"load_images knows no set {name!r}; the sets are {_join(_IMAGE_SETS)}.")
+        raise ValueError(f"load_images has no set {name!r}; the sets are {_join(_IMAGE_SETS)}.")
     if split not in _SPLITS:
-        raise ValueError(f"load_images knows no split {split!r}; the splits are {_join(_SPLITS)}.")
+        raise ValueError(f"load_images has no split {split!r}; the splits are {_join(_SPLITS)}.")
     folder = os.environ.get("FLOWDETECT_DATA")
     if name == "digits":
         X, y, source = _from_sklearn(split)
@@ -112,9 +113,9 @@ def load_images(name: str, split: str = "train", return_X_y: bool = True) -> Any
 def constant_images(
     n_images: int = 100, image_shape: tuple[int, ...] = (28, 28), *, n_bins: int = 256, random_state: RandomState = 0
 ) -> np.ndarray:
-    """Make images of one value each: the same in all pixels and channels, drawn evenly from 0 .. n_bins - 1.
+    """Generate constant images, each of one value drawn uniformly from 0 .. n_bins - 1.
 
-    Likelihood models find such images likelier than what they were trained on.
+    Likelihood models give such images a higher likelihood than their training images.
 
     Parameters
     ----------
@@ -151,7 +152,7 @@ def constant_images(
 def random_images(
     n_images: int = 100, image_shape: tuple[int, ...] = (28, 28), *, n_bins: int = 256, random_state: RandomState = 0
 ) -> np.ndarray:
-    """Make images whose values are all drawn independently and evenly from 0 .. n_bins - 1.
+    """Generate images whose values are independent and uniform on 0 .. n_bins - 1.
 
     Parameters
     ----------
@@ -218,7 +219,7 @@ def _from_archive(path: Path, name: str, split: str) -> tuple[np.ndarray, np.nda
             members = members_of(file)
             splits = [split for split in _SPLITS if f"X_{split}" in members or f"y_{split}" in members]
             arrays = {name: members[name]() for name in wanted if name in members}
-        except Exception as error:  # zipfile and numpy raise whatever they stumble over
+        except Exception as error:  # zipfile and numpy raise errors of many kinds
             raise ValueError(f"{path} cannot be read ({error}); {expected}.") from error
     if splits:
         _check_split(name, split, splits, where=f" in {path}")

@@ -1,4 +1,4 @@
-"""Tables of Parquet files and of Arrow, read when asked for."""
+"""Tables of Parquet files and of Arrow, read when needed."""
 
 from __future__ import annotations
 
@@ -15,58 +15,58 @@ from flowdetect.datasets._arrow import check_same, chosen_columns, dtype_of, imp
 from flowdetect.datasets._pieces import WHAT_PATH_IS, Piece, pieces_of
 from flowdetect.datasets._row_store import RowsInMemory, RowsOnDisk, RowStore
 
-BATCH_BYTES, MOST_BATCH_ROWS = 2**22, 2**16  # of what is decoded at a time
-SPARSE = 4  # rows that are one in so many, or more, of those they lie among are read in order
+BATCH_BYTES, MOST_BATCH_ROWS = 2**22, 2**16  # decoded at a time
+SPARSE = 4  # rows are read in order if they are at least one in SPARSE of the rows of their range
 
 
 def load_parquet(
     path: Any, *, columns: Sequence[str] | None = None, y: str | None = None, cache_bytes: int = 2**28
 ) -> Source:
-    """Open a table of Parquet files, or one of Arrow's in memory, as rows of numbers that are read when asked for.
+    """Open a table of Parquet files, or an Arrow table in memory, as rows of numbers that are read when needed.
 
-    Densities, detectors and reports take what it gives in place of an array. It needs pyarrow:
-    ``pip install 'flowdetect-ood[parquet]'``.
+    Densities, detectors and reports accept the result in place of an array. It needs pyarrow: ``pip install
+    'flowdetect-ood[parquet]'``.
 
     Parameters
     ----------
     path : str, path, list of these, or pyarrow Table, RecordBatch or Dataset
-        A file; a list of files, in their order; or a folder, searched with all its subfolders in alphabetical order
-        for names that end on .parquet, .parq or .pq. Subfolders named ``key=value`` add a column each.
+        A file; a list of files, in this order; or a folder, which is searched with all subfolders in alphabetical order
+        for names that end in .parquet, .parq or .pq. Each subfolder named ``key=value`` adds a column.
     columns : list of str or None, default=None
-        The columns that make a row, in this order. None: all but `y`.
+        The columns that make a row, in this order. None: all except `y`.
     y : str or None, default=None
-        A column of labels: whole numbers, booleans or text. They are read at once, and kept.
+        A column of labels: whole numbers, booleans or text. It is read immediately and kept in memory.
     cache_bytes : int, default=2**28
-        Rows asked for in random order are written down once: into memory if all of them take so many bytes at most,
-        else into a temporary file.
+        For reading in random order the rows are stored once: in memory if they take at most this many bytes, else in a
+        temporary file.
 
     Returns
     -------
     source : Source
-        Rows of shape (D,), float64, or float32 if no column has more than 32 bits of a float; `columns` names them.
+        Rows of shape (D,), float32 if all columns are floats of at most 32 bits, else float64; `columns` has their
+        names.
 
     Raises
     ------
     ImportError
         If pyarrow is not installed.
     TypeError, ValueError
-        If a parameter is not as documented, a column holds no numbers, or a file is damaged.
+        If a parameter is not as documented, if a column holds no numbers, or if a file is damaged.
     OSError
         If a file is missing or cannot be opened.
 
     Notes
     -----
     Integers, booleans (0 and 1) and decimals become float64; whole numbers beyond 2**53 are rounded. Null becomes NaN,
-    which densities refuse with its row and column.
+    for which densities raise an error with its row and column.
 
-    Rows in order, as scoring reads them, are decoded in parts of some MB, however large the row groups are. Training
-    asks for rows in random order, for which Parquet would have to decode all row groups for every batch. So at the
-    first such question all rows are written once into a temporary file (``flowdetect-rows-...`` in the folder of
-    temporary files, which the environment variable ``TMPDIR`` names; 8 bytes a number), and read from there: every
-    row has the same chance of every batch, as in memory. The file is removed when the source is, or Python ends; a
-    process that is killed leaves it behind.
+    Scoring reads rows in order; they are decoded in parts of a few MB, whatever the size of the row groups. Training
+    reads rows in random order, for which Parquet would have to decode all row groups for every batch. The first such
+    read therefore stores all rows once in a temporary file, ``flowdetect-rows-...`` in the folder that the environment
+    variable ``TMPDIR`` names, with 8 bytes for each number. Batches are then as random as those of an array in memory.
+    The file is removed with the source, or when Python ends; a killed process leaves it behind.
 
-    Threads may read at the same time. Pickled, it takes the names of the files with it, not the rows.
+    Threads may read at the same time. A pickled source contains the names of the files, but not the rows.
 
     Examples
     --------
@@ -89,7 +89,7 @@ def load_parquet(
 
 
 class ArrowTable(Source):
-    """Rows of a table of Arrow in memory; made by :func:`load_parquet`."""
+    """Rows of an Arrow table in memory; :func:`load_parquet` returns it."""
 
     def __init__(self, table: Any, columns: Sequence[str] | None, y: str | None) -> None:
         self.columns = chosen_columns(table.schema, columns, y)
@@ -101,7 +101,7 @@ class ArrowTable(Source):
         return int(self._table.num_rows)
 
     def read(self, indices: NDArray[np.intp]) -> NDArray[Any]:
-        """Read the rows of some indices, (k, D)."""
+        """Read rows by index, (k, D)."""
         if len(indices) and (np.diff(indices) == 1).all():
             part = self._table.slice(int(indices[0]), len(indices))
         else:
@@ -110,7 +110,7 @@ class ArrowTable(Source):
 
 
 class ParquetTable(Source):
-    """Rows of Parquet files; made by :func:`load_parquet`.
+    """Rows of Parquet files; :func:`load_parquet` returns it.
 
     Attributes
     ----------
@@ -133,7 +133,7 @@ class ParquetTable(Source):
         schemas = [piece.schema for piece in pieces]
         self.row_shape, self.dtype = (len(self.columns),), dtype_of(schemas, self.columns)
         self._pieces, self._cache_bytes = list(pieces), cache_bytes
-        # the first row of each group, and in which piece it stands as which group
+        # first row of each group, and its (piece, group) numbers
         rows = [n for piece in pieces for n in piece.group_rows]
         self._group_starts = np.concatenate([[0], np.cumsum(rows, dtype=np.intp)])
         self._groups = [(p, g) for p, piece in enumerate(pieces) for g in range(len(piece.group_rows))]
@@ -145,7 +145,7 @@ class ParquetTable(Source):
         return int(self._group_starts[-1])
 
     def read(self, indices: NDArray[np.intp]) -> NDArray[Any]:
-        """Read the rows of some indices, (k, D)."""
+        """Read rows by index, (k, D)."""
         if not len(indices):
             return np.empty((0, *self.row_shape), self.dtype)
         if self._store is None:
@@ -155,11 +155,11 @@ class ParquetTable(Source):
                     return self._between(low, high, len(indices))[indices - low]
                 if self._store is None:
                     self._store = self._written_down()
-                    self._stream = iter(())  # a generator of ours would keep us, and so the file, alive
+                    self._stream = iter(())  # the generator refers to self, and would keep the file alive
         store = self._store
         try:
             return store.read(indices)
-        except FileNotFoundError:  # it was another's, of which this is a copy, and went with that
+        except FileNotFoundError:  # the file belonged to the object that this one is a copy of, and was removed with it
             with self._lock:
                 self._store = None if self._store is store else self._store
             return self.read(indices)
@@ -169,14 +169,17 @@ class ParquetTable(Source):
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._store = None
-        self._n_wasted = 0  # rows decoded for questions that asked for few of them
+        self._n_wasted = 0  # rows decoded for reads that needed few of them
         self._go_to(0)
 
     def _go_to(self, group: int) -> None:
-        """Let the next row decoded be the first of a group."""
+        """Continue decoding at the first row of a group."""
         start = int(self._group_starts[group])
         self._stream = self._numbered(group, start)
-        self._buffer = start, np.empty((0, *self.row_shape), self.dtype)  # the last rows decoded, and where they begin
+        self._buffer = (
+            start,
+            np.empty((0, *self.row_shape), self.dtype),
+        )  # the last decoded rows, and the index of the first of them
 
     def _numbered(self, group: int, start: int) -> Iterator[tuple[int, NDArray[Any]]]:
         for table in self._decoded(group, self.columns):
@@ -185,7 +188,7 @@ class ParquetTable(Source):
             start += len(rows)
 
     def _decoded(self, group: int, columns: list[str]) -> Iterator[Any]:
-        """Decode all rows from a group on, some MB at a time."""
+        """Decode all rows from a group to the end, a few MB at a time."""
         if group >= len(self._groups):
             return
         first, g = self._groups[group]
@@ -195,7 +198,7 @@ class ParquetTable(Source):
             g = 0
 
     def _between(self, low: int, high: int, n_asked: int) -> NDArray[Any]:
-        """Read rows low .. high - 1, going on from where the last question ended if they lie ahead."""
+        """Read rows low .. high - 1, continuing from the end of the last read if they lie ahead."""
         group = int(np.searchsorted(self._group_starts, low, side="right")) - 1
         if low < self._buffer[0] or self._group_starts[group] > self._buffer[0] + len(self._buffer[1]):
             self._go_to(group)
@@ -212,7 +215,7 @@ class ParquetTable(Source):
                     break
                 self._buffer = self._next(end)
                 n_decoded += len(self._buffer[1])
-        except BaseException:  # Ctrl-C too, which may have lost rows of the stream
+        except BaseException:  # also Ctrl-C: rows of the stream may be lost
             self._go_to(0)
             raise
         if SPARSE * n_asked < n_decoded:
@@ -229,7 +232,7 @@ class ParquetTable(Source):
     def _changed(self, n_rows: int) -> ValueError:
         return ValueError(
             f"The files of a table must stay as they were when it was opened, with {len(self)} rows, got {n_rows} from "
-            f"{self._pieces[0].name} to {self._pieces[-1].name}; open the table anew."
+            f"{self._pieces[0].name} to {self._pieces[-1].name}; open the table again."
         )
 
     def _labels(self, y: str) -> NDArray[Any]:
@@ -242,12 +245,12 @@ class ParquetTable(Source):
     # ---- rows in any order
 
     def _is_read_in_order(self, span: int, n_asked: int) -> bool:
-        """Whether so many rows, which lie among `span`, are to be read by decoding all of these."""
+        """Whether to read `n_asked` rows by decoding the whole range of `span` rows."""
         is_dense = span <= max(SPARSE * n_asked, self._batch_rows)
         return is_dense and self._n_wasted <= len(self)
 
     def _written_down(self) -> RowStore:
-        """Decode all rows once, and keep them where any can be read."""
+        """Decode all rows once, and store them for reading in any order."""
         shape = (len(self), len(self.columns))
         kind = RowsInMemory if int(np.prod(shape)) * self.dtype.itemsize <= self._cache_bytes else RowsOnDisk
         return kind(self._all(), shape, self.dtype)

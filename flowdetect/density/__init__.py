@@ -1,4 +1,4 @@
-"""Densities: scikit-learn estimators around one torch module each."""
+"""Densities: scikit-learn estimators, each around one torch module."""
 
 from flowdetect._ctrl_c import whole_imports
 

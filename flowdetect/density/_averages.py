@@ -1,4 +1,4 @@
-"""The weights that a training gives: an average of those of its last steps, of the best epoch where there is one."""
+"""The weights that a training returns: an average over its last steps, at the best epoch if rows are held out."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ EMA_DECAY = 0.99
 
 
 class Averages:
-    """The part of a training that averages weights and keeps the best.
+    """The part of a training that averages weights and keeps the best average.
 
     Attributes
     ----------
     model, average : DensityModel
-        As trained; as averaged.
+        With the trained weights; with the averaged weights.
     best : dict of tensors or None
-        The average where `best_bits`, the bits/dim of held-out rows, were lowest; None: nothing is held out.
+        The average with the lowest bits/dim on held-out rows (`best_bits`); None if no rows are held out.
     step : int
     """
 
@@ -33,30 +33,30 @@ class Averages:
 
     @torch.no_grad()
     def move_average(self) -> None:
-        """Take the weights of a step into the average."""
+        """Add the weights of a step to the average."""
         weight = 1 - min(EMA_DECAY, (1 + self.step) / (10 + self.step))
         averages, weights = self._parameters
         torch._foreach_lerp_(averages, weights, weight)
 
     @cached_property
     def _parameters(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The averages and what they are of; to collect them takes longer than to move them."""
+        """The averages and the averaged parameters; cached, since collecting them takes longer than averaging."""
         return list(self.average.parameters()), list(self.model.parameters())
 
     @torch.no_grad()
     def copy_buffers(self) -> None:
-        """Take running statistics over into the averaged model."""
+        """Copy running statistics to the averaged model."""
         for there, here in zip(self.average.buffers(), self.model.buffers(), strict=True):
             there.copy_(here)
 
     def keep_if_best(self, bits: float) -> None:
-        """Keep a copy of the average if it is the best so far."""
+        """Store a copy of the average if it is the best so far."""
         if bits < self.best_bits:
             self.best_bits = bits
             self.best = {name: value.clone() for name, value in self.average.state_dict().items()}
 
     def best_model(self) -> DensityModel:
-        """Give the averaged weights, of the best epoch where rows are held out."""
+        """Return the model with averaged weights, those of the best epoch if rows are held out."""
         if self.best is not None:
             self.average.load_state_dict(self.best)
         else:

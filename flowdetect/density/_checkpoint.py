@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a training in one file, with a fingerprint of what is trained."""
+"""Checkpoints: the state of a training in one file, with a fingerprint of the training."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ MAY_DIFFER = {"max_epochs", "verbose", "device", "checkpoint"}
 
 @dataclass(frozen=True)
 class Form:
-    """The form of a training's state: what a checkpoint must hold so that this training can go on from it.
+    """The form of a training's state: what a checkpoint must contain so that this training can resume from it.
 
     Attributes
     ----------
     header : dict
-        Of this training before its first step.
+        Header of this training before its first step.
     arrays : dict of dicts of Declared
-        By group and name; "model" and "average" must be there, each group present must be whole.
+        By group and name; "model" and "average" are required, and each group that is present must be complete.
     most : dict of int
-        The largest values of some counters.
+        Upper limits of some counters.
     constants : dict of arrays
-        By name: what training does not change, such as permutations.
+        By name: buffers that training does not change, such as permutations.
     """
 
     header: dict[str, Any]
@@ -48,7 +48,7 @@ class Form:
     def of(
         cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]], parameters: Iterable[Tensor], *, n_batches: int
     ) -> Form:
-        """Make it of the state of a training before its first step; Adam keeps two moments of each parameter."""
+        """Build the form from a training's state before its first step; Adam has two moments per parameter."""
         groups: dict[str, dict[str, Declared]] = {}
         for key, value in arrays.items():
             group, _, name = key.partition("/")
@@ -60,46 +60,47 @@ class Form:
         return cls(header, {**groups, "best": groups["model"]}, {"batch": n_batches}, constants)
 
     def check(self, header: dict[str, Any], declared: dict[str, Declared]) -> None:
-        """Raise ValueError, TypeError or KeyError unless the state of a file has this form."""
+        """Raise ValueError, TypeError or KeyError if the state in a file does not have this form."""
         for name, fresh in self.header.items():
             if name in header or name not in OPTIONAL:
                 _check_like(header[name], fresh, name)
         for name, most in self.most.items():
             if header[name] > most:
-                raise ValueError(f"{name} is {header[name]}, at most {most} here")
+                raise ValueError(f"{name} is {header[name]}, but must be at most {most}")
         if any(len(column) not in (0, header["epoch"]) for column in header["history"].values()):
-            raise ValueError(f"its history is not that of {header['epoch']} epochs")
+            raise ValueError(f"its history does not have {header['epoch']} epochs")
         found: dict[str, dict[str, Declared]] = {"model": {}, "average": {}}
         for name, value in declared.items():
             group, _, within = name.partition("/")
             found.setdefault(group, {})[within] = value
         for group, values in found.items():
             if values != self.arrays.get(group):
-                raise ValueError(f"its arrays {group!r} are not those of this model")
+                raise ValueError(f"its arrays {group!r} do not belong to this model")
 
 
 class Checkpoint:
-    """A checkpoint file, locked, and what an earlier run left in it.
+    """A locked checkpoint file and the state of an earlier run in it.
 
     Parameters
     ----------
     path : str or path
     fingerprint : dict
-        Of what is to be trained, as `fingerprint` gives it.
+        Fingerprint of the training, from `fingerprint`.
 
     Attributes
     ----------
     found : dict or None
-        The header that an earlier run of the same training left; None: there is no file.
+        Header of an earlier run of the same training; None if there is no file.
 
     Raises
     ------
     ValueError
-        If the file is no checkpoint of ours, is not whole, or belongs to another training; it says what differs.
+        If the file is not a checkpoint of flowdetect, is incomplete, or belongs to another training; the message names
+        the differences.
     BlockingIOError
-        If another training has the file.
+        If another training holds the file.
     OSError
-        If the file cannot be read, or its folder not be written to.
+        If the file cannot be read, or its folder cannot be written to.
     """
 
     def __init__(self, path: Any, fingerprint: dict[str, Any]) -> None:
@@ -118,16 +119,16 @@ class Checkpoint:
             raise
 
     def close(self) -> None:
-        """Let another training have the file."""
+        """Release the file for other trainings."""
         self._lock.release()
 
     def read(self, form: Form) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Read what an earlier run left: header and arrays, compared with the form that they must have.
+        """Read the header and arrays of an earlier run, and check that they have the given form.
 
         Raises
         ------
         ValueError
-            If training could not go on from them.
+            If training cannot resume from them.
         """
         with TensorFile(self.path, KIND) as file:
             try:
@@ -138,42 +139,41 @@ class Checkpoint:
         for name, value in arrays.items():
             usual = form.constants.get(name.partition("/")[2], value)
             if not np.isfinite(value).all() or not np.array_equal(usual, value):
-                raise ValueError(self._broken(f"its {name!r} is not finite, or is not this model's"))
+                raise ValueError(self._broken(f"its {name!r} is not finite, or does not belong to this model"))
         return header, arrays
 
     def read_one(self, name: str, is_right: Callable[[NDArray[Any]], bool]) -> NDArray[Any]:
-        """Read one array that an earlier run left, of which something can be said."""
+        """Read one array of an earlier run, and check it with `is_right`."""
         with TensorFile(self.path, KIND) as file:
             found = file.arrays().get(name)
         if found is None or not is_right(found):
-            raise ValueError(self._broken(f"its {name!r} is not one of this model"))
+            raise ValueError(self._broken(f"its {name!r} does not belong to this model"))
         return found.copy()
 
     def _broken(self, what: str) -> str:
         return (
-            f"Training cannot continue from checkpoint={str(self.path)!r}: {what}. Remove it to train anew, or choose "
-            f"another file."
+            f"Training cannot continue from checkpoint={str(self.path)!r}: {what}. Remove it to train from the start, "
+            "or choose another file."
         )
 
     def _compare(self, header: dict[str, Any]) -> None:
         other, seed = header.get("fingerprint"), header.get("seed")
         if not isinstance(other, dict) or type(seed) is not int or not 0 <= seed < 2**32:
-            raise ValueError(self._broken("it does not say what was trained, and from which seed"))
+            raise ValueError(self._broken("it does not record what was trained, and from which seed"))
         ours, theirs = _flat(self.fingerprint), _flat(other)
         differ = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
         if differ:
             shown = "; ".join(
-                name if name in ("X", "y") else f"{name}: {theirs.get(name)} there, {ours.get(name)} here"
+                name if name in ("X", "y") else f"{name}: {theirs.get(name)} in the file, {ours.get(name)} now"
                 for name in differ
             )
             raise ValueError(
-                f"checkpoint={str(self.path)!r} belongs to another training, which differs in {shown}. Restore these, "
-                f"or choose another file; with a folder as checkpoint each training has a file of its own, as in a "
-                f"search."
+                f"checkpoint={str(self.path)!r} belongs to another training, which differs in {shown}. Restore these "
+                "values, or choose another file; with a folder as checkpoint, each training has a file of its own."
             )
 
     def write(self, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-        """Replace the file, atomically."""
+        """Replace the file atomically."""
         write(self.path, KIND, {**header, "fingerprint": self.fingerprint}, arrays)
 
 
@@ -184,7 +184,7 @@ def fingerprint(
     labels: NDArray[np.int64] | None,
     classes: NDArray[Any] | None,
 ) -> dict[str, Any]:
-    """Collect what must agree for a training to go on: class, parameters, X, y and versions."""
+    """Collect what must agree for a training to resume: class, parameters, X, y and versions."""
     return {
         "class": name,
         "parameters": {key: _plain(value) for key, value in parameters.items() if key not in MAY_DIFFER},
@@ -204,7 +204,7 @@ def _flat(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Give a parameter as JSON gives it back, to be shown; an array by its digest, what else JSON lacks by its type."""
+    """Return a parameter in the form it has after JSON; an array as its digest, another non-JSON value as its type."""
     try:
         return json.loads(json.dumps(value, default=_shown))
     except ValueError:
@@ -218,7 +218,7 @@ def _shown(value: Any) -> Any:
 
 
 def _check_like(found: Any, fresh: Any, where: str) -> None:
-    """Demand a value of the kind of that of a fresh training; None stands for a count that is not known yet."""
+    """Check that a value has the type it has in a fresh training; None is a count that is not known yet."""
     if isinstance(fresh, dict):
         if not isinstance(found, dict) or found.keys() != fresh.keys():
             raise TypeError(f"{where} does not hold {', '.join(fresh)}")
@@ -228,7 +228,7 @@ def _check_like(found: Any, fresh: Any, where: str) -> None:
         if not isinstance(found, list):
             raise TypeError(f"{where} is {found!r}, not a list")
         for value in found:
-            if isinstance(value, bool) or not isinstance(value, int | float):  # NaN is what a broken epoch leaves
+            if isinstance(value, bool) or not isinstance(value, int | float):  # NaN: from a failed epoch
                 raise TypeError(f"{where} holds {value!r}, not a number")
     elif isinstance(fresh, bool):
         if not isinstance(found, bool):

@@ -1,4 +1,4 @@
-"""Derivatives of log p of one model: by the layers' parameters, and twice by the input. It knows no estimator."""
+"""Derivatives of log p of a model: gradients in the layers' parameters, second derivatives in the input."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def layer_names(model: DensityModel) -> list[str]:
 def log_prob(
     model: DensityModel, spec: DataSpec, x: Tensor, labels: NDArray[np.int64] | None, noise: Tensor | None
 ) -> Tensor:
-    """log p of a batch (n, C, H, W), summed over classes where none is given: (n,)."""
+    """log p of a batch (n, C, H, W), summed over classes if no labels are given: (n,)."""
     device = str(x.device)
     if spec.is_conditional and labels is None:
         prior = torch.as_tensor(spec.class_log_prior, device=device)
@@ -39,7 +39,7 @@ def log_prob(
 def layer_gradient_norms(
     scoring: Scoring, rows: NDArray[np.float64], labels: NDArray[np.int64] | None
 ) -> NDArray[np.float64]:
-    """(n, n_layers); rows one by one, for batch invariance; the gradients of the first noise draw."""
+    """Gradient norms (n, n_layers), for the first noise draw; row by row, for batch invariance."""
     model, spec = scoring.model, scoring.spec
     names = [name.rpartition(".")[0] for name, _ in model.named_parameters()]
     layers = {layer: [i for i, name in enumerate(names) if name == layer] for layer in dict.fromkeys(names)}
@@ -60,7 +60,7 @@ def layer_gradient_norms(
 
 
 def curvature(scoring: Scoring, row: NDArray[np.float64], labels: NDArray[np.int64] | None) -> NDArray[np.float64]:
-    """Diagonal Hessian of log p at one row of modelled values, (D,), in float64: one backward pass a value."""
+    """Diagonal Hessian of log p at one row of modelled values, (D,), in float64: one backward pass per value."""
     model, spec = double(scoring.model), scoring.spec
     x = torch.tensor(row, dtype=torch.float64, device=scoring.device).requires_grad_()
     value = log_prob(model, spec, spec.standardized_tensor(x[None]), labels, None)[0]

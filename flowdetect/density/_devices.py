@@ -1,4 +1,4 @@
-"""The one place where a device and a precision are chosen, and where torch's surroundings are set for our own work."""
+"""Choice of device and precision, and the state of torch in which the library computes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import torch
-import torch.utils._device  # which get_default_device would import
+import torch.utils._device  # get_default_device imports it
 
 from flowdetect._ctrl_c import whole_imports
 
@@ -21,47 +21,47 @@ R = TypeVar("R")
 
 
 def resolve_device(device: str) -> str:
-    """Turn "auto" into CUDA, MPS or CPU, by what is there; refuse a device that is not."""
+    """Turn "auto" into CUDA, MPS or CPU, whichever is available; refuse an unavailable device."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
         found = torch.device(device)
         if found.type == "meta" or (found.type == "cpu" and found.index):
-            raise RuntimeError("it computes nothing" if found.type == "meta" else "the CPU is one device")
+            raise RuntimeError("it cannot compute" if found.type == "meta" else "the CPU has no numbered devices")
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f'device={device!r} cannot be used here; pass "auto" or "cpu". Torch says: {error}') from error
     return device
 
 
 def resolve_precision(precision: str, device: str) -> Literal["float32", "bfloat16"]:
-    """Turn "auto" into bfloat16 where the device multiplies matrices of it natively, else float32."""
+    """Turn "auto" into bfloat16 if the device multiplies bfloat16 matrices natively, else float32."""
     if precision != "auto":
         return "bfloat16" if precision == "bfloat16" else "float32"
     if device.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    told = getattr(torch.cpu, "get_capabilities", None)  # torch 2.8 has none: float32 there
+    told = getattr(torch.cpu, "get_capabilities", None)  # torch 2.8 lacks it: float32
     capabilities = told() if told is not None and device == "cpu" else {}
     native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     return "bfloat16" if native else "float32"
 
 
 def import_for_training() -> None:
-    """Import before a training what it would import on the way, so that Ctrl-C never interrupts an import."""
+    """Import everything that training imports later, so that Ctrl-C never interrupts an import."""
     with whole_imports():
         import lightning_fabric  # noqa: F401
 
-        torch.optim.SGD([torch.zeros(1)]).step()  # the first step of a process makes torch import its compiler
-        for make in (torch.eye, torch.arange):  # and the first tensor without values its symbols
+        torch.optim.SGD([torch.zeros(1)]).step()  # its first optimizer step makes torch import its compiler
+        for make in (torch.eye, torch.arange):  # the first meta tensor makes it import its symbolic shapes
             make(1, device="meta")
 
 
 @contextmanager
 def hints_unheard() -> Iterator[None]:
-    """Keep Fabric's hints from standard error: it has one on the precision of each CUDA device that it sets up."""
+    """Suppress Fabric's hints on standard error, e.g. on the precision of each CUDA device."""
     logger = logging.getLogger("lightning_fabric.utilities.rank_zero")
 
-    def is_warning(record: logging.LogRecord) -> bool:  # one filter a call, so that calls may be nested
+    def is_warning(record: logging.LogRecord) -> bool:  # a new filter per call, so that calls can be nested
         return record.levelno >= logging.WARNING
 
     logger.addFilter(is_warning)
@@ -78,7 +78,7 @@ def new_fabric(device: str) -> Fabric:
         from lightning_fabric.plugins.environments import LightningEnvironment
 
     kind, _, index = device.partition(":")
-    # its own environment: within a job of SLURM, LSF or torchrun, Fabric would else look for the job's other processes
+    # its own environment: otherwise Fabric looks for other processes of a SLURM, LSF or torchrun job
     devices = [int(index)] if index else 1
     with hints_unheard():
         return Fabric(accelerator=kind, devices=devices, precision="32-true", plugins=[LightningEnvironment()])
@@ -86,10 +86,10 @@ def new_fabric(device: str) -> Fabric:
 
 @contextmanager
 def torch_state(gradients: bool = False) -> Iterator[None]:
-    """Compute as if torch's state were untouched: no autocast, no inference mode, the CPU as default device.
+    """Compute in torch's initial state: no autocast, no inference mode, the CPU as default device.
 
-    All of these belong to the calling thread; nothing global is changed. The default dtype, which is global, is left as
-    it is: our own code names its dtypes.
+    All of these belong to the calling thread; nothing global changes. The default dtype is global and left unchanged:
+    the library always names its dtypes.
     """
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():

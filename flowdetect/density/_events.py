@@ -1,4 +1,4 @@
-"""What a training tells scikit-learn's callbacks: a task for the training, and one in it for each epoch."""
+"""Events for scikit-learn's callbacks: a task for each training, and inside it a task for each epoch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from flowdetect.density._progress import Place, Progress, show_progress
 
 
 class Epochs(Progress):
-    """Hands progress on to what is shown, and tells of epochs; a callback that says so ends the training.
+    """Forwards progress to its display and reports epochs to callbacks, which may end the training.
 
     Parameters
     ----------
     shown : Progress
     begin : callable without arguments
-        Begins the task of an epoch, and gives its context.
+        Begins the task of an epoch and returns its context.
     end : callable of the context
-        Ends it, and says whether training is to stop.
+        Ends the task and returns whether training should stop.
     """
 
     def __init__(self, shown: Progress, begin: Callable[[], Any], end: Callable[[Any], bool]) -> None:
@@ -46,34 +46,34 @@ class FitEvents:
     ----------
     estimator : the density whose `fit` was called
     context : the root context of its fit
-    X, y : what was given to `fit`
+    X, y : the arguments of `fit`
     """
 
     def __init__(self, estimator: Any, context: Any, X: Any, y: Any) -> None:
         self.estimator, self.context, self.X, self.y = estimator, context, X, y
 
     def of_training(self, attributes: dict[str, Any], stage: str, n_epochs: int | None) -> TrainingEvents:
-        """Give the events of one training of it.
+        """Return the events of one training of the fit.
 
         Parameters
         ----------
         attributes : dict
-            What the estimator knows of the data already.
+            Fitted attributes that are known before training.
         stage : str
-        n_epochs : int, or None where a time limit may end it
+        n_epochs : int, or None if a time limit may end training
         """
         return TrainingEvents(self, attributes, f"training{stage.replace('.', ' ')}", n_epochs)
 
 
 class TrainingEvents:
-    """The callbacks of one training, which takes them for what shows its progress."""
+    """The callbacks of one training, in the form of a progress display."""
 
     def __init__(self, fit: FitEvents, attributes: dict[str, Any], name: str, n_epochs: int | None) -> None:
         self.fit, self.attributes, self.name, self.n_epochs = fit, attributes, name, n_epochs
 
     @contextmanager
     def told(self, shown: AbstractContextManager[Progress], training: Any) -> Iterator[Progress]:
-        """Show a training's progress, and tell of it and of its epochs."""
+        """Show a training's progress, and report it and its epochs to the callbacks."""
         given: dict[str, Any] = {"estimator": self.fit.estimator, "X": self.fit.X, "y": self.fit.y}
         left = None if self.n_epochs is None else max(0, self.n_epochs - training.epoch)
         task = self.fit.context.subcontext(task_name=self.name, max_subtasks=left)
@@ -91,7 +91,7 @@ class TrainingEvents:
         task.call_on_fit_task_end(**given)
 
     def _fitted(self, training: Any) -> dict[str, Any]:
-        """Give the attributes of a density fitted so far: with the weights that a training would give now."""
+        """Return the attributes of the density fitted so far, with the weights that training would return now."""
         training.copy_buffers()
         model = copy.deepcopy(training.average)
         if training.best is not None:
@@ -101,9 +101,9 @@ class TrainingEvents:
 
 
 def watched(training: Any) -> AbstractContextManager[Progress]:
-    """Show a training's progress where that is asked for, and tell callbacks where there are any.
+    """Show a training's progress if verbose, and report to callbacks if there are any.
 
-    No bar is built where none is shown: a hidden one would still fix the process's start method.
+    No bar is built unless it is shown: even a hidden tqdm bar fixes the process's start method.
     """
     shown: AbstractContextManager[Progress] = nullcontext(Progress())
     settings = training.settings

@@ -1,6 +1,6 @@
-"""What a fitted density answers: scores, their terms, samples, latents and derivatives; its pickles and files.
+"""The methods of a fitted density: scores and their terms, samples, latents, derivatives, pickles and files.
 
-It asks `spec_` (what fit learned about the data) and `model_` (the torch module), and never its present parameters.
+They read `spec_` (what fit learned about the data) and `model_` (the torch module), never the present parameters.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ DRAWN_AT_ONCE = 64  # samples
 
 
 class FittedDensity(Exports, DensityParameters):
-    """Everything that a density can be asked once it is fitted."""
+    """The methods of a density that need it fitted."""
 
     spec_: DataSpec
     model_: DensityModel
     device_: str
     noise_seed_: int
     _fitted_params: dict[str, Any]  # the parameters that the model was built with
-    keeps_interrupted: ClassVar[bool] = True  # whether a fit that Ctrl-C ends leaves its best weights
-    chunk_values: ClassVar[int] = 2**15  # scored at once; so many that what is computed of them stays in the caches
+    keeps_interrupted: ClassVar[bool] = True  # whether a fit interrupted by Ctrl-C keeps its best weights
+    chunk_values: ClassVar[int] = 2**15  # scored at once; few enough that intermediate results stay in the caches
 
     def _build(self, spec: DataSpec) -> DensityModel:
-        """Return the module for such data, its parameters not yet drawn: what a paper writes."""
+        """Return the module for such data, not yet initialised; each paper implements this."""
         raise NotImplementedError
 
     # ---- scoring
@@ -72,26 +72,27 @@ class FittedDensity(Exports, DensityParameters):
         Parameters
         ----------
         X : (n, D) array, images or a dataset, as in `fit`
-            In bins, values off the grid and up to one value range outside are scored as they are.
+            For data in bins, values between the bins and up to one value range outside are scored as they are.
         y : (n,) class labels, optional
-            Of a conditional density: log p(x | y). Without: log p(x), the sum over classes with training frequencies.
+            For a conditional density: log p(x | y) if given; without labels log p(x), the sum over classes weighted by
+            their training frequencies.
         dequantize : bool, default True
-            True: noise keyed by seed and row, and the log of the mean probability of `n_draws` draws. False: the
-            deterministic answer, such as the bins' centres.
+            True: the log of the mean probability over `n_draws` draws of noise keyed by seed and row. False: the score
+            without noise, e.g. at the bins' centres.
 
         Returns
         -------
-        log_prob : (n,) float64, nats; of the discrete data if they are in bins
+        log_prob : (n,) float64, nats; for data in bins, of the discrete data
 
         Raises
         ------
         ValueError
-            If X has another width than in training, NaN, or values beyond reach; if a label was not seen in training.
+            If X has another width than in training, NaN, or values too far from the training data; if a label is new.
 
         Warns
         -----
         UserWarning
-            If a row has another value in a column that was constant in training and is not modelled.
+            If a column that was constant in training, and so is not modelled, has another value in a row.
         """
         source, labels = self._read(X, y)
         return self._finite(self._scoring().log_prob(source, labels, dequantize))
@@ -105,7 +106,7 @@ class FittedDensity(Exports, DensityParameters):
         return _inputs.checked_answers(scores, "the log-probability", type(self).__name__)
 
     def score(self, X: ArrayLike, y: ArrayLike | None = None) -> float:
-        """Mean log-probability of the rows, nats (a mean as GaussianMixture's; KernelDensity's is a sum)."""
+        """Mean log-probability of the rows, nats (a mean like GaussianMixture's; KernelDensity's is a sum)."""
         return float(self.score_samples(X, y).mean())
 
     def bits_per_dim(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float64]:
@@ -114,7 +115,7 @@ class FittedDensity(Exports, DensityParameters):
 
     @in_torch_state()
     def likelihood_terms(self, X: ArrayLike, y: ArrayLike | None = None) -> Bunch:
-        """Split each row's score into its terms, nats: the model's, and log_class where labels are summed over."""
+        """Split each row's score into the model's terms, nats; plus log_class if the score is a sum over classes."""
         return self._terms(X, y)
 
     def _terms(self, X: Any, y: Any) -> Bunch:
@@ -124,11 +125,11 @@ class FittedDensity(Exports, DensityParameters):
             _inputs.checked_answers(values, name, type(self).__name__)
         return Bunch(**terms)
 
-    # ---- latents, of models that encode and decode
+    # ---- latents, for models that encode and decode
 
     @property
     def _n_features_out(self) -> int:
-        """How many columns `transform` gives."""
+        """Number of columns of `transform`."""
         return self.spec_.n_values
 
     def _encode(self, X: Any, y: Any) -> NDArray[np.float64]:
@@ -136,7 +137,7 @@ class FittedDensity(Exports, DensityParameters):
         return _inputs.checked_answers(latents, "a latent", type(self).__name__)
 
     def _double(self) -> HasLatents:
-        """Copy the model in float64, in which latents are computed."""
+        """Return a float64 copy of the model, which computes the latents."""
         return cast(HasLatents, _derivatives.double(self.model_))
 
     def _decode(self, Z: Any, y: Any) -> NDArray[np.float64]:
@@ -144,7 +145,7 @@ class FittedDensity(Exports, DensityParameters):
         name, width = type(self).__name__, self._n_features_out
         latents = check_array(Z, dtype=np.float64, input_name="Z")
         if latents.shape[1] != width:
-            raise ValueError(f"Z must have {width} columns, as transform gives them, got {latents.shape[1]}.")
+            raise ValueError(f"Z must have {width} columns, as transform returns, got {latents.shape[1]}.")
         if self.spec_.is_conditional and y is None:
             raise ValueError(f"{name}(conditional=True): inverse_transform needs y, the rows' class labels.")
         labels = read_labels(self.spec_, y, len(latents), name)
@@ -167,11 +168,11 @@ class FittedDensity(Exports, DensityParameters):
         ----------
         n_samples : int, default 1
         y : (n_samples,) class labels, optional
-            Of a conditional density; without, labels are drawn with their training frequencies.
+            For a conditional density; without y, labels are drawn with their training frequencies.
         temperature : float, default 1.0
-            Factor of the standard deviation of the noise that samples are made from; below 1 they are likelier and more
-            alike. Of a constant-volume flow, samples then have the density proportional to p(x)^(1 / temperature^2).
-            Of a flow, also a sequence of one factor a level, level 1 first.
+            Factor on the standard deviation of the noise. Below 1, samples are more likely and more alike. The samples
+            of a constant-volume flow have a density proportional to p(x)^(1 / temperature^2). For a flow, also a
+            sequence of factors, one per level, level 1 first.
         random_state : int, RandomState or None
 
         Returns
@@ -193,16 +194,16 @@ class FittedDensity(Exports, DensityParameters):
         return cast(NDArray[Any], self.spec_.restore(drawn))
 
     def _noise_factor(self, temperature: Any) -> Any:
-        """Check a temperature, and give it as the model takes it."""
+        """Check a temperature and return it in the model's form."""
         _inputs.check_temperature(temperature)
         return temperature
 
     def _drawn_labels(self, y: Any, n_rows: int, seed: int) -> NDArray[np.int64] | None:
-        """Class indices to draw from: those of y, else drawn with their training frequencies."""
+        """Class indices to sample from: those of y, else drawn with the training frequencies."""
         if self.spec_.class_log_prior is None and y is not None:
             raise ValueError(
-                f"{type(self).__name__} was fitted with conditional=False and knows no classes, so there is no y to "
-                f"draw from; fit it with conditional=True and labels to draw from one class."
+                f"{type(self).__name__} was fitted with conditional=False, so sample takes no y; fit it with "
+                "conditional=True and labels to draw samples of a class."
             )
         if self.spec_.class_log_prior is None or y is not None:
             return read_labels(self.spec_, y, n_rows, type(self).__name__)
@@ -213,7 +214,7 @@ class FittedDensity(Exports, DensityParameters):
 
     @in_torch_state(gradients=True)
     def layer_gradient_norms(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float64]:
-        """Norm of the gradient of log p(x) by each layer's parameters: (n, n_layers); names in `layer_names_`."""
+        """Norm of the gradient of log p(x) in each layer's parameters: (n, n_layers); see `layer_names_`."""
         source, labels = self._read(X, y)
         parts = []
         for start, rows in chunks(source):
@@ -229,7 +230,7 @@ class FittedDensity(Exports, DensityParameters):
 
     @in_torch_state(gradients=True)
     def curvature(self, x0: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float64]:
-        """Diagonal of the Hessian of log p at one row x0: (D,), nats per squared unit of x; at the bins' centres."""
+        """Diagonal of the Hessian of log p at one row x0 (bins: their centres): (D,), nats per squared unit of x."""
         check_is_fitted(self)
         row, labels = read_one(self, self.spec_, x0), read_labels(self.spec_, y, 1, type(self).__name__)
         diagonal = np.zeros(self.n_features_in_)  # constant columns are not modelled
@@ -246,11 +247,11 @@ class FittedDensity(Exports, DensityParameters):
         ----------
         x0 : one row, (D,) or (1, D), or one image
         directions : (n, D) array, in units of x
-        y : one class label, of a conditional density; without, derivatives of the sum over classes
+        y : one class label, for a conditional density; without it, derivatives of the sum over classes
 
         Returns
         -------
-        first, second : (n,) arrays, nats; of log p(x0 + t direction) by t at t = 0
+        first, second : (n,) arrays, nats; derivatives of log p(x0 + t direction) with respect to t at t = 0
         """
         check_is_fitted(self)
         row, labels = read_one(self, self.spec_, x0), read_labels(self.spec_, y, 1, type(self).__name__)
@@ -271,7 +272,7 @@ class FittedDensity(Exports, DensityParameters):
 
     @property
     def n_bins_(self) -> int | None:
-        """How many whole values a feature takes; None: real values."""
+        """Number of integer values of a feature; None: real values."""
         return self.spec_.n_bins
 
     @property
@@ -317,7 +318,7 @@ class FittedDensity(Exports, DensityParameters):
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """Parameters, fitted attributes and weights as arrays: no torch object goes into a pickle or a file."""
+        """Parameters, fitted attributes, and weights as arrays; pickles and files hold no torch objects."""
         state = dict(super().__getstate__())
         if "model_" in state:
             weights = state.pop("model_").state_dict()
@@ -334,13 +335,13 @@ class FittedDensity(Exports, DensityParameters):
         if restored is not None:
             try:
                 self.device_ = resolve_device(self.device)
-            except ValueError:  # it was fitted where there is such a device
+            except ValueError:  # fitted on a device that this machine lacks
                 self.device_ = resolve_device("auto")
             self.spec_, self.model_ = spec, model.to(self.device_).eval()
 
     @classmethod
     def _restored(cls, state: dict[str, Any]) -> tuple[dict[str, Any], DataSpec, DensityModel] | None:
-        """Give the state in today's form with the spec and the model it describes; None if it is not fitted."""
+        """Return the state in the current format, its spec and its model; None if it is not fitted."""
         if "weights_" not in state:
             return None
         if "spec_" not in state:
@@ -355,7 +356,7 @@ class FittedDensity(Exports, DensityParameters):
 
     @in_torch_state()
     def _check_state(self, state: dict[str, Any]) -> None:
-        """Refuse a state from a file that would not make a density; its arrays may be placeholders."""
+        """Refuse a state from a file that describes no valid density; its arrays may be placeholders."""
         names = [name for name in self._get_param_names() if name in state]
         type(self)(**{name: state[name] for name in names})._validate_params()
         restored = self._restored(state)
@@ -366,17 +367,17 @@ class FittedDensity(Exports, DensityParameters):
         if n_features != spec.n_features:
             raise ValueError(f"n_features_in_ is {n_features!r}, but the data had {spec.n_features} columns")
         if not all(isinstance(value, int | float) for column in history.values() for value in column):
-            raise ValueError("history_ holds something other than numbers")
+            raise ValueError("history_ holds values that are not numbers")
         if not all(isinstance(state[name], int) for name in ("seed_", "noise_seed_", "n_iter_")):
-            raise ValueError("a seed or the number of epochs is no whole number")
+            raise ValueError("a seed or the number of epochs is not a whole number")
 
     def _example(self) -> NDArray[np.float64] | None:
-        """Give a row for a loaded density to score, (1, n_features); None if it is not fitted."""
+        """Return a row for a loaded density to score, (1, n_features); None if it is not fitted."""
         return self.spec_.random_rows(1) if self.__sklearn_is_fitted__() else None
 
     @classmethod
     def _model_param_names(cls) -> set[str]:
-        """Names of the parameters that a model is built with: all but those that every density has."""
+        """Names of the parameters that define the model: all except those that every density has."""
         shared = {entry.name for entry in fields(DensityParameters)}
         return {entry.name for entry in fields(cls) if entry.init} - shared
 
@@ -393,6 +394,6 @@ class FittedDensity(Exports, DensityParameters):
         Raises
         ------
         OSError
-            If the file cannot be written; an older file of that name is then left as it was.
+            If the file cannot be written; an existing file is then left unchanged.
         """
         _persistence.save(self, path)

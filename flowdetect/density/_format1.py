@@ -1,7 +1,7 @@
-"""Fitted densities of files of format 1, written by flowdetect 0.1.0, in today's form.
+"""Fitted densities in files of format 1 (flowdetect 0.1.0), converted to the current form.
 
-Format 1 kept what fit learned in attributes of the estimator, and handed real values to the model as they were: the
-model's first layer holds their mean and scale. So they score bit for bit as they did.
+Format 1 stored what `fit` learned in attributes of the estimator and passed real values to the model unchanged; the
+model's first layer holds their mean and scale. Converted densities return bitwise the same scores.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GONE_TOO = ("constant_features_", "constant_values_", *LEARNED)
 
 
 def upgraded(state: dict[str, Any], model_params: set[str]) -> dict[str, Any]:
-    """Give the state of a fitted density of format 1 as `__setstate__` takes it now."""
+    """Convert the state of a fitted density of format 1 to that of the current `__setstate__`."""
     image_shape = state["image_shape_"]
     spec = {
         "layout": [image_shape, state["layout_axes_"]],
@@ -41,5 +41,5 @@ def upgraded(state: dict[str, Any], model_params: set[str]) -> dict[str, Any]:
 
 
 def _renamed(name: str) -> str:
-    """Name of a weight today: labels became contexts."""
+    """Return the current name of a weight: labels became contexts."""
     return name.replace(".label.value", ".context_bias.value").replace("net.labels.", "net.context_maps.")

@@ -1,4 +1,4 @@
-"""Processes that torchrun or SLURM's srun started, on one machine or more, and how many of them a fit joins."""
+"""Processes started by torchrun or SLURM's srun on one or more machines, and how a fit joins them."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from torch import distributed
 from flowdetect._ctrl_c import CtrlC
 from flowdetect.density._processes import Position, Processes, group, joined_as
 
-FIRST_PORT, N_PORTS, PORTS_A_JOB = 20000, 10000, 100  # below those that systems hand out by themselves
-MEET_SECONDS = 300.0  # for all processes of a step to come
+FIRST_PORT, N_PORTS, PORTS_A_JOB = 20000, 10000, 100  # below the range that systems assign automatically
+MEET_SECONDS = 300.0  # limit for all processes of a step to connect
 _ONE_AT_A_TIME = threading.Lock()
-_count = iter(range(2**62))  # groups that this process was in: each has a place of its own in the store
+_count = iter(range(2**62))  # counts the groups of this process: each has its own prefix in the store
 
 
 class Launched(NamedTuple):
-    """Who started the processes, and which one this is."""
+    """The launcher of the processes, and the position of this one."""
 
     by: str
     position: Position
 
 
 def started_by_torchrun() -> bool:
-    """Whether torchrun started this process, or one that this is a worker of."""
+    """Whether torchrun started this process or its parent."""
     return distributed.is_available() and distributed.is_torchelastic_launched()
 
 
 def _launched() -> Launched | None:
-    """Say which of several processes this is; None: it is one for itself."""
+    """Return the launcher and position of this process; None if no launcher started it."""
     if started_by_torchrun():
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         found = Launched("torchrun", Position(*(int(os.environ.get(name, 0)) for name in names)))
-    elif distributed.is_available() and "SLURM_STEP_NUM_TASKS" in os.environ:  # which sbatch and salloc do not set
+    elif distributed.is_available() and "SLURM_STEP_NUM_TASKS" in os.environ:  # not set by sbatch or salloc
         found = Launched("srun", _position_in_step())
     else:
         return None
@@ -49,13 +49,13 @@ def _launched() -> Launched | None:
 
 
 def _joins(n_devices: int | str) -> Launched | None:
-    """Say which processes a fit to so many devices joins; a number is of this machine's devices, but under torchrun."""
+    """Return the launched processes that a fit joins; a number counts this machine's devices, except under torchrun."""
     found = None if n_devices == 1 else _launched()
     return None if found is None or (found.by == "srun" and n_devices != "auto") else found
 
 
 def resolve_n_devices(n_devices: int | str, device: str) -> int:
-    """Turn "auto" into the processes that were started, else all CUDA devices where CUDA is used, else 1."""
+    """Turn "auto" into the number of launched processes, else of all CUDA devices if CUDA is used, else 1."""
     if n_devices != "auto":
         return int(n_devices)
     launched = _joins(n_devices)
@@ -65,9 +65,9 @@ def resolve_n_devices(n_devices: int | str, device: str) -> int:
 
 
 def check_n_devices(n_devices: int | str, device: str) -> None:
-    """Refuse a number of devices that cannot be trained on from here."""
+    """Refuse a number of devices that this process cannot train on."""
     if n_devices is True:
-        raise ValueError("n_devices must be a whole number >= 1, got True; pass how many devices to train on.")
+        raise ValueError("n_devices must be a whole number >= 1, got True; pass the number of devices.")
     launched, n = _joins(n_devices), resolve_n_devices(n_devices, device)
     if n == 1:
         return
@@ -84,43 +84,46 @@ def check_n_devices(n_devices: int | str, device: str) -> None:
             )
         if multiprocessing.parent_process() is not None:
             raise ValueError(
-                f"n_devices={n_devices!r} trains in the processes that {launched.by} started, and this is a worker "
-                f"process of one of them; pass n_jobs=1, or n_devices=1."
+                f"n_devices={n_devices!r} trains in the processes that {launched.by} started, but this is a worker "
+                "process of one of them; pass n_jobs=1, or n_devices=1."
             )
     there = {"cuda": torch.cuda.device_count(), "cpu": os.cpu_count() or 1}.get(kind, 1)
     if n_here > there:
-        raise ValueError(f"n_devices={n_here}, but there are {there} of device {kind!r}; pass n_devices={there}.")
+        raise ValueError(
+            f"n_devices={n_here}, but this machine has {there} device(s) of type {kind!r}; pass n_devices={there}."
+        )
 
 
 def writes_checkpoints(n_devices: int | str) -> bool:
-    """Whether a fit to so many devices writes checkpoints from here: of several processes, only the first does."""
+    """Whether this process writes the checkpoints of a fit; of several processes, only the first does."""
     launched = _joins(n_devices)
     return launched is None or launched.position.rank == 0
 
 
 @contextmanager
 def joined(n_devices: int | str, device: str) -> Iterator[Processes | None]:
-    """Join the processes that were started; give None where there are none, or one device is asked for."""
+    """Join the launched processes; yield None if there are none or n_devices is 1."""
     launched = _joins(n_devices)
     if launched is None:
         yield None
         return
     if not _ONE_AT_A_TIME.acquire(blocking=False):
         raise ValueError(
-            f"n_devices={n_devices!r} under {launched.by} fits one estimator at a time, and another fit is under way "
-            f"in this process; pass n_jobs=1, or call fit one after the other."
+            f"n_devices={n_devices!r} under {launched.by} fits one estimator at a time, and another fit is running in "
+            "this process; pass n_jobs=1, or run the fits one after the other."
         )
     position = launched.position
     try:
         store = distributed.PrefixStore(f"flowdetect/{next(_count)}", _store(launched))
-        # the launcher sends its processes the Ctrl-C that they had from the terminal already
+        # the launcher repeats the Ctrl-C that its processes already received from the terminal
         with group(store, position, device, CtrlC(second="waits")) as processes, joined_as(processes):
             yield processes
     except RuntimeError as error:
         if isinstance(error, distributed.DistError) or "gloo" in str(error):
             raise RuntimeError(
-                f"Process {position.rank} of 0..{position.n - 1} lost another one, which failed or was ended; see what "
-                f"that one says. Fit again; with checkpoint=path, training goes on from where the file stands."
+                f"Process {position.rank} of 0..{position.n - 1} lost the connection to another process, which failed "
+                "or was killed; see that process's output. Call fit again; with checkpoint=path, training resumes "
+                "from the file."
             ) from error
         raise
     finally:
@@ -129,7 +132,7 @@ def joined(n_devices: int | str, device: str) -> Iterator[Processes | None]:
 
 @cache
 def _store(launched: Launched) -> distributed.Store:
-    """Give the place where the processes meet."""
+    """Return the store through which the processes connect."""
     if launched.by == "torchrun":
         store: distributed.Store = next(distributed.rendezvous("env://"))[0]
         return store
@@ -138,19 +141,19 @@ def _store(launched: Launched) -> distributed.Store:
         return distributed.TCPStore(host, port, position.n, position.rank == 0, timedelta(seconds=MEET_SECONDS))
     except RuntimeError as error:
         raise RuntimeError(
-            f"The {position.n} tasks of this step of SLURM must meet at {host}:{port} within {MEET_SECONDS:g} s, and "
-            f"task {position.rank} could not; have all of them call fit, or set MASTER_ADDR to the machine of task 0 "
-            f"and MASTER_PORT to a free port there."
+            f"The {position.n} tasks of this SLURM step must connect to {host}:{port} within {MEET_SECONDS:g} s, but "
+            f"task {position.rank} could not; make sure that all of them call fit, or set MASTER_ADDR to the machine "
+            "of task 0 and MASTER_PORT to a free port there."
         ) from error
 
 
-# ---- srun's
+# ---- srun
 
 
 def _position_in_step() -> Position:
-    """Say which task of a step of SLURM this is."""
+    """Return the position of this task in its SLURM step."""
     rank, n, rank_here = (int(os.environ[f"SLURM_{name}"]) for name in ("PROCID", "STEP_NUM_TASKS", "LOCALID"))
-    if torch.cuda.device_count() == 1:  # as with --gpus-per-task: each task sees the device that is its own
+    if torch.cuda.device_count() == 1:  # as with --gpus-per-task: each task has access to its own device only
         return Position(rank, n, 0, 1)
     counts = _tasks_per_node(_first_of("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE") or str(n))
     node = int(os.environ.get("SLURM_NODEID", 0))
@@ -158,13 +161,13 @@ def _position_in_step() -> Position:
 
 
 def _tasks_per_node(text: str) -> list[int]:
-    """Read numbers of tasks, such as "2(x3),1": 2, 2, 2, 1."""
+    """Parse numbers of tasks, such as "2(x3),1": 2, 2, 2, 1."""
     parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
     return [int(count) for count, times in parts for _ in range(int(times or 1))]
 
 
 def _meeting_point() -> tuple[str, int]:
-    """Say where the tasks of a step meet: on the first machine of its list, at a port that its numbers choose."""
+    """Return host and port for a step's tasks: the first machine of its list, a port from job and step numbers."""
     nodes = _first_of("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
     host = os.environ.get("MASTER_ADDR") or first_host(nodes or "localhost")
     job, step = (re.sub(r"\D", "", os.environ.get(f"SLURM_{name}", "")) or "0" for name in ("JOB_ID", "STEP_ID"))
@@ -173,9 +176,9 @@ def _meeting_point() -> tuple[str, int]:
 
 
 def first_host(nodes: str) -> str:
-    """Give the first machine of a list of SLURM's, such as "node[03-05,9],login": node03."""
+    """Return the first machine of a SLURM node list, such as "node[03-05,9],login": node03."""
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
-    assert first is not None  # it matches the empty text too
+    assert first is not None  # the pattern also matches the empty text
     return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first[0].strip())
 
 

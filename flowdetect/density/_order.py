@@ -1,4 +1,4 @@
-"""The order in which rows are read: a permutation, listed where it is short, computed place by place where long."""
+"""The order in which rows are read: a permutation, stored if short, computed on demand if long."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_LISTED = 2**24  # rows; a list of more takes more than 128 MiB
+MOST_LISTED = 2**24  # rows; more take over 128 MiB
 N_ROUNDS = 6
 
 
 class Order(Protocol):
-    """Indices of rows by place."""
+    """Indices of rows by position."""
 
     def __getitem__(self, places: slice, /) -> NDArray[np.intp]:
-        """Give the indices at some places."""
+        """Return the indices at a range of positions."""
 
 
 def shuffled(n_rows: int, seed: int) -> Order:
@@ -27,10 +27,10 @@ def shuffled(n_rows: int, seed: int) -> Order:
 
 
 class Shuffled:
-    """A permutation of n numbers that is computed where it is asked for, and takes no memory.
+    """A permutation of n numbers that is computed on demand and takes no memory.
 
-    It is a Feistel network over the least even number of bits that count to n; numbers beyond n are sent through it
-    again until they are below ("Ciphers with arbitrary finite domains", Black and Rogaway, 2002, section 3).
+    It is a Feistel network over the smallest even number of bits that covers n. Outputs of n or more pass through it
+    again until they are below n ("Ciphers with arbitrary finite domains", Black and Rogaway, 2002, section 3).
     """
 
     def __init__(self, n_rows: int, seed: int) -> None:

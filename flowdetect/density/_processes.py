@@ -1,6 +1,7 @@
-"""The processes of a training, as one of them sees the others: one as a rule, several that share every batch.
+"""The processes of a training: usually one, or several that share every batch.
 
-Several are started by us on one machine (`_ranks.py`), or by torchrun or srun on one machine or more (`_launched.py`).
+Several processes are started by `_ranks.py` on one machine, or by torchrun or srun on one or more machines
+(`_launched.py`).
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ T = TypeVar("T")
 
 
 class MayStop(Protocol):
-    """What says, while it is entered, whether training is to stop at the end of a step."""
+    """A context that tells whether training should stop at the end of a step."""
 
     @property
     def pending(self) -> bool:
-        """Whether it is."""
+        """Whether training should stop."""
 
     def outcome(self) -> BaseException | None:
-        """Give what is to be raised once training has stopped; None: it is to go on."""
+        """Return the exception to raise after training has stopped; None if it should continue."""
 
     def __enter__(self) -> object: ...
 
@@ -42,7 +43,7 @@ class MayStop(Protocol):
 
 
 class Position(NamedTuple):
-    """Which of how many processes one is, in all and on its machine."""
+    """Rank and number of processes, in all and on this machine."""
 
     rank: int
     n: int
@@ -51,21 +52,21 @@ class Position(NamedTuple):
 
 
 class Processes:
-    """The processes of a training, seen from one of them.
+    """The processes of a training, from the point of view of one of them.
 
     Parameters
     ----------
     position : Position
     device : str
-        Where this one computes.
+        Device of this process.
     new_fabric : callable
-        Makes the Fabric that trains.
+        Builds the Fabric for training.
     interruption : MayStop
 
     Attributes
     ----------
     rank, n : int
-        Which process this is, and how many there are.
+        Index of this process, and number of processes.
     """
 
     def __init__(
@@ -77,15 +78,15 @@ class Processes:
 
     @cached_property
     def fabric(self) -> Fabric:
-        """Fabric, which is slow to import."""
+        """Fabric, built on first use because its import is slow."""
         return self._new_fabric()
 
     def means(self, *values: Tensor | float) -> list[float]:
-        """Give the mean of each of some scalars over the processes."""
+        """Return the mean of each of some scalars over the processes."""
         return self.begin_means(*values)()
 
     def begin_means(self, *values: Tensor | float) -> Callable[[], list[float]]:
-        """Ask for the mean of each of some scalars over the processes, which the function that is given waits for."""
+        """Start to compute the means of some scalars over the processes; the returned function waits for them."""
         if self.n == 1:
             return lambda: [float(value) for value in values]
         together = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=self.device) for value in values])
@@ -98,7 +99,7 @@ class Processes:
         return wait
 
     def total(self, value: float) -> float:
-        """Give the sum of a number over the processes."""
+        """Return the sum of a number over the processes."""
         if self.n == 1:
             return value
         together = torch.tensor(value, dtype=torch.float64, device=self.device)
@@ -106,7 +107,7 @@ class Processes:
         return together.item()
 
     def of_first(self, value: T) -> T:
-        """Give the first process's value in all of them."""
+        """Return the first process's value in all of them."""
         if self.n == 1:
             return value
         values = [value]
@@ -120,7 +121,7 @@ class Processes:
                 distributed.broadcast(tensor, src=0)
 
     def in_first(self, function: Callable[[], T]) -> T:
-        """Call a function in the first process, and give what it gives, or raise what it raises, in all."""
+        """Call a function in the first process, and return its result or raise its exception in all processes."""
         if self.n == 1:
             return function()
         results: list[T] = []
@@ -136,16 +137,16 @@ class Processes:
         return results[0]
 
     def outcome(self) -> BaseException | None:
-        """Give what is to be raised once all have agreed to stop; None: the only process is to go on."""
+        """Return the exception to raise after all processes agreed to stop; None if the single process continues."""
         raised = self.interruption.outcome()
         return raised if self.n == 1 else raised or KeyboardInterrupt()
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes reach this point."""
         self.total(0.0)
 
     def of_all(self, value: T) -> list[T]:
-        """Give the values of all processes, by rank."""
+        """Return the values of all processes, by rank."""
         values: list[Any] = [None] * self.n
         distributed.all_gather_object(values, value)
         return values
@@ -155,7 +156,7 @@ class Processes:
 
 
 def alone(device: str) -> Processes:
-    """Give the only process of a training."""
+    """Return a training's single process."""
     return Processes(Position(0, 1, 0, 1), device, lambda: new_fabric(device), Interruption())
 
 
@@ -164,11 +165,11 @@ def alone(device: str) -> Processes:
 
 @contextmanager
 def group(store: distributed.Store, position: Position, device: str, interruption: MayStop) -> Iterator[Processes]:
-    """Be one of several processes, each with a device of one kind.
+    """Join a group of several processes, each with a device of the same type.
 
     Parameters
     ----------
-    store : where the processes find each other
+    store : store through which the processes connect
     position : Position
     device : str, such as "cuda"
     interruption : MayStop
@@ -182,13 +183,14 @@ def group(store: distributed.Store, position: Position, device: str, interruptio
     if not own_group and f"{device}:{backend}" not in distributed.get_backend_config():
         raise ValueError(
             f"The process group of this program must have the backend {backend!r} for {device!r}, got "
-            f'{distributed.get_backend_config()!r}; call init_process_group("cpu:gloo,cuda:nccl"), or leave it to fit.'
+            f'{distributed.get_backend_config()!r}; call init_process_group("cpu:gloo,cuda:nccl"), or let fit create '
+            "the group."
         )
     if own_group:
         distributed.init_process_group(backend, store=store, rank=position.rank, world_size=position.n)
     try:
         with warnings.catch_warnings():
-            # a gradient of a 1x1 convolution may have another, equivalent memory format
+            # the gradient of a 1x1 convolution may have another, equivalent memory format
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             yield Processes(position, own, lambda: _distributed_fabric(position, device, backend), interruption)
     finally:
@@ -203,7 +205,7 @@ def _distributed_fabric(position: Position, device: str, backend: str) -> Fabric
         from lightning_fabric.strategies import DDPStrategy
 
     class Placed(LightningEnvironment):
-        """Say what is known already, and start nothing."""
+        """Report the known position, and start no processes."""
 
         creates_processes_externally = True
 
@@ -231,7 +233,7 @@ def _distributed_fabric(position: Position, device: str, backend: str) -> Fabric
 
 @contextmanager
 def _threads_kept() -> Iterator[None]:
-    """Keep Fabric from choosing a number of threads."""
+    """Prevent Fabric from changing the number of threads."""
     chosen = "OMP_NUM_THREADS" in os.environ
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     try:
@@ -241,15 +243,15 @@ def _threads_kept() -> Iterator[None]:
             del os.environ["OMP_NUM_THREADS"]
 
 
-# ---- what a fit has joined
+# ---- the processes that a fit has joined
 
 
-_JOINED: ContextVar[Processes | None] = ContextVar("_JOINED", default=None)  # while a fit is one of several processes
+_JOINED: ContextVar[Processes | None] = ContextVar("_JOINED", default=None)  # during a fit in several processes
 
 
 @contextmanager
 def joined_as(processes: Processes) -> Iterator[None]:
-    """Have a fit be one of some processes."""
+    """Run a fit as one of these processes."""
     token = _JOINED.set(processes)
     try:
         yield
@@ -258,18 +260,18 @@ def joined_as(processes: Processes) -> Iterator[None]:
 
 
 def present() -> Processes | None:
-    """Give the processes that a fit has joined."""
+    """Return the processes that a fit has joined."""
     return _JOINED.get()
 
 
 def in_first(function: Callable[[], T]) -> T:
-    """Call a function in the first of the processes that a fit has joined, or here if it has joined none."""
+    """Call a function in the first of the joined processes, or here if none are joined."""
     processes = present()
     return function() if processes is None else processes.in_first(function)
 
 
 def check_same(told: Callable[[], dict[str, Any]]) -> None:
-    """Refuse a fit whose processes were given different things."""
+    """Refuse a fit whose processes received different data or parameters."""
     processes = present()
     if processes is None:
         return
@@ -278,6 +280,7 @@ def check_same(told: Callable[[], dict[str, Any]]) -> None:
         differ = [name for name in other if other[name] != marks[0][name]]
         if differ:
             raise ValueError(
-                f"The processes of a training must be given the same data and parameters, but {', '.join(differ)} of "
-                f"process {rank} and of process 0 differ; read the same X in all, and set every random_state."
+                f"The processes of a training must receive the same data and parameters, but {', '.join(differ)} of "
+                f"process {rank} differs from that of process 0; read the same X in all processes, and set every "
+                "random_state."
             )

@@ -10,53 +10,53 @@ from typing import Any, NamedTuple, TypeVar
 
 from flowdetect._ctrl_c import whole_imports
 
-LINE_SECONDS = 10.0  # between two lines within an epoch, or of sampling
-BAR_AFTER = 2.0  # seconds of sampling
+LINE_SECONDS = 10.0  # between two lines within an epoch or during sampling
+BAR_AFTER = 2.0  # seconds of sampling before a bar is shown
 
 T = TypeVar("T")
 
 
 class Place(NamedTuple):
-    """Where a training stands: steps and epochs count from 1, and are those planned for now where totals."""
+    """The position of a training: steps and epochs count from 1; totals are those of the current plan."""
 
     step: int
     n_steps: int
     epoch: int
     n_epochs: int
-    bits: float  # per dim, mean of the epoch so far
+    bits: float  # bits/dim, mean of the epoch so far
     held_out_bits: float | None  # at the end of an epoch
 
 
 class Progress:
-    """Shows nothing; the other kinds override what they show."""
+    """Shows nothing; the base class of the displays."""
 
     def begin(self) -> None:
-        """Be told that an epoch begins."""
+        """Handle the start of an epoch."""
 
     def step(self, place: Place) -> None:
-        """Show that a step is done."""
+        """Show a finished step."""
 
     def epoch(self, place: Place) -> bool:
-        """Show that an epoch is done; say whether training is to end with it."""
+        """Show a finished epoch; return whether training should end with it."""
         return False
 
 
 class Bar(Progress):
-    """A bar of tqdm, whose total follows the plan."""
+    """A tqdm bar, whose total follows the plan."""
 
     def __init__(self, bar: Any) -> None:
         self.bar = bar
 
     def step(self, place: Place) -> None:
         if self.bar.total != place.n_steps:
-            self.bar.reset(total=place.n_steps)  # a notebook's bar takes a new total in no other way
+            self.bar.reset(total=place.n_steps)  # the only way to change a notebook bar's total
             self.bar.n = self.bar.initial = self.bar.last_print_n = place.step - 1
         self.bar.update()
         self.bar.set_postfix_str(f"{place.bits:.4f} bits/dim", refresh=False)
 
 
 class Lines(Progress):
-    """A line an epoch, and within a long epoch one every LINE_SECONDS."""
+    """One line per epoch, and one every LINE_SECONDS within a long epoch."""
 
     def __init__(self, name: str, first_step: int) -> None:
         self.name, self.first_step = name, first_step
@@ -84,7 +84,7 @@ class Lines(Progress):
 
 
 def _write_line(text: str, elapsed: float, left: float) -> None:
-    """Write a line that ends as tqdm's do: [seconds elapsed<seconds left]."""
+    """Write a line that ends like tqdm's: [seconds elapsed<seconds left]."""
     with whole_imports():
         from tqdm.std import tqdm
 
@@ -93,7 +93,7 @@ def _write_line(text: str, elapsed: float, left: float) -> None:
 
 
 def redraws() -> bool:
-    """Whether what stderr shows can be drawn anew: it is a terminal, or belongs to a notebook."""
+    """Whether stderr can be redrawn: it is a terminal or belongs to a notebook."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return sys.stderr.isatty() or (shell is not None and "IPKernelApp" in shell.config)
@@ -101,7 +101,7 @@ def redraws() -> bool:
 
 @contextmanager
 def show_progress(name: str, step: int, n_steps: int) -> Iterator[Progress]:
-    """Show the progress of a training that starts at a step."""
+    """Show the progress of a training that starts at the given step."""
     if sys.stderr is None:  # a program without a console
         yield Progress()
     elif not redraws():
@@ -115,7 +115,7 @@ def show_progress(name: str, step: int, n_steps: int) -> Iterator[Progress]:
 
 
 def show_sampling(pixels: Iterator[T], n_pixels: int) -> Iterable[T]:
-    """Hand the pixels of a sample on, and show how many are drawn where that takes long."""
+    """Yield the pixels of a sample, and show progress if sampling is slow."""
     if sys.stderr is None:
         return pixels
     if not redraws():

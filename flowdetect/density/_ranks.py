@@ -1,7 +1,7 @@
-"""Processes that we start, one a device: what the caller does, and what each of them does.
+"""Processes that flowdetect starts, one per device: the caller's side and the process's side.
 
-They share a temporary folder: the task, the request to stop, and what came of it. None of them runs the caller's script
-again, so it needs no main guard, and a notebook will do.
+They share a temporary folder for the task, the request to stop, and the result. No process runs the caller's script
+again, so a script needs no main guard, and a notebook works too.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from flowdetect.density._interruption import Interruption
 from flowdetect.density._processes import Position, group
 
 POLL_SECONDS = 0.05
-GRACE_SECONDS = 1.0  # after a process ended: others may end by the same cause, and the first cause is told
+GRACE_SECONDS = 1.0  # wait after a process ended: others may end for the same reason, and the first is reported
 START = "import sys; from flowdetect.density._ranks import main; main(sys.argv[1], int(sys.argv[2]))"
 
 
 class Task(NamedTuple):
-    """What each process is to do: call function(processes, *args)."""
+    """The task of each process: call function(processes, *args)."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
@@ -56,23 +56,23 @@ def run_in_processes(
 
     Parameters
     ----------
-    name : str, in messages
-    function : importable; ends all processes at the same step once their interruption is pending
+    name : str, for messages
+    function : importable; must end in all processes at the same step after an interruption
     args : tuple
     device : str, such as "cuda"
     n : int
 
     Returns
     -------
-    result : what the call in the first process gave
-    raised : KeyboardInterrupt or whatever else the caller's handler of Ctrl-C raised meanwhile, or None
+    result : result of the call in the first process
+    raised : KeyboardInterrupt (or another exception of the caller's Ctrl-C handler), or None
 
     Raises
     ------
     RuntimeError
-        If a process ended before its time.
+        If a process ended early.
     Exception
-        What was raised in a process, with a note that says in which.
+        An exception raised in a process, with a note that names the process.
     """
     with tempfile.TemporaryDirectory(prefix="flowdetect-", ignore_cleanup_errors=True) as text:
         folder = Path(text)
@@ -80,11 +80,11 @@ def run_in_processes(
             dump(Task(function, args, device, n), folder / "task")
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             raise TypeError(
-                f"{name}(n_devices={n}) hands X to other processes, and it cannot be pickled: {error}. Pass an array, "
-                f"or a dataset that can be pickled, or n_devices=1."
+                f"{name}(n_devices={n}) passes X to other processes, but X cannot be pickled: {error}. Pass an array, "
+                "or a dataset that can be pickled, or n_devices=1."
             ) from error
         except OSError as error:
-            told = f"{error.strerror}: {name}(n_devices={n}) hands X to other processes here; set TMPDIR"
+            told = f"{error.strerror}: {name}(n_devices={n}) passes X to other processes in this folder; set TMPDIR"
             raise OSError(error.errno, told, text) from error
         with Interruption() as interruption, _started(folder, n) as processes:
             raised = _wait(name, processes, folder, interruption) or interruption.outcome()
@@ -93,7 +93,7 @@ def run_in_processes(
 
 @contextmanager
 def _started(folder: Path, n: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Start processes; none is left when this context is."""
+    """Start processes; none is left running at the end of this context."""
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(sys.path),
@@ -104,7 +104,7 @@ def _started(folder: Path, n: int) -> Iterator[list[subprocess.Popen[bytes]]]:
         for rank in range(n):
             command = [os.fsdecode(get_executable()), "-P", "-c", START, str(folder), str(rank)]
             with _ctrl_c_blocked():
-                # the pipe ends with us, and the process with it
+                # the pipe closes when the caller ends, and the process then ends too
                 processes.append(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE))
         yield processes
     finally:
@@ -118,7 +118,7 @@ def _started(folder: Path, n: int) -> Iterator[list[subprocess.Popen[bytes]]]:
 
 @contextmanager
 def _ctrl_c_blocked() -> Iterator[None]:
-    """Have processes that are started here know nothing of Ctrl-C, of which a terminal tells all."""
+    """Block Ctrl-C in processes started here; a terminal would send it to all of them."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -132,7 +132,7 @@ def _ctrl_c_blocked() -> Iterator[None]:
 def _wait(
     name: str, processes: list[subprocess.Popen[bytes]], folder: Path, interruption: CtrlC
 ) -> BaseException | None:
-    """Wait until all processes are done, and have them stop at Ctrl-C, whose exception is given; raise if one fails."""
+    """Wait for all processes, and stop them at Ctrl-C, whose exception is returned; raise if one fails."""
     raised: BaseException | None = None
     failed_since: float | None = None
     while True:
@@ -145,22 +145,22 @@ def _wait(
             raise _failure(name, codes, folder)
         if (outcome := interruption.outcome()) is not None:
             if not (folder / "begun").exists():
-                raise outcome  # nothing is lost
+                raise outcome  # no result is lost
             (folder / "stop").touch()
             raised = outcome
         time.sleep(POLL_SECONDS)
 
 
 def _failure(name: str, codes: list[int | None], folder: Path) -> BaseException:
-    """Say which process failed first, and how."""
+    """Return an error that names the process that failed first, and how."""
     n = len(codes)
     told = {rank: load(folder / f"error{rank}") for rank in range(n) if (folder / f"error{rank}").exists()}
     for rank, code in enumerate(codes):
         if code and rank not in told:
-            how = f"ended with exit code {code}" if code > 0 else f"was ended by {_signal_name(-code)}"
+            how = f"ended with exit code {code}" if code > 0 else f"was killed by {_signal_name(-code)}"
             return RuntimeError(
-                f"{name}(n_devices={n}): process {rank} of 0..{n - 1} {how}, so training ended. Fit again; with "
-                f"checkpoint=path, training goes on from where the file stands."
+                f"{name}(n_devices={n}): process {rank} of 0..{n - 1} {how}, so training ended. Call fit again; with "
+                "checkpoint=path, training resumes from the file."
             )
     rank = min(told, key=lambda rank: told[rank][0])
     _, raised, text = told[rank]
@@ -174,25 +174,25 @@ def _signal_name(number: int) -> str:
         name = signal.Signals(number).name
     except ValueError:
         name = f"signal {number}"
-    return f"{name}, as happens where memory runs out" if name == "SIGKILL" else name
+    return f"{name}, the usual signal when memory runs out" if name == "SIGKILL" else name
 
 
 # ---- a process's side
 
 
 class StopFile:
-    """The caller's request to stop, which it makes once it is told that training has begun."""
+    """The caller's request to stop; the caller may make it after training has begun."""
 
     def __init__(self, folder: Path) -> None:
         self.stop, self.begun = folder / "stop", folder / "begun"
 
     @property
     def pending(self) -> bool:
-        """Whether it has been made."""
+        """Whether the request was made."""
         return self.stop.exists()
 
     def outcome(self) -> BaseException | None:
-        """Give what the caller's handler of Ctrl-C raises, as a rule; the caller knows."""
+        """Return KeyboardInterrupt as a stand-in; the caller raises its own exception."""
         return KeyboardInterrupt() if self.pending else None
 
     def __enter__(self) -> StopFile:
@@ -204,7 +204,7 @@ class StopFile:
 
 
 def main(text: str, rank: int) -> NoReturn:
-    """Be one of the processes."""
+    """Run one of the processes."""
     folder = Path(text)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_caller, args=(folder,), daemon=True).start()
@@ -217,8 +217,8 @@ def main(text: str, rank: int) -> NoReturn:
                 result = task.function(processes, *task.args)
                 if rank == 0:
                     dump(result, folder / "result")
-                processes.wait()  # nobody leaves while another still speaks to it
-            except BaseException as error:  # told before the others can miss us
+                processes.wait()  # no process ends while another still communicates with it
+            except BaseException as error:  # reported before the others notice the loss
                 _tell(error, folder / f"error{rank}")
                 _exit(1)
     except BaseException as error:
@@ -228,40 +228,40 @@ def main(text: str, rank: int) -> NoReturn:
 
 
 def _exit(code: int) -> NoReturn:
-    """End at once: taking torch down would take seconds."""
+    """Exit at once: a normal shutdown of torch takes seconds."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 def _end_with_caller(folder: Path) -> None:
-    """End this process as soon as the caller has ended, whatever it is doing: the caller's files are no longer its."""
+    """End this process when the caller ends: it must not write the caller's files any more."""
     os.read(0, 1)
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
 def _tell(error: BaseException, path: Path) -> None:
-    """Leave an error, and when it was raised, to the caller."""
+    """Write an error and its time for the caller."""
     now, text = time.time(), "".join(traceback.format_exception(error))
     try:
         dump((now, error, text), path)
         load(path)
-    except Exception:  # some exceptions cannot be pickled, or not be built again
+    except Exception:  # some exceptions cannot be pickled or unpickled
         dump((now, None, text), path)
 
 
-# ---- what they hand over
+# ---- data between processes
 
 
 def dump(value: Any, path: Path) -> None:
-    """Write a value to a file; arrays beside it, as they are, so that they are not copied in memory."""
+    """Write a value to a file, and its arrays to files beside it, without copying them in memory."""
     with whole_imports():
-        import cloudpickle  # which takes classes of a notebook or of the script along
+        import cloudpickle  # pickles classes of a notebook or script by value
 
     class Pickler(cloudpickle.Pickler):
         def reducer_override(self, value: Any) -> Any:
-            if isinstance(value, np.memmap):  # of itself, it would be copied into memory
+            if isinstance(value, np.memmap):  # by default it would be copied into memory
                 return value.view(np.ndarray).__reduce_ex__(5)
             return super().reducer_override(value)
 
@@ -281,7 +281,7 @@ def dump(value: Any, path: Path) -> None:
 
 
 def load(path: Path) -> Any:
-    """Read what `dump` wrote: arrays are mapped to memory, changes to which remain in this process."""
+    """Read a value that `dump` wrote; arrays are memory maps, and changes to them stay in this process."""
     with open(path, "rb") as file:
         file.seek(-8, os.SEEK_END)
         end = int.from_bytes(file.read(), "little")

@@ -1,4 +1,4 @@
-"""From what a user passes to rows and labels: layouts, scikit-learn's checks, and the rows held out from training."""
+"""Conversion of user input to rows and labels: layouts, scikit-learn's checks, and held-out rows."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ MOST_HELD_OUT = 2**20
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows of one fit: those trained on, those held out, and how it was begun.
+    """The rows of one fit: training rows, held-out rows, and the fit's start.
 
     Attributes
     ----------
     training, held_out : RowSource
-        Nothing is learned from the rows held out; None: there are none.
+        Nothing is learned from held-out rows; None: no rows are held out.
     labels, held_out_labels : (n,) indices of classes, or None
     seed : int
     device : str
     checkpoints : dict of Checkpoint
-        By the stage of training; empty where none are written.
-    goes_on : bool
-        Whether training goes on from the present weights.
+        By the stage of training; empty if none are written.
+    continues : bool
+        Whether training continues from the present weights.
     started : float
-        The time.monotonic() from which the seconds of a time limit count.
+        Value of time.monotonic() from which the seconds of a time limit count.
     events : FitEvents or None
-        The callbacks that are told of this fit.
+        The callbacks of this fit.
     """
 
     training: RowSource
@@ -52,13 +52,13 @@ class TrainingRows:
     seed: int
     device: str
     checkpoints: dict[str, Checkpoint]
-    goes_on: bool
+    continues: bool
     started: float = field(default_factory=time.monotonic)
     events: Any = None
 
 
 def read_rows(estimator: BaseEstimator, X: Any, image_shape: Any, *, reset: bool) -> tuple[RowSource, Layout]:
-    """Open what a user passed as X, and let scikit-learn check and remember its columns."""
+    """Open the user's X as a source; scikit-learn checks and stores its columns."""
     head, source, layout = open_source(X, image_shape)
     if reset:
         warn_of_channels_first(layout.image_shape)
@@ -68,24 +68,26 @@ def read_rows(estimator: BaseEstimator, X: Any, image_shape: Any, *, reset: bool
     check_columns(estimator, source, reset=reset)
     if source is None:
         if layout.image_shape is not None:
-            find_layout(rows, layout.image_shape)  # a list or frame shows its width only now
+            find_layout(rows, layout.image_shape)  # the width of a list or frame is known only now
         source = ArraySource(rows)
     return source, layout
 
 
 def read_labels(spec: DataSpec, y: Any, n_rows: int, name: str) -> NDArray[np.int64] | None:
-    """Turn class labels into indices of the classes seen in fit; None where there are no labels or no classes."""
+    """Turn class labels into indices of the classes seen in fit; None if there are no labels or no classes."""
     if y is None or spec.classes is None:
         return None
     return _inputs.encode_labels(y, n_rows, name, spec.classes)[1]
 
 
 def read_one(estimator: BaseEstimator, spec: DataSpec, x0: Any) -> NDArray[np.float64]:
-    """Read one row, (D,) or (1, D), or one image: its modelled values (D,)."""
+    """Read one row, (D,) or (1, D), or one image; return its modelled values (D,)."""
     one = np.ndim(x0) == 1 or (spec.image_shape or ())[: np.ndim(x0)] == np.shape(x0)
     source, _ = read_rows(estimator, np.asarray(x0)[None] if one else x0, spec.image_shape, reset=False)
     if len(source) != 1:
-        raise ValueError(f"{_name(estimator)} takes derivatives at one row, got {len(source)}; call it once a row.")
+        raise ValueError(
+            f"{_name(estimator)} computes derivatives at one row, got {len(source)} rows; call it once per row."
+        )
     rows = np.asarray(source.rows(np.arange(1)), dtype=np.float64)
     _inputs.check_finite(rows, _name(estimator))
     if spec.n_bins is not None:
@@ -95,7 +97,7 @@ def read_one(estimator: BaseEstimator, spec: DataSpec, x0: Any) -> NDArray[np.fl
 
 
 def read_directions(spec: DataSpec, directions: Any) -> NDArray[np.float64]:
-    """Read directions (n, D) in units of x: their modelled columns."""
+    """Read directions (n, D) in units of x; return their modelled columns."""
     rows = np.asarray(to_rows(directions, spec.image_shape)[0], dtype=np.float64)
     found: NDArray[np.float64] = spec.modelled_rows(rows)
     return found
@@ -108,9 +110,9 @@ def split_rows(
     seed: int,
     device: str,
     checkpoints: dict[str, Checkpoint],
-    goes_on: bool,
+    continues: bool,
 ) -> TrainingRows:
-    """Hold a fraction of the rows out, drawn with the seed: at least one, none of fewer than 20, 2**20 at most."""
+    """Hold out a random fraction of the rows: at least 1 and at most 2**20, but none if there are fewer than 20."""
     n_rows = len(source)
     order = shuffled(n_rows, stream(seed, SPLIT))
     n_held_out = 0
@@ -126,7 +128,7 @@ def split_rows(
         seed=seed,
         device=device,
         checkpoints=checkpoints,
-        goes_on=goes_on,
+        continues=continues,
     )
 
 

@@ -1,4 +1,4 @@
-"""Models of weights that come from a file or a pickle: compared before they are built, and built within bounds."""
+"""Models restored from a file or a pickle: their weights are checked first, and building them is bounded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from flowdetect.density.model import DensityModel
 from flowdetect.density.spec import DataSpec
 
-# what a model may take while it is built, per value and per tensor of its weights, and in any case
+# limits for building a model: per value of its weights, per tensor, and a constant
 COPIES, FREE_VALUES = 16, 2**20
 OPERATIONS, FREE_OPERATIONS = 200, 2000
 BY_SHAPE = {"empty", "expand", "full", "new_empty", "new_zeros", "ones", "rand", "randn", "repeat", "zeros"}
@@ -24,12 +24,12 @@ BY_LENGTH = {"arange", "eye", "linspace", "randperm"}
 def restored_model(
     build: Callable[[DataSpec], DensityModel], spec: DataSpec, weights: Mapping[str, NDArray[Any]]
 ) -> DensityModel:
-    """Build a model and give it weights, arrays that may be mere placeholders.
+    """Build a model with the given weights; the arrays may be placeholders.
 
     Raises
     ------
     ValueError
-        If the model takes other weights: the message names the first.
+        If the weights do not fit the model; the message names the first one.
     """
     n_values = sum(value.size for value in weights.values())
     if spec.is_table and spec.n_features > n_values + len(spec.constant_features):
@@ -41,7 +41,7 @@ def restored_model(
     for name in sorted({*expected, *found}):
         here, there = found.get(name, "missing"), expected.get(name, "none of that name")
         if here != there:
-            raise ValueError(f"the weights {name!r} are {here}, the model takes {there}")
+            raise ValueError(f"the weights {name!r} are {here}, but the model needs {there}")
     for name, value in weights.items():
         if value.dtype.kind == "f" and not math.isfinite(value.sum(dtype=np.float64)) and not np.isfinite(value).all():
             raise ValueError(f"the weights {name!r} are not finite")
@@ -50,7 +50,7 @@ def restored_model(
 
 
 class _Budget(TorchFunctionMode):
-    """Count the values and operations that torch is asked for, and stop before there are too many."""
+    """Count the values and operations of torch calls, and stop before there are too many."""
 
     def __init__(self, n_values: int, n_operations: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class _Budget(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.n_operations -= 1
         if self.n_operations < 0 or _size(func, args, kwargs or {}) > self.n_values:
-            raise ValueError("a model larger than the weights that are there")
+            raise ValueError("a model larger than its weights")
         result = func(*args, **(kwargs or {}))
         if isinstance(result, torch.Tensor):
             with torch._C.DisableTorchFunction():
@@ -68,7 +68,7 @@ class _Budget(TorchFunctionMode):
 
 
 def _size(func: Any, args: Any, kwargs: Mapping[str, Any]) -> int:
-    """How many values a function would make: its first arguments are a shape, or a length."""
+    """Count the values that a function would create; its first arguments are a shape or a length."""
     name = getattr(func, "__name__", "")
     given = [value for value in args if not isinstance(value, torch.Tensor)] or [kwargs.get("size", ())]
     if name in BY_SHAPE:

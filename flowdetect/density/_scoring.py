@@ -1,7 +1,7 @@
-"""Scores of rows, chunk by chunk: noise keyed by row, draws, and the mixture over classes. It knows no estimator.
+"""Scores of rows, chunk by chunk: noise keyed by row, draws, and the mixture over classes.
 
-Every chunk has one fixed length, the last one padded, so that a row is computed by the same kernels on the same shapes
-whatever stands beside it; memory depends on the chunk, not on the number of rows.
+Every chunk has the same length, the last one padded, so that a row is always computed by the same kernels on the same
+shapes, whatever other rows there are. Memory depends on the chunk, not on the number of rows.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from flowdetect.density._memory import freed_memory_kept
 from flowdetect.density.model import DensityModel
 from flowdetect.density.spec import DataSpec
 
-# rows scored at once: a multiple of the first number, and at most the second; of large images fewer
+# rows per chunk: a multiple of the first number and at most the second; fewer for large images
 CHUNK, MAX_CHUNK, MOST_VALUES = 16, 1024, 2**18
-SHORT_CHUNK = 16  # of the rows left in the end, if it gives the same bits; shorter ones were seen to give others
-SLOW_CHUNK = 64  # of what takes long for each row, so that little is spent on padding
+SHORT_CHUNK = 16  # for the remaining rows, if results are bitwise equal; with shorter chunks they were not
+SLOW_CHUNK = 64  # for slow functions, so that padding costs little
 Floats = NDArray[np.float64]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def chunk_length(n_values: int, chunk_values: int) -> int:
-    """Give how many rows are scored at once: about as many as have `chunk_values` values in all."""
+    """Return the number of rows per chunk: about `chunk_values` values in all."""
     if n_values * CHUNK > MOST_VALUES:
         return max(1, MOST_VALUES // n_values)
     return CHUNK * max(1, min(MAX_CHUNK, chunk_values // n_values) // CHUNK)
@@ -47,9 +47,9 @@ class Chunk:
     ----------
     rows : (length, n_features) float64
     labels : (length,) indices of classes, or None
-    noises : list of (length, n_noise) tensors or None, one a draw
+    noises : list of (length, n_noise) tensors or None, one per draw
     n_rows : int
-        How many rows are no padding.
+        Number of rows without padding.
     """
 
     rows: Floats
@@ -58,14 +58,14 @@ class Chunk:
     n_rows: int
 
     def numpy(self, output: Tensor) -> Floats:
-        """Give the output of the rows that are no padding, in float64."""
+        """Return the output without padding, in float64."""
         found: Floats = output[: self.n_rows].double().cpu().numpy()
         return found
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How the rows of one fitted density are scored.
+    """Scores the rows of one fitted density.
 
     Attributes
     ----------
@@ -74,11 +74,11 @@ class Scoring:
     device : str
     noise_seed : int
     n_draws : int
-        More than one gives the importance-weighted bound, the log of the draws' mean probability.
+        More than one gives the importance-weighted bound, the log of the mean probability over draws.
     length : int
-        Rows of a chunk.
+        Rows per chunk.
     name : str
-        Of the density, for messages.
+        Name of the density, for messages.
     """
 
     model: DensityModel
@@ -89,10 +89,10 @@ class Scoring:
     length: int
     name: str
 
-    # ---- what is asked
+    # ---- methods for rows
 
     def log_prob(self, source: RowSource, labels: NDArray[np.int64] | None = None, dequantize: bool = True) -> Floats:
-        """log p(x), of a conditional density log p(x | label), or without labels the mixture: (n,) nats."""
+        """log p(x); for a conditional density log p(x | label), or the mixture if no labels are given: (n,) nats."""
 
         def one(chunk: Chunk) -> dict[str, Floats]:
             return {"score": self._scores(chunk)}
@@ -100,14 +100,14 @@ class Scoring:
         return self._each(source, labels, dequantize, one, short=self._short_length(len(source)))["score"]
 
     def terms(self, source: RowSource, labels: NDArray[np.int64] | None = None) -> dict[str, Floats]:
-        """Give the model's terms, in float64; of a conditional density without labels those of the likeliest class.
+        """Return the model's terms, in float64; without labels, those of a conditional density's most likely class.
 
-        Then `log_class` is what is left of the score, so that all still sum to it.
+        In that case `log_class` is the remaining difference to the score, so that the terms sum to the score.
         """
 
         def one(chunk: Chunk) -> dict[str, Floats]:
             mixture = log_mean_exp(self._mixtures(chunk)) if self._is_mixture(chunk) else None
-            terms = self._terms(chunk, self._likeliest(chunk))
+            terms = self._terms(chunk, self._most_likely(chunk))
             if mixture is not None:
                 terms["log_class"] = mixture + self.spec.log_units.sum() - self._sum(terms)
             return terms
@@ -117,11 +117,11 @@ class Scoring:
     def encode(
         self, source: RowSource, labels: NDArray[np.int64] | None, function: Callable[[Tensor, Tensor | None], Tensor]
     ) -> Floats:
-        """Apply an encoder in float64 to x and context, those of the likeliest class where no labels are given."""
+        """Apply an encoder in float64 to x and context; without labels, the context of the most likely class."""
 
         def one(chunk: Chunk) -> dict[str, Floats]:
             x = self.spec.to_tensor(chunk.rows, self.device, torch.float64)
-            context = self.spec.to_context(self._likeliest(chunk), self.device)
+            context = self.spec.to_context(self._most_likely(chunk), self.device)
             return {"z": chunk.numpy(function(x, context))}
 
         return self._each(source, labels, False, one)["z"]
@@ -133,11 +133,11 @@ class Scoring:
         function: Callable[[Tensor, Tensor | None, list[Tensor | None]], Tensor],
         n_draws: int,
     ) -> Floats:
-        """Apply a slow function to x, context and n_draws draws of the noise; without labels, as `encode`."""
+        """Apply a slow function to x, context and n_draws draws of the noise; without labels, as in `encode`."""
 
         def one(chunk: Chunk) -> dict[str, Floats]:
             x = self.spec.to_tensor(chunk.rows, self.device)
-            context = self.spec.to_context(self._likeliest(chunk), self.device)
+            context = self.spec.to_context(self._most_likely(chunk), self.device)
             noises: list[Tensor | None] = [
                 torch.from_numpy(u).to(self.device) for u in self._noises(chunk.rows, n_draws)
             ]
@@ -148,7 +148,7 @@ class Scoring:
     def decode(
         self, latents: Floats, labels: NDArray[np.int64] | None, function: Callable[[Tensor, Tensor | None], Tensor]
     ) -> Floats:
-        """Apply a decoder in float64 to latents (n, d) and context; rows (n, D) in the data's units."""
+        """Apply a decoder in float64 to latents (n, d) and context; return rows (n, D) in the data's units."""
         parts = []
         with torch.no_grad():
             for start in range(0, len(latents), self.length):
@@ -176,7 +176,7 @@ class Scoring:
         return np.stack([chunk.numpy(draw) for draw in self.model.log_prob_draws(x, context, chunk.noises)])
 
     def _joint(self, chunk: Chunk) -> Floats:
-        """log p(x | k) + log p(k) of each draw: (n_draws, n, K); one noise for all classes."""
+        """log p(x | k) + log p(k) of each draw, with the same noise for all classes: (n_draws, n, K)."""
         x, contexts = self.spec.to_tensor(chunk.rows, self.device), self.spec.every_context(self.device)
         draws = [chunk.numpy(self.model.log_prob_by_context(x, contexts, noise)) for noise in chunk.noises]
         assert self.spec.class_log_prior is not None
@@ -187,8 +187,8 @@ class Scoring:
         mixtures: Floats = np.logaddexp.reduce(self._joint(chunk), axis=2)
         return mixtures
 
-    def _likeliest(self, chunk: Chunk) -> NDArray[np.int64] | None:
-        """Labels of a padded chunk: those given, else each row's likeliest class."""
+    def _most_likely(self, chunk: Chunk) -> NDArray[np.int64] | None:
+        """Labels of a padded chunk: the given ones, else each row's most likely class."""
         if not self._is_mixture(chunk):
             return chunk.labels
         return padded(log_mean_exp(self._joint(chunk)).argmax(1), len(chunk.rows))
@@ -208,10 +208,10 @@ class Scoring:
         return total
 
     def _weighted(self, draws: list[dict[str, Floats]]) -> dict[str, Floats]:
-        """Join the terms of several draws: means weighted by the draws' probabilities.
+        """Combine the terms of several draws: means weighted by the draws' probabilities.
 
-        The log of the mean probability exceeds the weighted mean of the logs by the weights' entropy less log n_draws;
-        that is added to the first summand, so that the terms still sum to the score.
+        The log of the mean probability exceeds the weighted mean of the logs by the weights' entropy less log n_draws.
+        This difference is added to the first summand, so that the terms sum to the score.
         """
         log_p = np.stack([self._sum(draw) for draw in draws])
         log_weights = log_p - np.logaddexp.reduce(log_p, axis=0)
@@ -225,11 +225,11 @@ class Scoring:
         return joined
 
     def _in_row_order(self, term: Floats) -> Floats:
-        """(n, C, H, W) -> (n, D) as rows have it; all else stays."""
+        """(n, C, H, W) -> (n, D) in the order of rows; other shapes are returned unchanged."""
         return term.transpose(0, 2, 3, 1).reshape(len(term), -1) if term.ndim == 4 else term
 
     def _in_units(self, term: Floats) -> Floats:
-        """Add the change of units: to each value's own part, or as a whole."""
+        """Add the change of units: to the term of each value, or as one sum."""
         units = self.spec.log_units
         if not units.any():
             return term
@@ -250,9 +250,9 @@ class Scoring:
         length: int | None = None,
         short: int | None = None,
     ) -> dict[str, Floats]:
-        """Apply a function to chunks of a length, by default the density's, and join what it gives.
+        """Apply a function to chunks and concatenate the results; `length` defaults to the density's.
 
-        `short` is the length of those that take the rows left in the end; None: the same.
+        `short` is the length of the chunks for the remaining rows; None: `length`.
         """
         length = length or self.length
         with torch.no_grad(), freed_memory_kept() if len(source) > length else nullcontext():
@@ -263,7 +263,7 @@ class Scoring:
         self, source: RowSource, labels: NDArray[np.int64] | None, dequantize: bool, usual: int, short: int
     ) -> Iterator[Chunk]:
         has_warned = False
-        n_usual = len(source) // usual * usual  # rows in whole chunks
+        n_usual = len(source) // usual * usual  # rows in complete chunks
         for start in [*range(0, n_usual, usual), *range(n_usual, len(source), short)]:
             length = usual if start < n_usual else short
             index = np.arange(start, min(start + length, len(source)))
@@ -282,13 +282,13 @@ class Scoring:
             yield Chunk(padded(rows, length), own, noises, len(index))
 
     def _short_length(self, n_rows: int) -> int | None:
-        """Give the length of chunks for the rows left in the end, if short ones gain and give the same bits; else None.
+        """Return a short chunk length for the remaining rows, if it is faster and bitwise equal; else None.
 
-        Whether they do depends on the processor's kernels. It is tried once for a model and remembered with it: 16
-        random rows, in a short chunk and in one of the usual length.
+        Bitwise equality depends on the processor's kernels. It is tested once per model, with 16 random rows in a short
+        chunk and in one of the usual length; the model stores the result.
         """
         n_left = -(-(n_rows % self.length) // SHORT_CHUNK) * SHORT_CHUNK
-        if n_left == 0 or 2 * n_left > self.length:  # a row takes longer in a short chunk
+        if n_left == 0 or 2 * n_left > self.length:  # in a short chunk each row takes longer
             return None
         if self.model.short_chunk is None:
             rows = ArraySource(self.spec.random_rows(SHORT_CHUNK))
@@ -298,7 +298,7 @@ class Scoring:
         return self.model.short_chunk
 
     def log_prob_in(self, source: RowSource, length: int) -> Floats:
-        """log p(x) of rows without labels, computed in chunks of some length."""
+        """log p(x) of rows without labels, computed in chunks of the given length."""
         return self._each(source, None, True, lambda chunk: {"score": self._scores(chunk)}, length)["score"]
 
     def _noises(self, rows: Floats, n_draws: int) -> NDArray[np.float32]:
@@ -306,17 +306,17 @@ class Scoring:
 
 
 def padded(values: NDArray[Scalar], length: int) -> NDArray[Scalar]:
-    """Repeat the last row up to a length."""
+    """Pad to a length by repeating the last row."""
     missing = length - len(values)
     return values if missing <= 0 else np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
 
 
 def log_mean_exp(draws: Floats) -> Floats:
-    """Log of the mean of exp over the first axis; one draw stays as it is, bit for bit."""
+    """Log of the mean of exp over the first axis; a single draw is returned bitwise unchanged."""
     mean: Floats = draws[0] if len(draws) == 1 else np.logaddexp.reduce(draws, axis=0) - math.log(len(draws))
     return mean
 
 
 def _add_to_first(term: Floats, values: Floats) -> None:
-    """Add one value a row to the first column of a term (n, ...)."""
+    """Add one value per row to the first column of a term (n, ...)."""
     term.reshape(len(term), -1)[:, 0] += values

@@ -1,4 +1,4 @@
-"""How many threads a training computes with: where its steps are small, one is quicker than several."""
+"""Number of threads of a training: for small steps, one thread is faster than several."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SMALL = 1.5e8  # parameters times positions (rows, times the pixels of an image)
 
 @contextmanager
 def few_threads(training: Any) -> Iterator[None]:
-    """Compute inside with one thread if a training's steps are small, on the CPU; else with those there are.
+    """Use one thread inside if the steps of a training on the CPU are small; otherwise leave the number unchanged.
 
-    To share out small operations, and to wait for each other, takes threads longer than they save: with two of them
-    RealNVP on a table of ten columns, in batches of 256 and of 1,024, needs 1.19 to 1.32 times the time of one. The
-    size alone decides, so that a training that was killed goes on with as many threads as before.
+    Distributing small operations among threads takes longer than it saves: with two threads, RealNVP on a table of ten
+    columns, in batches of 256 and of 1,024, takes 1.19 to 1.32 times as long as with one. Only the size decides, so
+    that a resumed training uses the same number of threads as before.
     """
     model, n_rows = training.model, training.batch_size // training.processes.n
     _, height, width = model.event_shape

@@ -1,4 +1,4 @@
-"""A time limit as a number of steps: the first steps show how many fit, and the learning rate is laid over these."""
+"""A time limit as a number of steps, from the speed of the first steps; the learning-rate schedule spans them."""
 
 from __future__ import annotations
 
@@ -8,35 +8,37 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-WARM_UP_STEPS = 2  # slower than those after them, and not measured
+WARM_UP_STEPS = 2  # slower than later steps, and not measured
 FEWEST_MEASURED = 3
-# A first plan, for the warm-up of the learning rate, and the one that stays: each is made once so large a share of the
-# seconds left is used and FEWEST_MEASURED steps are measured, or the larger share is used, however few steps it holds.
+# There are two plans: a first one, for the warm-up of the learning rate, and the final one. Each is made when its share
+# of the remaining seconds is used and FEWEST_MEASURED steps are measured, or when the larger share is used, even with
+# fewer steps.
 MEASURED_SHARES = ((0.02, 0.1), (0.1, 0.25))
-PLANNED_SHARE = 0.95  # of the limit; the rest is for steps that take longer than those measured
-VALIDATION_SHARE = 0.05  # of the limit: the most that one pass over the held-out rows may take
-HARD_STOP = 1.1  # times the limit: training ends there even if steps of the plan are left
+PLANNED_SHARE = 0.95  # of the limit; the rest is a reserve for slower steps
+VALIDATION_SHARE = 0.05  # of the limit: maximum for one pass over the held-out rows
+HARD_STOP = 1.1  # times the limit: training ends then, even before the last planned step
 STORED = ("limit", "n_steps", "n_plans", "n_held_out", "exceeded")
 
 
 @dataclass
 class TimePlan:
-    """The seconds that a training has used, and the number of steps that fit in those it may use.
+    """The seconds that a training has used, and the number of steps that fit into its limit.
 
     Attributes
     ----------
     limit : float
-        Seconds; infinite: training takes as long as its epochs take.
+        Seconds; infinite: no limit.
     started : float
-        The time.monotonic() that seconds count from; earlier than the run if an earlier run used some.
+        Value of time.monotonic() from which seconds count; earlier than this run's start by the seconds of earlier
+        runs.
     n_steps : int or None
-        Steps that fit, counted from the first of all; None: not known yet.
+        Number of steps in all that fit; None: not known yet.
     n_plans : int
-        How many of the plans of MEASURED_SHARES are made; after the last, n_steps stays.
+        Number of plans (of MEASURED_SHARES) made so far; after the last, n_steps is final.
     n_held_out : int or None
-        Held-out rows in a validation pass; None: all of them.
+        Held-out rows per validation pass; None: all.
     exceeded : bool
-        Whether training had to end before its last step, since steps took longer than those measured.
+        Whether training ended before its last planned step because steps became slower.
     """
 
     limit: float
@@ -47,7 +49,7 @@ class TimePlan:
     exceeded: bool = False
     validation_seconds: float = 0.0
     left: float = math.inf  # seconds at the first step of this run
-    n_noted: int = 0  # steps of this run until the last plan, and the seconds of all, of the warm-up and of the last
+    n_noted: int = 0  # steps of this run until the last plan, and their seconds: all, warm-up, last
     noted_seconds: float = 0.0
     warm_up_seconds: float = 0.0
     last_seconds: float = 0.0
@@ -59,13 +61,13 @@ class TimePlan:
 
     @property
     def seconds(self) -> float:
-        """Seconds used so far, those of earlier runs included."""
+        """Seconds used so far, including earlier runs."""
         return time.monotonic() - self.started
 
     # ---- measuring
 
     def time_validation(self, evaluate: Callable[[int], object], n_rows: int, chunk_length: int) -> None:
-        """Measure what a row of a validation pass takes; where all rows take too long, pass over fewer of them."""
+        """Measure the time per row of a validation pass; if all rows take too long, use fewer."""
         n_timed = min(n_rows, chunk_length)
         evaluate(n_timed)
         started = time.monotonic()
@@ -95,7 +97,7 @@ class TimePlan:
         return self.noted_seconds >= self.left * (share if are_enough else largest_share)
 
     def check(self) -> None:
-        """Notice that the limit is far exceeded."""
+        """Check whether the limit is far exceeded."""
         self.exceeded = self.exceeded or self.seconds > HARD_STOP * self.limit
 
     # ---- planning
@@ -116,7 +118,7 @@ class TimePlan:
         return {"seconds": self.seconds, **{name: getattr(self, name) for name in STORED}}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Follow the plan of an earlier run, whose seconds count."""
+        """Continue the plan of an earlier run and count its seconds."""
         self.started -= state["seconds"]
         for name in STORED:
             setattr(self, name, state[name])

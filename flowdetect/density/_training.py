@@ -1,7 +1,7 @@
 """The training loop of all models, on lightning-fabric: `train(model, source, held_out, settings)`.
 
-Everything random is a function of the seed and a counter (the order of the rows: the epoch; the noise: the step), and
-all state is in one place, so a training that was killed goes on bit for bit where its last checkpoint stands.
+All randomness is a function of the seed and a counter (row order: the epoch; noise: the step), and all state is in one
+place. A killed training therefore resumes from its last checkpoint with bitwise the same result.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from flowdetect.density.spec import TensorSource
 from flowdetect.density.streams import DROPOUT, INITIAL, NOISE, ORDER, SCORING, stream
 from flowdetect.nets import set_training_dtype
 
-GRADIENT_CLIP = 1.0  # norm of the gradient of bits/dim
-WARM_UP, FEWEST_WARM_UP = 0.1, 20  # linear: share of the steps, but at least so many, of a short training half
-MAX_SKIPPED = 20  # steps in a row, not finite or leaping, after which training cannot go on from these weights
+GRADIENT_CLIP = 1.0  # maximum norm of the gradient of bits/dim
+WARM_UP, FEWEST_WARM_UP = 0.1, 20  # linear warm-up: share of the steps; at least 20 steps, or half of a short training
+MAX_SKIPPED = 20  # consecutive steps, non-finite or leaping, after which training cannot continue from its weights
 MAX_RECOVERIES = 5
 CHECKPOINT_SECONDS = 60.0
-# rows that set data-dependent parameters, of large images as many as have so many values; batch_size if that is more
+# rows for data-dependent initialisation, fewer for large images (the limit in values); at least batch_size
 FIRST_BATCH, FIRST_VALUES = 256, 2**22
 HISTORY = ("bits_per_dim", "validation_bits_per_dim", "skipped_steps", "seconds")
 COUNTERS = (
@@ -58,10 +58,10 @@ def train(
     settings: TrainingSettings,
     checkpoint: Checkpoint | None = None,
 ) -> TrainingResult:
-    """Train a model whose parameters are drawn; stop early by held-out rows, where there are any.
+    """Train an initialised model, with early stopping on held-out rows if there are any.
 
-    Ctrl-C and a loss that stays non-finite, or keeps leaping, end training with the best weights so far; they are told
-    in the result, not raised. All other errors are raised.
+    Ctrl-C, or a loss that stays non-finite or leaps again and again, ends training with the best weights so far; the
+    result holds the exception, which is not raised. All other errors are raised.
     """
     n, batch_size = settings.n_devices, min(settings.batch_size, len(source))
     if batch_size < n:
@@ -72,7 +72,7 @@ def train(
     elif (processes := present()) is not None:
         result, leaps, step = train_one(processes, *args)
     else:
-        args = (model, source, held_out, replace(settings, events=None), checkpoint)  # callbacks stay in this process
+        args = (model, source, held_out, replace(settings, events=None), checkpoint)  # callbacks run only here
         (result, leaps, step), raised = run_in_processes(settings.name, train_one, args, settings.device, n)
         if raised is not None:
             result = replace(result, failure=raised)
@@ -89,7 +89,7 @@ def train_one(
     settings: TrainingSettings,
     checkpoint: Checkpoint | None,
 ) -> tuple[TrainingResult, Leaps, int]:
-    """Be one of the processes of a training; also give the leaps of its loss, and the steps made."""
+    """Run one process of a training; also return the leaps of its loss and the number of steps."""
     if processes.n > 1:
         settings = replace(settings, device=processes.device)
         source = source.on(processes.device)
@@ -109,7 +109,7 @@ def train_one(
 
 
 def decay_groups(model: DensityModel, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters that weight decay acts on, and the others."""
+    """Return two parameter groups: with and without weight decay."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         is_decayed = model.decayed is None or name.endswith(model.decayed)
@@ -157,7 +157,7 @@ class Training(Averages):
     # ---- data
 
     def _batch(self, order: Order, rank: int, n: int) -> Batch:
-        """Make one process's share of the next batch; all shares together do not depend on how many there are."""
+        """Build one process's share of the next batch; the whole batch does not depend on the number of processes."""
         index = order[self.batch * self.batch_size : (self.batch + 1) * self.batch_size]
         x, context, noise = self._with_noise(self.source, index, stream(self.settings.seed, NOISE, self.step))
         if n == 1:
@@ -185,7 +185,7 @@ class Training(Averages):
     # ---- the loop
 
     def run(self, checkpoint: Checkpoint | None) -> BaseException | None:
-        """Train to the end; give the interruption or failure that ended it early, to be raised once all is kept."""
+        """Train to the end; return the interruption or failure that ended it early, to be raised after saving."""
         processes = self.processes
         checkpoint = checkpoint if processes.rank == 0 else None
         with hints_unheard():
@@ -225,11 +225,11 @@ class Training(Averages):
 
     @property
     def _is_over(self) -> bool:
-        """Whether all steps are done, or the time limit is far exceeded."""
+        """Whether all steps are done or the time limit is far exceeded."""
         return self.step >= self.n_steps or self.plan.exceeded
 
     def _keep_time(self, checkpoint: Checkpoint | None) -> None:
-        """Plan the number of steps once their speed is known; the first process decides for all."""
+        """Plan the number of steps when their speed is known; the first process decides for all."""
         if not self.plan.is_limited:
             return
         can_plan = self.plan.end_step()
@@ -249,7 +249,7 @@ class Training(Averages):
             self.n_steps = min(self.settings.max_epochs * self.n_batches, self.plan.n_steps)
 
     def reason(self, failure: BaseException | None) -> str:
-        """Say why training ended."""
+        """Return the reason for the end of training."""
         if failure is not None:
             return "failed" if isinstance(failure, FloatingPointError) else "interrupted"
         if self.step >= self.settings.max_epochs * self.n_batches:
@@ -257,14 +257,14 @@ class Training(Averages):
         return "time_limit" if self._is_over else "early stopping"
 
     def _learning_rate(self) -> float:
-        """Linear warm-up, then half a cosine to 0 at the last step; halved at each recovery."""
+        """Linear warm-up, then cosine decay to 0 at the last step; halved at each recovery."""
         warm_up = max(1.0, WARM_UP * self.n_steps, min(FEWEST_WARM_UP, self.n_steps / 2))
         rise = min(1.0, (self.step + 1) / warm_up)
         fall = 0.5 * (1 + math.cos(math.pi * max(0.0, self.step - warm_up) / max(1.0, self.n_steps - warm_up)))
         return self.settings.learning_rate * rise * fall * 0.5**self.leaps.recoveries
 
     def _step(self, model: nn.Module, optimizer: Optimizer, batch: Batch) -> BaseException | None:
-        """One step; one that is not finite, or leaps, is skipped and counted, a run of them is a failure."""
+        """Make one step; skip and count it if the loss is non-finite or leaps; too many in a row are a failure."""
         for group in optimizer.param_groups:
             group["lr"] = self._learning_rate()
         processes, (x, context, noise) = self.processes, batch
@@ -272,12 +272,12 @@ class Training(Averages):
         self.model.begin_step(dropout, self.step / self.n_steps)
         loss = -model(x, context, noise).mean() / (x[0].numel() * math.log(2))  # bits/dim
         if processes.n > 1:
-            loss = loss * (len(x) * processes.n / self.batch_size)  # the mean over processes is that over rows
-        # several processes stop at the same step; what they ask each other is answered while gradients are computed
+            loss = loss * (len(x) * processes.n / self.batch_size)  # mean over processes = mean over rows
+        # several processes stop at the same step; they exchange requests while gradients are computed
         means = processes.begin_means(loss.detach(), processes.interruption.pending)
         processes.fabric.backward(loss)
         norm = processes.fabric.clip_gradients(model, optimizer, max_norm=GRADIENT_CLIP, error_if_nonfinite=False)
-        assert norm is not None  # as it would be if single values were clipped
+        assert norm is not None  # None only if single values were clipped
         value, asked = means()
         self.is_interrupted = asked > 0 or (processes.n == 1 and processes.interruption.pending)
         self.step += 1
@@ -292,24 +292,24 @@ class Training(Averages):
         else:
             self.skipped += 1
             self.skipped_in_a_row += 1
-            self.bits_sum += self.bits_sum / max(1, self.batch - 1)  # the mean so far stands in
+            self.bits_sum += self.bits_sum / max(1, self.batch - 1)  # a skipped step counts as the mean so far
         optimizer.zero_grad()
         if self.skipped_in_a_row < MAX_SKIPPED:
             return None
         return self._recover(optimizer) if finite else self._not_finite(batch)
 
-    # ---- steps that are skipped
+    # ---- skipped steps
 
     @torch.no_grad()
     def _recover(self, optimizer: Optimizer) -> BaseException | None:
-        """After a run of leaps, go back to the best or averaged weights at half the learning rate."""
+        """After several leaps in a row, return to the best or averaged weights with half the learning rate."""
         self.skipped_in_a_row = 0
         self.leaps.recoveries += 1
         if self.leaps.recoveries > MAX_RECOVERIES:
             return FloatingPointError(
                 f"{self.settings.name}: the loss leapt again after each of {MAX_RECOVERIES} returns to earlier weights "
-                f"(to as much as {self.leaps.largest:.3g} bits/dim); the best weights so far are kept. Lower "
-                f"learning_rate (now {self.settings.learning_rate:g}) or check X for extreme values."
+                f"(up to {self.leaps.largest:.3g} bits/dim); the best weights so far are kept. Lower learning_rate "
+                f"(now {self.settings.learning_rate:g}) or check X for extreme values."
             )
         self.model.load_state_dict(self.average.state_dict() if self.best is None else self.best)
         optimizer.state.clear()
@@ -325,7 +325,7 @@ class Training(Averages):
     # ---- the end of an epoch
 
     def _end_epoch(self, seconds: float) -> None:
-        self.history["bits_per_dim"].append(self.bits_sum / self.batch)  # the last epoch may be partial
+        self.history["bits_per_dim"].append(self.bits_sum / self.batch)  # the last epoch may be incomplete
         self.history["skipped_steps"].append(self.skipped)
         self.history["seconds"].append(seconds)
         self.epoch += 1
@@ -341,7 +341,7 @@ class Training(Averages):
 
     @torch.no_grad()
     def _held_out_bits(self, n_rows: int | None = None) -> float:
-        """Bits/dim of held-out rows, evenly spaced, under the averaged weights, always with the same noise."""
+        """Bits/dim of (evenly spaced) held-out rows under the averaged weights, always with the same noise."""
         assert self.held_out is not None
         self.copy_buffers()
         n_rows = n_rows or self.plan.n_held_out or len(self.held_out)
@@ -356,7 +356,7 @@ class Training(Averages):
     # ---- checkpoints
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Collect everything that training goes on from: counters, history, and weights and moments as arrays."""
+        """Collect the state of training: counters, history, and weights and moments as arrays."""
         groups = {"model": self.model.state_dict(), "average": self.average.state_dict(), "best": self.best or {}}
         for i, parameter in enumerate(self.model.parameters()):
             if parameter in self.optimizer.state:
@@ -372,7 +372,7 @@ class Training(Averages):
             checkpoint.write(*self.state())
 
     def restore(self, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-        """Take over what `state` collected."""
+        """Restore the result of `state`."""
         groups: dict[str, dict[str, Tensor]] = {}
         for key, value in arrays.items():
             group, _, name = key.partition("/")
@@ -381,7 +381,7 @@ class Training(Averages):
         self.average.load_state_dict(groups["average"])
         self.best = groups.get("best")
         for i, parameter in enumerate(self.model.parameters()):
-            if f"adam{i}" in groups:  # moments keep the memory format of their parameter
+            if f"adam{i}" in groups:  # moments must have the memory format of their parameter
                 state = groups[f"adam{i}"]
                 self.optimizer.state[parameter] = {
                     name: value if name == "step" else torch.empty_like(parameter).copy_(value)

@@ -1,4 +1,4 @@
-"""What autoregressive densities share beside other densities: the terms of single values, and completing images."""
+"""What autoregressive densities share: the terms of single values, and the completion of images."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from flowdetect.density.sequential import AutoregressiveModel
 from flowdetect.density.spec import DataSpec
 from flowdetect.distributions import systematic_draws
 
-MOST_CANDIDATES = 100_000  # of an image; they are held in memory together
-MOST_PARTICLES = 256  # drawn at once, of all images together
+MOST_CANDIDATES = 100_000  # per image; all are in memory at once
+MOST_PARTICLES = 256  # drawn at once, over all images
 
 
 def rescaling(spec: DataSpec) -> tuple[Tensor, Tensor]:
-    """loc and scale (C, 1, 1) that map bins to [-1, 1]; real values arrive standardised."""
+    """loc and scale (C, 1, 1) that map bins to [-1, 1]; real values are already standardised."""
     if spec.n_bins is not None:
         half = torch.tensor((spec.n_bins - 1) / 2, dtype=torch.float32)
         return half.reshape(1, 1, 1), half.clone().reshape(1, 1, 1)
@@ -38,20 +38,20 @@ def rescaling(spec: DataSpec) -> tuple[Tensor, Tensor]:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class AutoregressiveDensity(BaseDensity):
-    """What a density of one value after the other can be asked beside all others."""
+    """The further methods of densities that model one value after the other."""
 
     model_: AutoregressiveModel = field(init=False)
 
     @in_torch_state()
     def likelihood_terms(self, X: ArrayLike, y: ArrayLike | None = None) -> Bunch:
-        """Split each row's score into those of its values, nats.
+        """Split each row's score into the terms of its values, nats.
 
         Returns
         -------
         terms : Bunch
-            log_px : in the images' shape, (n, H, W) or (n, H, W, C), of a table (n, D); it sums to the score. A
-            conditional density without y gives the terms of the likeliest class, and log_class : (n,), so that all
-            still sum. Models of several orders give log_orders : (n,) beside, see `OrderedModel`.
+            log_px : (n, H, W) or (n, H, W, C) for images, (n, D) for a table; it sums to the score. For a conditional
+            density without y, these are the terms of the most likely class, and log_class : (n,) is added. Models of
+            several orders add log_orders : (n,), see `NADEDensity`. All terms together sum to the score.
         """
         terms = self._terms(X, y)
         if not self.spec_.is_table:
@@ -74,37 +74,39 @@ class AutoregressiveDensity(BaseDensity):
         temperature: float = 1.0,
         random_state: RandomState = None,
     ) -> Any:
-        """Draw what is unknown of images of which the first pixels are known, or any others.
+        """Draw the unknown pixels of images, given the first pixels or any other known ones.
 
         Parameters
         ----------
         X : images or rows as in `fit`
         known : int or (int, int), optional
-            How many rows of pixels are known (of a table: columns); or (row, column) of the first unknown pixel in
-            raster order. In bins they are whole numbers; what is unknown is not looked at, and may be NaN.
-        mask : boolean array (H, W) or (n, H, W), of a table (D,) or (n, D), optional
-            True where a pixel (of a table: a value) is known, instead of `known`.
+            Number of known rows of pixels (for a table: columns); or (row, column) of the first unknown pixel in raster
+            order. Known values of data in bins must be whole numbers. Unknown values are ignored and may be NaN.
+        mask : boolean array (H, W) or (n, H, W), for a table (D,) or (n, D), optional
+            True where a pixel (for a table: a value) is known; replaces `known`.
         n_candidates : int, default 32
-            With a mask, or where the model's order is not the raster's, how many completions of each image are drawn,
-            of which one is kept.
+            Number of candidate completions per image, one of which is returned; used with a mask, or if the model's
+            order is not the raster order.
         y : (n,) class labels, optional
-            Of a conditional density; without, each row's is drawn with its probability given what is known.
+            For a conditional density; without y, each row's label is drawn from its distribution given the known
+            pixels.
         temperature : float, default 1.0
         random_state : int, RandomState or None
 
         Returns
         -------
-        X : as `sample` gives it, the known part as it was
+        X : as `sample` returns it, with the known part unchanged
 
         Notes
         -----
-        With `known`, completions are exact draws of p(unknown | known) where the model's order is the raster's. With a
-        mask, or with other orders (`NADEDensity` and `MADEDensity` of more than one), known pixels may come after
-        unknown ones, and no single pass draws from p(unknown | known). Candidates are then drawn in raster order, each
-        pixel given those before it; known pixels keep their values, and candidates that make them unlikely are replaced
-        by copies of others (sequential importance resampling). The result is a draw of p(unknown | known) in the limit
-        of many candidates; with few, the pixels before a known one heed it too little. Memory and time grow with
-        `n_candidates`. The temperature applies to the pixels drawn, not to the weights.
+        With `known`, and if the model's order is the raster order, completions are exact draws from p(unknown | known).
+        With a mask, or with other orders (`NADEDensity` and `MADEDensity` with several orders), known pixels may come
+        after unknown ones, and no single pass draws from p(unknown | known). Candidates are then drawn in the model's
+        order, each pixel given the pixels before it. Known pixels keep their values, and candidates that make them
+        unlikely are replaced by copies of others (sequential importance resampling). The result is a draw from
+        p(unknown | known) in the limit of many candidates; with few candidates, pixels depend too little on known
+        pixels that come later. Memory and time are proportional to `n_candidates`. The temperature applies to the drawn
+        pixels, not to the weights.
 
         References
         ----------
@@ -119,8 +121,8 @@ class AutoregressiveDensity(BaseDensity):
             )
         if (known is None) == (mask is None):
             raise ValueError(
-                f"complete needs either known, the number of rows known, or mask, True where a pixel is known, got "
-                f"{'neither' if known is None else 'both'}."
+                "complete needs exactly one of known, the number of known rows, and mask, True where a pixel is "
+                f"known, got {'neither' if known is None else 'both'}."
             )
         spec, seed = self.spec_, draw_seed(random_state)
         source, _ = self._read(X, None)
@@ -138,15 +140,15 @@ class AutoregressiveDensity(BaseDensity):
         else:
             asked = None if y is None else labels
             drawn = self._around(images, is_known, int(n_candidates), asked, temperature, generator)
-        return spec.restore(np.where(is_known, spec.modelled_rows(rows), drawn))  # in float64, as it came
+        return spec.restore(np.where(is_known, spec.modelled_rows(rows), drawn))  # in float64, like the input
 
     def _first(self, n_known: int, n_rows: int) -> NDArray[np.bool_]:
-        """Say which modelled values (n, D) are the first known pixels."""
+        """Return which modelled values (n, D) belong to the first known pixels."""
         n_values = n_known * (1 if self.spec_.is_table else self.spec_.event_shape[0])
         return np.broadcast_to(np.arange(self.spec_.n_values) < n_values, (n_rows, self.spec_.n_values))
 
     def _masked(self, mask: ArrayLike, n_rows: int) -> NDArray[np.bool_]:
-        """Say which modelled values (n, D) a mask calls known."""
+        """Return which modelled values (n, D) are known by a mask."""
         spec, of_pixels = self.spec_, np.asarray(mask)
         shape = (spec.n_features,) if spec.is_table else spec.event_shape[1:]
         if of_pixels.dtype != bool or of_pixels.shape not in (shape, (n_rows, *shape)):
@@ -158,7 +160,7 @@ class AutoregressiveDensity(BaseDensity):
         return spec.modelled_rows(flat) if spec.is_table else np.repeat(flat, spec.event_shape[0], axis=1)
 
     def _without_unknown(self, rows: NDArray[np.float64], is_known: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Put harmless values where rows (n, n_features) are unknown, and check the others."""
+        """Fill the unknown values of rows (n, n_features) with valid ones, and check the known values."""
         spec, rows = self.spec_, rows.copy()
         rows[:, spec.modelled] = np.where(is_known, rows[:, spec.modelled], 0.0 if spec.loc is None else spec.loc)
         check_finite(rows, type(self).__name__)
@@ -192,7 +194,7 @@ class AutoregressiveDensity(BaseDensity):
         temperature: float,
         generator: Generator,
     ) -> NDArray[np.float64]:
-        """Draw all pixels but the known ones: rows (n, D); without labels each candidate draws its own from P(c)."""
+        """Draw all unknown pixels: rows (n, D); without labels each candidate draws its own label from P(c)."""
         spec, parts = self.spec_, []
         step = self.model_.values_a_step
         known = torch.from_numpy(np.ascontiguousarray(is_known[:, ::step])).to(self.device_)
@@ -210,7 +212,7 @@ class AutoregressiveDensity(BaseDensity):
         return np.concatenate(parts).astype(np.float64)
 
     def _labels_given(self, images: Tensor, n_known: int, seed: int) -> NDArray[np.int64]:
-        """Draw a label for each row, with its probability given the known pixels: P(c | x_known), (n,) indices."""
+        """Draw a label for each row from P(c | x_known), its distribution given the known pixels: (n,) indices."""
         joint = []
         for context in self.spec_.every_context(self.device_):
             parts = []
@@ -233,7 +235,7 @@ class AutoregressiveDensity(BaseDensity):
         fits = is_count(row, 0, height) and is_count(column, 0, width - 1)
         if not fits or (row == height and column):
             raise ValueError(
-                f"known must be a number of rows, 0 .. {height}, or (row, column) of the first unknown pixel of "
+                f"known must be a number of rows from 0 to {height}, or (row, column) of the first unknown pixel of "
                 f"{height}x{width}, got {short(known)}."
             )
         return int(row) * width + int(column)

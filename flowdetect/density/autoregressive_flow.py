@@ -1,4 +1,4 @@
-"""What MAF and IAF share: the parameters of a sequence of autoregressive transforms, and the transforms themselves."""
+"""What MAF and IAF share: a sequence of autoregressive transforms and its parameters."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class AutoregressiveFlowDensity(FlowDensity):
     }
 
     def _directed(self, transform: Autoregressive) -> Bijection:
-        """Turn a transform, whose `forward` takes one pass, into a layer that runs data to noise."""
+        """Turn a transform, whose `forward` takes one pass, into a layer from data to noise."""
         return transform
 
     def _build(self, spec: DataSpec) -> FlowModel:

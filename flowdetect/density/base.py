@@ -1,7 +1,7 @@
-"""BaseDensity: a density is what the data are, what the model is and how it is trained, joined in one estimator.
+"""BaseDensity: the estimator that joins what the data are (spec), what the model is (module) and how it is trained.
 
-The estimator sees arrays, nats and bits; the module sees tensors (n, C, H, W). A new paper writes its module, its
-parameters and `_build(spec)`; everything else is here or in the modules below.
+The estimator handles arrays, nats and bits; the module handles tensors (n, C, H, W). A new paper adds its module, its
+parameters and `_build(spec)`; everything else is here or in the modules that this one imports.
 """
 
 from __future__ import annotations
@@ -41,14 +41,41 @@ from flowdetect.density.streams import INITIAL, SCORING, stream
 AUTO_STEPS, AUTO_MAX_EPOCHS = 4000, 500
 AUTO_BATCH, AUTO_TABLE_BATCH = 64, 256
 BETWEEN_TRIES = 0.5  # seconds
-QUIET_SECONDS = 5.0  # of waiting for another process before a word is said
+QUIET_SECONDS = 5.0  # of waiting for another process before a warning
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class BaseDensity(FittedDensity):
-    """What all densities share: their parameters, `fit`, and through `FittedDensity` what a fitted one answers.
+    """What all densities share: parameters, `fit`, and the methods of a fitted density (`FittedDensity`).
 
-    A paper writes `_build`, and where it needs to `_learn` and `_train`.
+    A paper implements `_build` and, if it needs them, `_learn` and `_train`.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from flowdetect.density import BaseDensity
+    >>> from flowdetect.density.model import DensityModel
+    >>> class NormalModel(DensityModel):  # log N(x; mu, 1)
+    ...     summands = ("log_px",)
+    ...
+    ...     def __init__(self, event_shape):
+    ...         super().__init__(event_shape)
+    ...         self.mu = torch.nn.Parameter(torch.zeros(event_shape))
+    ...
+    ...     def terms(self, x, context=None, noise=None):
+    ...         return {"log_px": -0.5 * ((x - self.mu).square() + np.log(2 * np.pi)).flatten(1).sum(1)}
+    ...
+    ...     def log_prob(self, x, context=None, noise=None):
+    ...         return self.terms(x)["log_px"]
+    ...
+    ...     def sample(self, n, context=None, temperature=1.0, generator=None):
+    ...         return self.mu + temperature * torch.randn(n, *self.event_shape, generator=generator)
+    >>> class NormalDensity(BaseDensity):
+    ...     def _build(self, spec):
+    ...         return NormalModel(spec.event_shape)
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> NormalDensity(max_epochs=1, random_state=0).fit(X).score_samples(X[:3]).shape
+    (3,)
     """
 
     seed_: int = field(init=False)
@@ -56,19 +83,19 @@ class BaseDensity(FittedDensity):
     n_iter_: int = field(init=False)
     _may_change: ClassVar[frozenset[str]] = frozenset({"n_draws"})  # model parameters that a warm start may change
 
-    # ---- to be written by a paper
+    # ---- hooks for a paper
 
     def _learn(self, spec: DataSpec, source: RowSource) -> dict[str, NDArray[Any]]:
-        """Learn from the training rows what `_build` needs: arrays, which become `spec.learned`."""
+        """Learn the arrays that `_build` needs from the training rows; they become `spec.learned`."""
         return {}
 
     def _train(self, spec: DataSpec, data: TrainingRows, max_epochs: int) -> tuple[DataSpec, TrainingResult]:
-        """Build the model and train it; papers that train in stages override this and call `train` for each."""
+        """Build the model and train it; a paper that trains in stages overrides this and calls `train` for each."""
         return spec, self._train_once(spec, data, max_epochs)
 
     @property
     def _stages(self) -> tuple[str, ...]:
-        """Endings of the checkpoint files of the trainings that a fit makes."""
+        """Suffixes of the checkpoint files, one for each stage of training."""
         return ("",)
 
     # ---- fitting
@@ -81,10 +108,10 @@ class BaseDensity(FittedDensity):
         Parameters
         ----------
         X : (n, D) array or frame; numpy (n, H, W) or (n, H, W, C); torch (n, C, H, W); or a source of rows
-            What `load_folder` and `load_parquet` give, memory maps, arrays in HDF5 and Zarr files, map-style datasets
-            and DataLoaders of them are sources: they are read a few rows at a time.
-        y : (n,) class labels if conditional, else ignored
-            None: the labels of the source, where it has them.
+            Sources are the results of `load_folder` and `load_parquet`, memory maps, arrays in HDF5 and Zarr files,
+            map-style datasets and DataLoaders of these. They are read a few rows at a time.
+        y : (n,) class labels; ignored unless conditional=True
+            None: the labels of the source, if it has them.
 
         Returns
         -------
@@ -95,12 +122,14 @@ class BaseDensity(FittedDensity):
         ValueError
             If parameters or data break a rule, before any training starts.
         KeyboardInterrupt
-            After Ctrl-C in training, once the step is done; the estimator is then fitted with the best weights so far.
-            Before training, or at a second Ctrl-C, at once; the estimator is then what it was before.
+            After Ctrl-C. During training, it is raised at the end of the step, and the estimator is fitted with the
+            best weights so far. Before training, or at a second Ctrl-C, it is raised at once, and the estimator is
+            unchanged.
         FloatingPointError
-            If the loss stays non-finite or keeps leaping; the estimator is then fitted with the best weights so far.
+            If the loss stays non-finite or leaps again and again; the estimator is then fitted with the best weights so
+            far.
 
-        After any other exception the estimator is what it was before.
+        After any other exception the estimator is unchanged.
         """
         self._check_before_fit()
         import_for_training()
@@ -114,7 +143,7 @@ class BaseDensity(FittedDensity):
         return self
 
     def _check_before_fit(self) -> None:
-        """Refuse what cannot work whatever the data are; an estimator around this one asks before it trains another."""
+        """Refuse parameters that suit no data; an enclosing estimator calls this before it trains another density."""
         self._validate_params()
         check_n_bins(self.n_bins)
         check_image_shape(self.image_shape)
@@ -132,21 +161,21 @@ class BaseDensity(FittedDensity):
         if y is None and self.conditional:
             y = getattr(source, "y", None)
         classes, labels = _inputs.encode_labels(y, len(source), name) if self.conditional else (None, None)
-        goes_on = self.warm_start and self.__sklearn_is_fitted__()
+        continues = self.warm_start and self.__sklearn_is_fitted__()
         device = resolve_device(self.device)
         check_same(lambda: {**self._fingerprint(source, labels, classes), "max_epochs": self.max_epochs})
         checkpoints = in_first(lambda: self._open_checkpoints(source, labels, classes, opened))
         found = [checkpoint.found for checkpoint in checkpoints.values() if checkpoint.found]
         drawn = in_first(lambda: draw_seed(self.random_state))
-        seed = found[0]["seed"] if found else self.seed_ if goes_on else drawn
+        seed = found[0]["seed"] if found else self.seed_ if continues else drawn
         fraction = self.validation_fraction if self.early_stopping else 0.0
-        data = split_rows(source, labels, fraction, seed, device, checkpoints, goes_on)
+        data = split_rows(source, labels, fraction, seed, device, checkpoints, continues)
         data = replace(data, started=started, events=events)
         spec = learn_spec(source, data.training, layout, self.n_features_in_, self.n_bins, name)
         if classes is not None and labels is not None:
             prior = np.log(np.bincount(labels) / len(labels))
             spec = replace(spec, classes=classes, class_log_prior=prior)
-        if goes_on:
+        if continues:
             self._check_warm_start(spec)
             spec = self.spec_
         else:
@@ -161,10 +190,10 @@ class BaseDensity(FittedDensity):
     def _train_once(
         self, spec: DataSpec, data: TrainingRows, max_epochs: int, stage: str = "", time_share: float = 1.0
     ) -> TrainingResult:
-        """Build a model, draw its parameters or take over the present ones, and train it."""
+        """Build a model, initialise it at random or with the present weights, and train it."""
         check_size(lambda: self._build(spec), type(self).__name__)
         model = self._build(spec).to(torch.float32)
-        if data.goes_on:
+        if data.continues:
             model.load_state_dict(self.model_.state_dict())
         else:
             model.reset_parameters(Generator().manual_seed(stream(data.seed, INITIAL)))
@@ -183,8 +212,8 @@ class BaseDensity(FittedDensity):
             n_devices=resolve_n_devices(self.n_devices, data.device),
             verbose=int(self.verbose),
             chunk_length=chunk_length(spec.n_values, self.chunk_values),
-            start_counts=spec.is_table,  # of a table, the start may be the best there is
-            initialize=not data.goes_on,
+            start_counts=spec.is_table,  # on a table, the start may be the best state
+            initialize=not data.continues,
             progress_name=self.progress_prefix + type(self).__name__ + stage.replace(".", " "),
             time_limit=None if self.time_limit is None else time_share * float(self.time_limit),
             started=data.started,
@@ -197,7 +226,7 @@ class BaseDensity(FittedDensity):
         return train(model, training, held_out, settings, data.checkpoints.get(stage))
 
     def _known(self, spec: DataSpec, data: TrainingRows) -> dict[str, Any]:
-        """Give the attributes of a fitted density that are known before its training."""
+        """Return the fitted attributes that are known before training."""
         names = [name for name in ("n_features_in_", "feature_names_in_") if hasattr(self, name)]
         told = {name: getattr(self, name) for name in names}
         seeds = {"seed_": data.seed, "noise_seed_": stream(data.seed, SCORING)}
@@ -217,11 +246,11 @@ class BaseDensity(FittedDensity):
     def _open_checkpoints(
         self, source: RowSource, labels: NDArray[np.int64] | None, classes: NDArray[Any] | None, opened: ExitStack
     ) -> dict[str, Checkpoint]:
-        """Open a checkpoint for each stage of training, all to be closed, so that others can have them."""
+        """Open a checkpoint for each stage of training; `opened` closes them, so that other processes can use them."""
         if self.checkpoint is None:
             return {}
         mark = self._fingerprint(source, labels, classes)
-        # in a folder, trainings that a search tells apart by max_epochs or by generators have a file each
+        # in a folder, trainings with different max_epochs or generators (in a search) have a file each
         marks, found = (mark, self.max_epochs, self.random_state), {}
         for stage in self._stages:
             path = path_of_training(self.checkpoint, type(self).__name__, stage, *marks)
@@ -237,20 +266,20 @@ class BaseDensity(FittedDensity):
         return fingerprint(type(self).__name__, parameters, source, labels, classes)
 
     def _check_warm_start(self, spec: DataSpec) -> None:
-        """Refuse to go on from weights that belong to other data or another model."""
+        """Refuse to continue from weights of other data or of another model."""
         difference = self.spec_.difference(spec)
         for key, value in self._model_params().items():
             if not difference and key not in self._may_change and value != self._fitted_params[key]:
                 difference = f"{key} was {self._fitted_params[key]!r}, is {value!r}"
         if difference:
             raise ValueError(
-                f"{type(self).__name__}: warm_start goes on from weights that belong to something else: {difference}. "
-                f"Set warm_start=False, or fit a clone."
+                f"{type(self).__name__}: warm_start continues from the present weights, which do not fit: "
+                f"{difference}. Set warm_start=False, or fit a clone."
             )
 
 
 def _open_checkpoint(path: str, mark: dict[str, Any], *, waits: bool) -> Checkpoint:
-    """Open a checkpoint; one in a folder waits for another process that does the same training, and has its result."""
+    """Open a checkpoint; in a folder, wait for another process that runs the same training, and take its result."""
     started, is_told = time.monotonic(), False
     while True:
         try:
@@ -261,7 +290,7 @@ def _open_checkpoint(path: str, mark: dict[str, Any], *, waits: bool) -> Checkpo
         if not is_told and time.monotonic() - started > QUIET_SECONDS:
             is_told = True
             warn(
-                f"checkpoint={path!r} is in use: another process does the same training, and this fit waits for its "
-                f"result. Press Ctrl-C to stop waiting."
+                f"checkpoint={path!r} is in use: another process runs the same training, and this fit waits for its "
+                "result. Press Ctrl-C to stop waiting."
             )
         time.sleep(BETWEEN_TRIES)

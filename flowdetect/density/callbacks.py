@@ -1,4 +1,4 @@
-"""A monitor of bits/dim for scikit-learn's callbacks, which are experimental there."""
+"""A monitor of bits/dim for scikit-learn's experimental callbacks."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ try:
     from sklearn.callback import ScoringMonitor
 except ImportError as error:
     raise ImportError(
-        "BitsPerDimMonitor is one of scikit-learn's callbacks, which are experimental there, and the installed version "
-        "has no sklearn.callback; install scikit-learn 1.9, or read history_ after fit."
+        "BitsPerDimMonitor needs scikit-learn's callbacks, which are experimental, and the installed version has no "
+        "sklearn.callback; install scikit-learn 1.9, or read history_ after fit."
     ) from error
 
 
 class BitsPerDimMonitor(ScoringMonitor):
-    """Records bits/dim of training and held-out rows after each epoch of a density's `fit`; costs nothing to speak of.
+    """Records bits/dim of training and held-out rows after each epoch of a density's `fit`, at negligible cost.
 
-    It is set on a density by `set_callbacks`, wherever that stands: alone, in a detector, a pipeline or a grid search,
-    also one in several processes. The numbers are those of `history_`, there while training runs.
+    Set it on a density with `set_callbacks`; the density may be inside a detector, a pipeline or a grid search, also
+    one with several processes. It records the numbers of `history_`, while training runs.
 
     Parameters
     ----------
     stop_below : float or None, default=None
-        Training ends with the first epoch whose bits/dim of held-out rows, or of training rows where none are held
-        out, are below this.
+        Training ends after the first epoch with bits/dim below this, on held-out rows, or on training rows if none are
+        held out.
 
     Notes
     -----
-    Of a training on several devices in processes of its own it records nothing.
+    It records nothing if training starts processes of its own on several devices.
 
     Examples
     --------
@@ -52,18 +52,18 @@ class BitsPerDimMonitor(ScoringMonitor):
         super().__init__(scoring=_bits_of)
 
     def setup(self, estimator: Any, context: Any) -> None:
-        """Begin to listen to a fit."""
+        """Start recording a fit."""
         super().setup(estimator, context)
 
     def teardown(self, estimator: Any, context: Any) -> None:
-        """End it."""
+        """Stop recording."""
         super().teardown(estimator, context)
 
     def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
         """Do nothing yet."""
 
     def on_fit_task_end(self, estimator: Any, context: Any) -> bool:
-        """Record an epoch, and say whether it is enough."""
+        """Record an epoch; return True if training should stop."""
         if not hasattr(context, "bits_per_dim"):
             return False
         super().on_fit_task_end(estimator, context, X=(), y=(), fitted_estimator=context)
@@ -73,5 +73,5 @@ class BitsPerDimMonitor(ScoringMonitor):
 
 
 def _bits_of(context: Any, X: Any, y: Any) -> dict[str, float | None]:
-    """Give what an epoch's context holds, in the form of a scorer."""
+    """Scorer that returns the bits/dim in an epoch's context."""
     return {name: getattr(context, name) for name in ("bits_per_dim", "validation_bits_per_dim")}

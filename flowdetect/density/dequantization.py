@@ -1,4 +1,4 @@
-"""How data in bins become real values: by uniform noise, or by noise whose distribution is learned with the flow."""
+"""Dequantisation of data in bins: uniform noise, or noise whose distribution is learned with the flow."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from flowdetect.nets import ConvNet
 from flowdetect.nets.autoencoder import Affine
 from flowdetect.nets.conv import MixedPrecision
 
-# of the learned q(u | x): cheap beside any flow of images
+# size of the learned q(u | x): cheap compared with any flow of images
 HIDDEN_CHANNELS = 32
 N_COUPLINGS = 2
 
 
 class ImageFeatures(MixedPrecision):
-    """Two convolutions, each with ReLU after it: (n, C, H, W) -> (n, channels, H, W)."""
+    """Two convolutions, each followed by a ReLU: (n, C, H, W) -> (n, channels, H, W)."""
 
     def __init__(self, in_channels: int, channels: int, kernel_size: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class ImageFeatures(MixedPrecision):
         self.last = Affine(channels, channels, kernel_size, gain=2**0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the features in the dtype of x."""
+        """Return the features (n, channels, H, W), in the dtype of x."""
         h = x.to(self.working_dtype(x), memory_format=torch.channels_last)
         h = self.last(self.first(h).relu_()).relu_()
         out: Tensor = h.to(x.dtype)
@@ -42,24 +42,24 @@ class ImageFeatures(MixedPrecision):
 
 
 class Beside(nn.Module):
-    """A network of an image and of features, which are further channels of it."""
+    """Pass an image and features to a network, the features as further channels."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
-        """(n, c, H, W) and (n, F, H, W) -> what the network makes of (n, c + F, H, W)."""
+        """(n, c, H, W) and (n, F, H, W) -> the network's output for (n, c + F, H, W)."""
         out: Tensor = self.net(torch.cat([x, features], 1))
         return out
 
 
 def check_dequantization(spec: DataSpec, kind: str, name: str) -> None:
-    """Refuse learned noise for data that need none."""
+    """Refuse learned noise for real values."""
     if spec.n_bins is None and kind == "variational":
         raise ValueError(
-            f'{name}: dequantization="variational" is for data in bins, and X is real-valued, which needs no noise; '
-            f'pass "uniform" (which then has no effect), or n_bins if X holds whole numbers.'
+            f'{name}: dequantization="variational" is for data in bins, but X is real-valued and needs no noise; pass '
+            '"uniform" (which then has no effect), or n_bins if X holds whole numbers.'
         )
 
 
@@ -82,7 +82,7 @@ def build_dequantization(spec: DataSpec, kind: str) -> Dequantize | None:
 
 
 def _noise_flow(channels: int, kernel_size: int) -> Chain:
-    """Build couplings of one half of the channels with the other, then a shift and a scale of each value by itself."""
+    """Build couplings between the halves of the channels, then a shift and a scale of each single value."""
     steps: list[Bijection] = []
     kept, changed = channels - channels // 2, channels // 2
     for _ in range(N_COUPLINGS if changed else 0):

@@ -1,4 +1,4 @@
-"""An ensemble of densities: the mixture of members that differ in their seeds."""
+"""An ensemble of densities: the mixture of members with different seeds."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from flowdetect.density.export import Exports
 
 
 class EnsembleDensity(Exports, Members):
-    r"""Several densities of one kind, fitted with different seeds; their mixture is a density again.
+    r"""Mixture of several densities of one kind, fitted with different seeds.
 
     .. math:: p(x) = \frac{1}{M} \sum_{m=1}^{M} p_m(x)
 
-    It tells where its members disagree, as `WAICDetector` asks. All takes M times as long as with one of them.
+    `WAICDetector` uses the disagreement of its members. Every operation takes M times as long as with one density.
 
     Parameters
     ----------
     density : estimator with `fit` and `score_samples`
-        Cloned for each member; every `random_state` within gets the member's seed, a `checkpoint` that is a file the
-        ending ".member0", ".member1", ...
+        Cloned for each member. Every `random_state` inside gets the member's seed, and a `checkpoint` file gets the
+        suffix ".member0", ".member1", ...
     n_members : int, default=5
     n_jobs : int, default=None
-        Fits at a time, through joblib, as in scikit-learn; None is 1, or what `joblib.parallel_config` says, by which
-        dask and ray are used too. Every fit has one thread, so that the members are the same however they were fitted.
+        Number of parallel fits, through joblib, as in scikit-learn. None: 1, or the setting of
+        `joblib.parallel_config`, which can also select dask or ray. Every fit uses one thread, so that the members do
+        not depend on n_jobs.
     random_state : int, RandomState instance or None, default=None
-        None, and the density has a `checkpoint`: the seed is kept there, so that a fit that was killed goes on.
+        If None and the density has a `checkpoint`, the seed is stored there, so that an interrupted fit can resume.
 
     Attributes
     ----------
@@ -45,7 +46,7 @@ class EnsembleDensity(Exports, Members):
 
     Notes
     -----
-    Of a conditional density the members are asked for scores without labels.
+    Members that are conditional densities are scored without labels.
 
     References
     ----------
@@ -87,7 +88,7 @@ class EnsembleDensity(Exports, Members):
         ----------
         n_samples : int, default=1
         temperature : float, default=1.0
-            As of the members; of flows, also a sequence of one factor a level.
+            As for the members; for flows, also a sequence of one factor per level.
         random_state : int, RandomState instance or None, default=None
 
         Returns
@@ -97,8 +98,8 @@ class EnsembleDensity(Exports, Members):
         check_is_fitted(self, "members_")
         if not isinstance(self.members_[0], BaseDensity):
             raise TypeError(
-                f"EnsembleDensity samples from densities of flowdetect, and has {type(self.members_[0]).__name__}; "
-                f"draw from its members_ one by one."
+                "EnsembleDensity.sample needs members that are densities of flowdetect, got "
+                f"{type(self.members_[0]).__name__}; draw from its members_ one by one."
             )
         check_count("n_samples", n_samples)
         self.members_[0]._noise_factor(temperature)
@@ -128,7 +129,7 @@ class EnsembleDensity(Exports, Members):
         Parameters
         ----------
         path : str or path
-            An older file of that name is replaced only when the new one is whole.
+            An existing file is replaced only when the new one is complete.
 
         Raises
         ------

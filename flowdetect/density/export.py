@@ -1,4 +1,4 @@
-"""Files of scores that need no flowdetect: a graph by `torch.export` or in ONNX, tried before it is put in place."""
+"""Export of scores as graphs that run without flowdetect: `torch.export` or ONNX, tested before they are written."""
 
 from __future__ import annotations
 
@@ -27,56 +27,56 @@ from flowdetect.density.model import DensityModel
 
 FORMATS = "torch", "onnx"
 N_TRIED = 8  # rows
-FAR = 5.0  # how much wider than the data half of them lie, since it is far out that operators lose digits
-# how far the file's scores may be from ours: nats, and what float32 rounds off a sum of that size or of so many values
+FAR = 5.0  # half of them are spread this much wider than the data: far out, operators lose digits
+# tolerance of the file's scores: nats, plus float32's rounding of a sum of that size or of so many values
 TOLERANCE, ROUNDING = 1e-5, 32 * float(np.finfo(np.float32).eps)
-MOST_OF_ONNX = 2**31 - 2**20  # bytes; a message of protobuf has at most 2 GiB
-QUIET = "torch.onnx", "torch.export", "torch.__trace", "onnxscript", "onnx_ir"  # loggers of what was not asked for
+MOST_OF_ONNX = 2**31 - 2**20  # bytes; a protobuf message holds at most 2 GiB
+QUIET = "torch.onnx", "torch.export", "torch.__trace", "onnxscript", "onnx_ir"  # loggers to silence
 Arrays = NDArray[Any]
 Runner = Callable[[Arrays], list[Arrays]]
 
 
 class Exports:
-    """A density whose score can be written as a graph."""
+    """Adds `export` to a density: writes its score as a graph."""
 
     @property
     def not_exported(self) -> dict[str, str]:
-        """The formats that `export` does not write of this density, each with the reason."""
+        """Formats that `export` cannot write for this density, each with the reason."""
         return {}
 
     @property
     def export_formats(self) -> tuple[str, ...]:
-        """The formats that `export` writes of this density."""
+        """Formats that `export` can write for this density."""
         return tuple(name for name in FORMATS if not any(name in each.not_exported for each in _within(self)))
 
     def export(self, path: PathName, *, format: str = "torch") -> None:
-        """Write the score as a graph that needs no flowdetect to run.
+        """Write the score as a graph that runs without flowdetect.
 
-        The graph takes X as a float64 array in the layout and units of the training data, any number of rows, and gives
-        ``score``, (n,) float64: what ``score_samples(X, dequantize=False)`` gives, of a conditional density the sum
-        over classes. A graph raises nothing: where `score_samples` refuses a row, the score is NaN if the row holds NaN
-        or infinity, and -inf if it lies too far from the training data.
+        The graph takes X as a float64 array in the layout and units of the training data, with any number of rows. It
+        returns ``score``, (n,) float64, equal to ``score_samples(X, dequantize=False)``; for a conditional density, the
+        sum over classes. A graph raises no errors. For rows that `score_samples` refuses, the score is NaN if the row
+        holds NaN or infinity, and -inf if it lies too far from the training data.
 
         Parameters
         ----------
         path : str or path
-            An older file of that name is replaced only when the new one is whole and has been tried: on eight rows
-            its scores must be ours to 1e-5 nats, and float32's rounding of a sum of that size.
+            An existing file is replaced only after the new one is complete and tested: on eight rows its scores must
+            equal those of `score_samples` to 1e-5 nats plus float32's rounding of a sum of that size.
         format : {"torch", "onnx"}, default="torch"
-            "torch": a ``.pt2`` of `torch.export`, for ``torch.export.load(path).module()``; load files that you trust.
-            "onnx": for onnxruntime and others; it needs ``pip install 'flowdetect-ood[onnx]'``.
+            "torch": a ``.pt2`` of `torch.export`, for ``torch.export.load(path).module()``; load only files that you
+            trust. "onnx": for onnxruntime and other engines; needs ``pip install 'flowdetect-ood[onnx]'``.
 
         Raises
         ------
         ValueError
-            If the format is none of these, or this density has no graph in it; see `export_formats`. If the path of
-            a graph of torch does not end in ".pt2".
+            If the format is unknown, or this density cannot be written in it (see `export_formats`); with
+            format="torch", if the path does not end in ".pt2".
         ImportError
             If a library is missing.
         OSError
             If the file cannot be written.
         RuntimeError
-            If the file's scores are not ours; nothing is then written.
+            If the file's scores differ from those of `score_samples`; nothing is then written.
 
         Examples
         --------
@@ -98,32 +98,32 @@ class Exports:
         write_graph(ScoreOutput(graph_of(self), axes), X, expected, path, format, self)
 
     def _export_verdict(self, detector: Any, verdict: Verdict, path: PathName, format: str) -> None:
-        """Write what a detector around this density answers."""
+        """Write a detector's answers (score, p-value, label) as one graph."""
         densities = [density for single in verdict.singles for density, _ in single.asked]
         check_formats(densities, format)
         axes, X = self._graph_input()
         output = VerdictOutput(verdict, axes)
         if any(getattr(graph, "n_noise", 0) for graph in output.modules() if not isinstance(graph, DensityModel)):
             raise ValueError(
-                f"{verdict.name} has no graph with {type(self).__name__}, whose score of these data takes noise keyed "
-                f"by the row, which a graph lacks: its scores would not be those that it was calibrated by. Export the "
-                f"density alone, whose graph is score_samples(X, dequantize=False), or take a density without noise, "
-                f"such as PixelCNNDensity, NADEDensity or MADEDensity."
+                f"{verdict.name} cannot be exported with {type(self).__name__}: the score of these data uses noise "
+                "keyed by the row, which a graph lacks, so its scores would differ from those of the calibration. "
+                "Export the density alone, whose graph is score_samples(X, dequantize=False), or use a density "
+                "without noise, such as PixelCNNDensity, NADEDensity or MADEDensity."
             )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of drawn rows
             expected = detector.score_samples(X)
         write_graph(output, X, expected, path, format, detector)
 
-    # ---- what a density says of itself
+    # ---- hooks for a density
 
     def _graph(self: Any, answer: str = "score_samples") -> nn.Module | None:
-        """Give the module of what a method answers, rows (n, n_features) float64 -> (n,); None if there is none."""
+        """Return a module that computes a method: rows (n, n_features) float64 -> (n,); None if there is none."""
         kinds = {"score_samples": ModelGraph, "likelihood_terms": TermsGraph}
         return kinds[answer](self.model_, self.spec_) if answer in kinds else None
 
     def _graph_input(self: Any) -> tuple[str, Any]:
-        """Give the axes of X, as in `Layout`, and some rows in the data's layout to try a graph on."""
+        """Return the axes of X, as in `Layout`, and some rows in the data's layout for testing a graph."""
         spec, rows = self.spec_, self.spec_.random_rows(N_TRIED)
         if spec.loc is not None:
             centre = spec.with_constants(spec.loc[None])
@@ -136,20 +136,20 @@ class Exports:
 
 
 def check_formats(densities: list[Any], format: Any) -> None:
-    """Refuse a format that is none, that a density has no graph in, or whose libraries are missing."""
+    """Refuse an unknown format, one that a density cannot be written in, and one whose libraries are missing."""
     if not isinstance(format, str) or format not in FORMATS:
         raise ValueError(f'export needs format="torch" or "onnx", got {format!r}.')
     for density in densities:
         for each in _within(density):
             reason = getattr(each, "not_exported", {}).get(format)
             if reason is not None:
-                raise ValueError(f"{type(each).__name__} has no graph in format={format!r}: {reason}")
+                raise ValueError(f"{type(each).__name__} cannot be exported with format={format!r}: {reason}")
     if format == "onnx":
         _import_onnx()
 
 
 def _within(density: Any) -> Iterator[Any]:
-    """Give the densities that a density consists of."""
+    """Yield the densities inside a density."""
     density = density.estimator if isinstance(density, FrozenEstimator) else density
     members = getattr(density, "members_", None)
     if members is None:
@@ -165,14 +165,15 @@ def _import_onnx() -> Any:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f"format=\"onnx\" needs onnx, onnxscript and onnxruntime ({error}): pip install 'flowdetect-ood[onnx]'; or "
+            f'format="onnx" needs onnx, onnxscript and onnxruntime ({error}): run pip install '
+            "'flowdetect-ood[onnx]'; or "
             f'pass format="torch".'
         ) from error
     return onnxruntime
 
 
 def without_refusals(score: Callable[[Any], NDArray[np.float64]], X: Any) -> NDArray[np.float64]:
-    """Score rows one by one, -inf where a row is refused as too far out: (n,)."""
+    """Score rows one by one, with -inf for rows that are refused as too far out: (n,)."""
     scores = np.full(len(X), -np.inf)
     for i in range(len(X)):
         with warnings.catch_warnings():
@@ -193,15 +194,15 @@ def write_graph(
     format: str,
     estimator: Any,
 ) -> None:
-    """Trace a graph, try it on rows whose scores are known, and write it atomically.
+    """Trace a graph, test it on rows with known scores, and write it atomically.
 
     Parameters
     ----------
     output : module of X -> tensors
     X : some rows in the data's layout
-    expected : (n,) our scores of them
-    path, format : as of `Exports.export`
-    estimator : what the graph is of; its class and columns are written with it
+    expected : (n,) scores of these rows by `score_samples`
+    path, format : as in `Exports.export`
+    estimator : the exported estimator; its class and columns are written as metadata
     """
     file, name = as_path(path), type(estimator).__name__
     if format == "torch" and file.suffix != ".pt2":
@@ -221,7 +222,7 @@ def write_graph(
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep the hints of exporters from the user: they are about operators of other people's models."""
+    """Silence the exporters' hints, which are about operators of other models."""
     loggers = [logging.getLogger(name) for name in QUIET]
     levels = [logger.level for logger in loggers]
     try:
@@ -247,8 +248,7 @@ def _expm1(x: Tensor) -> Tensor:
     return torch.tanh(x / 2) * (torch.exp(x) + 1)
 
 
-# ONNX has none of these, and its exporter writes log(sigmoid(x)) and exp(x) - 1, whose digits are lost far below 0 and
-# near 0
+# ONNX has none of these; its exporter writes log(sigmoid(x)), inexact far below 0, and exp(x) - 1, inexact near 0
 PRECISE = {
     torch.ops.aten.log_sigmoid.default: _log_sigmoid,
     torch.ops.aten.log_sigmoid_forward.default: _log_sigmoid_forward,
@@ -285,7 +285,7 @@ def _onnx_file(program: Any, names: tuple[str, ...], told: dict[str, Any]) -> tu
 def _check_answers(
     run: Runner, rows: Arrays, expected: NDArray[np.float64], output: ScoreOutput | VerdictOutput, what: str
 ) -> None:
-    """Demand our scores of the file, of all rows at once and of one, and the verdicts that follow from its scores."""
+    """Check that the file gives the expected scores, for all rows at once and for one, and verdicts that match them."""
     answers = run(rows)
     alone = run(rows[:1])
     with np.errstate(invalid="ignore"):
@@ -295,20 +295,23 @@ def _check_answers(
             if not is_same.all():
                 i = int(np.flatnonzero(~is_same)[0])
                 raise RuntimeError(
-                    f"{what}: the file must score as score_samples does, and gives {scores[i]} for {ours[i]} (row {i} "
-                    f"of {len(ours)} tried); nothing was written. Please report it, with the versions of torch and "
-                    f"onnxruntime."
+                    f"{what}: the file's scores must equal those of score_samples, got {scores[i]} instead of "
+                    f"{ours[i]} (row {i} of {len(ours)} tested); nothing was written. Please report it, with the "
+                    "versions of torch and onnxruntime."
                 )
     if isinstance(output, VerdictOutput):
         _check_verdict(output, *answers)
 
 
 def _check_verdict(output: VerdictOutput, scores: Arrays, p_values: Arrays, labels: Arrays) -> None:
-    """Demand the p-values and labels that follow from the file's own scores."""
+    """Check that the file's p-values and labels follow from its own scores."""
     is_right = np.array_equal(labels, np.where(scores - output.offset.item() >= 0, 1, -1))
     if len(output.singles) == 1:
         known = output.singles[0].known.numpy()
         at_most = np.searchsorted(known, scores, side="right")
         is_right &= np.allclose(p_values, (1 + at_most) / (1 + len(known)), rtol=1e-12, atol=0)
     if not is_right:
-        raise RuntimeError("export: the file's p-values or labels do not follow from its scores; please report it.")
+        raise RuntimeError(
+            "export: the file's p-values or labels do not follow from its scores; nothing was written. Please report "
+            "this."
+        )

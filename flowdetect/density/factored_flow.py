@@ -1,4 +1,4 @@
-"""Multi-scale flows that choose which dimensions of an image leave at which level: what Glow and RealNVP share.
+"""What Glow and RealNVP share: multi-scale flows with a choice of the dimensions that leave at each level.
 
 Das et al. 2019, "Likelihood Contribution based Multi-scale Architecture for Generative Flows" (LCMA),
 https://arxiv.org/abs/1908.01686
@@ -29,16 +29,16 @@ from flowdetect.density.settings import TrainingResult
 from flowdetect.density.spec import DataSpec, TensorSource
 from flowdetect.density.streams import SCORING, stream
 
-ROWS_AT_ONCE = 1024  # of which contributions are kept in memory
+ROWS_AT_ONCE = 1024  # whose contributions are in memory at once
 PRETRAINING = ".pretraining"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class FactoringDensity(FlowDensity):
-    """A flow whose dimensions leave where `factorization` says, which may take a training of its own.
+    """A flow whose dimensions leave as `factorization` says, which may need a pre-training.
 
-    A subclass writes `_multi_scale`, `_level`, and `_standardizer` where what leaves is standardised. Its parameters
-    `n_levels` and `coupling` are asked here.
+    A subclass implements `_multi_scale`, `_level` and, if it standardises what leaves, `_standardizer`. It must have
+    the parameters `n_levels` and `coupling`.
     """
 
     n_levels: int | str = "auto"
@@ -46,7 +46,7 @@ class FactoringDensity(FlowDensity):
     factorization: str = "standard"
     pretraining: float = 0.25
     _may_change = FlowDensity._may_change | {"pretraining"}
-    _standard_choice: ClassVar[Choice | None] = None  # None: what arrives at a split first leaves
+    _standard_choice: ClassVar[Choice | None] = None  # None: the first channels at a split leave
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **FlowDensity._parameter_constraints,
@@ -54,7 +54,7 @@ class FactoringDensity(FlowDensity):
         "pretraining": [Interval(Real, 0, 1, closed="neither")],
     }
 
-    # ---- what leaves where
+    # ---- the level at which each dimension leaves
 
     @property
     def _pretrains(self) -> bool:
@@ -65,11 +65,11 @@ class FactoringDensity(FlowDensity):
         return ("", PRETRAINING) if self._pretrains else ("",)
 
     def _train(self, spec: DataSpec, data: TrainingRows, max_epochs: int) -> tuple[DataSpec, TrainingResult]:
-        """Decide at which level each dimension leaves, by a training of its own if asked for, then train."""
+        """Choose the level at which each dimension leaves, by a pre-training if needed; then train."""
         name, standard = type(self).__name__, type(self)._standard_choice
         n_levels = count_levels(self.n_levels, spec.event_shape, spec.is_table, name)
         self._check_factorization(n_levels)
-        if data.goes_on or (self.factorization == "standard" and standard is None):
+        if data.continues or (self.factorization == "standard" and standard is None):
             return super()._train(spec, data, max_epochs)
         channels, height, width = spec.event_shape
         shape = (height, width, channels)
@@ -119,36 +119,36 @@ class FactoringDensity(FlowDensity):
         name = type(self).__name__
         if n_levels == 1:
             raise ValueError(
-                f'{name}: factorization="{self.factorization}" chooses what leaves a level early, and there is '
-                f'one level only; pass "standard", or images whose height and width can be halved twice.'
+                f'{name}: factorization="{self.factorization}" chooses what leaves a level early, but there is only '
+                'one level; pass "standard", or images whose height and width can be halved twice.'
             )
         if self._pretrains and self.coupling == "additive":
             raise ValueError(
-                f'{name}: factorization="{self.factorization}" ranks dimensions by the scales of their '
-                f'couplings, and additive ones have none; pass coupling="affine" or factorization="standard".'
+                f'{name}: factorization="{self.factorization}" ranks dimensions by the scales of their couplings, but '
+                'additive couplings have no scales; pass coupling="affine" or factorization="standard".'
             )
 
     @property
     def factored_dims_(self) -> NDArray[np.int64]:
-        """The level 1 .. L at which each dimension of an image leaves, (H, W, C); of a table all 1."""
+        """The level, 1 to L, at which each dimension of an image leaves, (H, W, C); all 1 for a table."""
         return self._learned("factored_dims")
 
     # ---- the network
 
     def _multi_scale(self, spec: DataSpec) -> MultiScale:
-        """Build the flow between the fixed first layer and the standardisation at the top."""
+        """Build the flow between the fixed first map and the standardisation at the top."""
         raise NotImplementedError
 
     def _level(self, channels: int, is_measured: bool, is_last: bool) -> Sequence[Layer]:
-        """Build the layers of one level, the last or not: `Squeeze` first, and in the end each channel at its place.
+        """Build the layers of one level: `Squeeze` first; at the end each channel is at its own place.
 
-        Where contributions are measured, the layers are elementwise maps, `Squeeze` and permutations, in a flat list,
-        and channels may be out of place.
+        For the measurement of contributions, return a flat list of elementwise maps, `Squeeze` and permutations;
+        channels may then end at other places.
         """
         raise NotImplementedError
 
     def _standardizer(self, stay: int, leave: int) -> Bijection | None:
-        """Build what standardises the channels that leave by those that stay; None: they leave as they are."""
+        """Build the layer that standardises leaving channels, given those that stay; None: they leave unchanged."""
         return None
 
     def _build(self, spec: DataSpec) -> FlowModel:
@@ -161,7 +161,7 @@ class FactoringDensity(FlowDensity):
         """Build a multi-scale flow of images in which each dimension leaves at its level."""
         channels, height, width = spec.event_shape
         factored_dims = spec.learned["factored_dims"]
-        if self._pretrains and factored_dims.min() == factored_dims.max():  # the flow that a pre-training measures
+        if self._pretrains and factored_dims.min() == factored_dims.max():  # the flow of a pre-training
             n_levels = int(factored_dims.max())
             last = n_levels - 1
             steps = [Chain(self._level(4**level * channels, True, level == last)) for level in range(n_levels)]

@@ -50,15 +50,15 @@ class FlowModel(DensityModel):
     ----------
     event_shape : (C, H, W)
     preprocess : Layer
-        The fixed map that values pass first.
+        The fixed first map.
     flow : MultiScale
     top : Top
-        The standardisation of what arrives at the last level.
+        Standardises the values that arrive at the last level.
     dequantize : Dequantize or None
-        What data in bins pass before; None: real values.
+        Adds noise to data in bins, before the first map; None for real values.
     context_enters : "top" or "flow"
-        Where a context is used: by the top alone, or by the flow as well. Where it is the top, scores under several
-        contexts share the flow below.
+        Whether the top alone uses a context, or the flow too. If the top alone does, scores under several contexts
+        share one pass through the flow.
     """
 
     summands = ("log_det_levels", "log_pz_levels")
@@ -85,13 +85,13 @@ class FlowModel(DensityModel):
         seed_dropouts(self, seed)
 
     def preprocessed(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Give what enters the flow, (n, C, H, W), and the log-determinant up to there, (n,)."""
+        """Return the input of the flow, (n, C, H, W), and the log-determinant up to there, (n,)."""
         v, term = self._dequantized(x, noise)
         y, log_det = self.preprocess(v)
         return y, log_det + term
 
     def _dequantized(self, x: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Give x + u and -log q(u | x), (n,); q sees what enters the flow at the bins' centres, within their range."""
+        """Return x + u and -log q(u | x), (n,); q is given the flow's input at the bins' centres, within range."""
         if self.dequantize is None:
             return x, x.new_zeros(x.shape[0])
         seen = None
@@ -108,7 +108,7 @@ class FlowModel(DensityModel):
         return standard_normal_log_prob(y).sum(1) + log_det
 
     def log_prob_by_context(self, x: Tensor, contexts: Tensor, noise: Tensor | None = None) -> Tensor:
-        """As of the base; a flow below the top that knows no context is computed once."""
+        """As in the base class; a flow that ignores the context is computed once for all contexts."""
         if self.context_enters == "flow":
             return super().log_prob_by_context(x, contexts, noise)
         y, log_det = self.preprocessed(x, noise)
@@ -122,7 +122,7 @@ class FlowModel(DensityModel):
     def terms(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> dict[str, Tensor]:
         """log_pz_levels, log_det_levels and log_det_split_levels, each (n, L), nats; the first two sum to log_prob.
 
-        With a learned q also minus_log_q, (n,), which is part of level 1's log-determinant, as the preprocessing is.
+        A learned q adds minus_log_q, (n,). Level 1's log-determinant includes it, and that of the preprocessing.
         """
         v, minus_log_q = self._dequantized(x, noise)
         y, first_term = self.preprocess(v)
@@ -162,7 +162,7 @@ class FlowModel(DensityModel):
         temperature: float | Tensor = 1.0,
         generator: Generator | None = None,
     ) -> Tensor:
-        """As of the base; a tensor (D,) of temperatures is one for each latent."""
+        """As in the base class; a tensor (D,) holds one temperature for each latent."""
         noise = torch.randn(n, self.n_values, generator=generator, dtype=torch.float32)
         v = self._generate(noise.to(next(self.parameters())) * temperature, context)
         return v if self.dequantize is None else self.dequantize.inverse(v)
@@ -174,7 +174,7 @@ class FlowModel(DensityModel):
 
 
 def count_levels(n_levels: int | str, event_shape: tuple[int, int, int], is_table: bool, name: str) -> int:
-    """Check how many levels are wanted of an image, each of which halves height and width; of a table it is one."""
+    """Return the number of levels, each of which halves height and width of an image; a table has one level."""
     if is_table:
         if n_levels not in ("auto", 1):
             raise ValueError(
@@ -188,16 +188,17 @@ def count_levels(n_levels: int | str, event_shape: tuple[int, int, int], is_tabl
         possible += 1
     if possible == 0:
         raise ValueError(
-            f"{name} halves height and width once a level, so both must be even, and images of {height}x{width} allow "
-            f"0 level(s) (n_levels={n_levels!r}); pad the images to a multiple of 2, to {height + height % 2}x"
-            f"{width + width % 2}, e.g. with np.pad, or use PixelCNNDensity, MAFDensity or VAEDensity, which take any."
+            f"{name} halves height and width at each level, so both must be even; images of {height}x{width} allow 0 "
+            f"level(s) (got n_levels={n_levels!r}); pad the images to a multiple of 2, to "
+            f"{height + height % 2}x{width + width % 2}, e.g. with np.pad, or use PixelCNNDensity, MAFDensity or "
+            "VAEDensity, which take any size."
         )
     wanted = min(possible, MAX_AUTO_LEVELS) if isinstance(n_levels, str) else n_levels
     if wanted > possible:
         can_pad = 2**wanted <= 4 * max(height, width)
         raise ValueError(
-            f"{name} halves height and width once a level, and images of {height}x{width} allow {possible} level(s), "
-            f"but n_levels={n_levels!r} was asked for; ask for fewer levels (at least 1)"
+            f"{name} halves height and width at each level; images of {height}x{width} allow {possible} level(s), got "
+            f"n_levels={n_levels!r}; pass a smaller n_levels (at least 1)"
             + (f", or pad the images to a multiple of {2**wanted}." if can_pad else ".")
         )
     return wanted
@@ -210,30 +211,48 @@ class FlowDensity(LatentSpaceDensity):
     Parameters
     ----------
     n_draws : int, default 1
-        Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound, the log
-        of their mean density, which is tighter (Burda et al. 2016, eq. 8).
+        Draws of the dequantisation noise per score. More than one gives the importance-weighted bound, the log of the
+        mean density over the draws, which is tighter (Burda et al. 2016, eq. 8).
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
-        The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize", for data in
-        bins and for tables: each channel's or column's distribution over the training data is made about normal.
-        "logit", for data in bins: logit(low + (high - low) x / n_bins), see `logit_range`. "linear": bins are mapped to
-        about [-0.5, 0.5], real values are standardised. "auto": "gaussianize" in bins, but "linear" where half of the
-        training rows are less likely under the counts of the other half than under a normal distribution, and for a
-        constant-volume flow, whose log-determinant must not depend on x.
+        The fixed first map of the flow; its log-determinant is part of the score. "gaussianize", for data in bins and
+        for tables: makes the training distribution of each channel or column roughly normal. "logit", for data in bins:
+        logit(low + (high - low) x / n_bins), see `logit_range`. "linear": maps bins to about [-0.5, 0.5] and
+        standardises real values. "auto": "linear" for real values and for a constant-volume flow, whose log-determinant
+        must not depend on x; else "gaussianize", unless the value counts of one half of the training rows fit the other
+        half worse than a normal distribution does.
     logit_range : (low, high), default (0.05, 0.95)
-        Of preprocessing="logit": 0 <= low < high <= 1, at least 0.01 apart. The default is that of RealNVP's
-        authors' code. Their paper's text, and LCMA's, have (0.05, 1), that of MAF on MNIST (1e-6, 1 - 1e-6). Lines go
-        on where the argument is within 1e-6 of 0 or 1.
+        Limits for preprocessing="logit": 0 <= low < high <= 1, at least 0.01 apart. The default follows the code of
+        RealNVP's authors. The texts of the RealNVP and LCMA papers have (0.05, 1); the MAF paper has (1e-6, 1 - 1e-6)
+        on MNIST. Where the argument is within 1e-6 of 0 or 1, straight lines continue the logit.
     dequantization : "uniform" or "variational", default "uniform"
-        How data in bins become real values: x + u, with u in [0, 1) uniform, or drawn from a distribution q(u | x) that
-        a small flow learns together with the density (Ho et al. 2019, section 3.1). The bound
-        E_q [log p(x + u) - log q(u | x)] is then tighter. Real values need no dequantisation.
+        How data in bins become real values x + u. "uniform": u is uniform in [0, 1). "variational": u is drawn from a
+        distribution q(u | x), which a small flow learns together with the density (Ho et al. 2019, section 3.1); the
+        bound E_q [log p(x + u) - log q(u | x)] is then tighter. Real values need no dequantisation.
     memory_efficient : bool, default False
-        Whether training computes in its backward pass again what it would else keep, so that memory hardly grows with
-        depth, at about 1.4 times the time. What a layer was given is found from what it gave where its inverse is a
-        formula, and is kept otherwise; what its network computes is never kept. Gradients differ by rounding. Of large
-        images, few are inside a network at once. Scores and samples are no different.
+        True: training recomputes activations in the backward pass instead of storing them. Memory then hardly grows
+        with depth, and training takes about 1.4 times as long. A layer with a closed-form inverse recomputes its input
+        from its output; any other layer stores its input. The activations of the networks inside are never stored.
+        Gradients differ by rounding only. Large images pass a network a few at a time. Scores and samples do not
+        change.
 
-    See `BaseDensity` for the other parameters.
+    All other parameters are those of `BaseDensity`.
+
+    Examples
+    --------
+    A flow of one activation normalisation and one invertible 1x1 convolution:
+
+    >>> import numpy as np
+    >>> from flowdetect.bijections import ActNorm, Chain, Conv1x1, MultiScale
+    >>> from flowdetect.density import FlowDensity
+    >>> class LinearFlowDensity(FlowDensity):
+    ...     def _build(self, spec):
+    ...         channels = spec.event_shape[0]
+    ...         level = Chain([ActNorm(channels), Conv1x1(channels)])
+    ...         return self._flow_model(spec, MultiScale([level], [], [spec.event_shape]))
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> density = LinearFlowDensity(max_epochs=1, random_state=0).fit(X)
+    >>> density.transform(X[:3]).shape
+    (3, 2)
     """
 
     n_draws: int = 1
@@ -252,7 +271,7 @@ class FlowDensity(LatentSpaceDensity):
         "memory_efficient": ["boolean"],
     }
     _may_change = BaseDensity._may_change | {"memory_efficient"}
-    _table_start: ClassVar[str] = "linear"  # which map preprocessing="auto" takes for real-valued tables
+    _table_start: ClassVar[str] = "linear"  # the map of preprocessing="auto" for real-valued tables
 
     @property
     def _dequantization(self) -> str:
@@ -261,7 +280,7 @@ class FlowDensity(LatentSpaceDensity):
 
     @property
     def _has_constant_volume(self) -> bool:
-        """Whether the log-determinant of all that is learned is the same for all x."""
+        """Whether the log-determinant of the learned layers is the same for all x."""
         return False
 
     def _learn(self, spec: DataSpec, source: RowSource) -> dict[str, NDArray[Any]]:
@@ -271,14 +290,14 @@ class FlowDensity(LatentSpaceDensity):
         return learn_preprocessing(spec, source, self.preprocessing, self._has_constant_volume, self._table_start)
 
     def _first_layer(self, spec: DataSpec) -> Layer:
-        """Build the fixed map that values pass first."""
+        """Build the fixed first map."""
         logit_range = check_logit_range(self.logit_range, type(self).__name__)
         return build_preprocessing(spec, self.preprocessing, logit_range)
 
     def _flow_model(
         self, spec: DataSpec, flow: MultiScale, context_enters: Literal["top", "flow"] = "top"
     ) -> FlowModel:
-        """Put a flow between the fixed first layer and a standardisation of its last level, by the context if any."""
+        """Build the model: fixed first map, flow, and a standardisation of the last level, by the context if any."""
         latent_shape = flow.latent_shapes[-1]
         parameters = (2 * latent_shape[0], *latent_shape[1:])  # mean and log-scale
         net = ContextMap(spec.n_context, *parameters) if spec.n_context else Constant(*parameters)
@@ -295,7 +314,7 @@ class FlowDensity(LatentSpaceDensity):
         return list(self.model_.flow.latent_slices)
 
     def _noise_factor(self, temperature: Any) -> Any:
-        """As of the base; of one temperature a level, a tensor with that of each latent, (D,)."""
+        """As in the base class; for one temperature per level, return a tensor with one for each latent, (D,)."""
         if (
             not isinstance(temperature, Sequence | np.ndarray)
             or isinstance(temperature, str)
@@ -305,8 +324,8 @@ class FlowDensity(LatentSpaceDensity):
         levels, given = self.latent_slices_, list(temperature)
         if len(given) != len(levels):
             raise ValueError(
-                f"temperature must be a number, or one for each of the flow's {len(levels)} level(s), level 1 first, "
-                f"got {len(given)}: {short(temperature)}."
+                f"temperature must be one number, or one number for each of the flow's {len(levels)} level(s), level 1 "
+                f"first, got {len(given)}: {short(temperature)}."
             )
         for factor in given:
             check_temperature(factor)
@@ -315,19 +334,20 @@ class FlowDensity(LatentSpaceDensity):
 
     @property
     def value_counts_(self) -> NDArray[np.int64]:
-        """How often the training rows take each value: (C, n_bins); where they are gaussianized."""
+        """How often each value occurs in each channel of the training rows: (C, n_bins); for "gaussianize"."""
         return self._learned("value_counts")
 
     @property
     def knots_(self) -> NDArray[np.float64]:
-        """Where the lines of each column meet, before and after: (2, D, K); of tables that are gaussianized."""
+        """Knots of each column's piecewise linear map, before and after it: (2, D, K); for "gaussianize" on tables."""
         return self._learned("knots")
 
     @in_torch_state()
     def transform(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.float64]:
         """Latents of all levels, standard normal under the model: (n, D) float64, level 1 first.
 
-        In bins, the bins' centres are mapped. A conditional flow needs y, else takes each row's likeliest class.
+        Data in bins are mapped from the bins' centres. For a conditional flow without y, each row's most likely class
+        is used.
         """
         return self._encode(X, y)
 
@@ -354,9 +374,10 @@ class FlowDensity(LatentSpaceDensity):
         -------
         terms : Bunch
             log_pz, log_det : (n,), whose sum is the score; log_pz_levels, log_det_levels : (n, L), which sum to them;
-            log_det_split_levels : (n, L), the part of the latter due to the standardisations; with
-            dequantization="variational" minus_log_q : (n,), the part of level 1's due to q(u | x). A conditional flow
-            without y gives the terms of the likeliest class, and log_class : (n,), so that the three still sum.
+            log_det_split_levels : (n, L), the part of log_det_levels due to the standardisations; with
+            dequantization="variational" minus_log_q : (n,), the part of level 1's log_det_levels due to q(u | x). For a
+            conditional flow without y, these are the terms of the most likely class, and log_class : (n,) is added:
+            log_pz, log_det and log_class sum to the score.
         """
         terms = self._terms(X, y)
         terms.log_pz, terms.log_det = terms.log_pz_levels.sum(1), terms.log_det_levels.sum(1)

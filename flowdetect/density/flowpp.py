@@ -1,4 +1,4 @@
-"""Flow++: couplings by mixtures of logistic distributions, networks with self-attention, learned dequantisation noise.
+"""Flow++: couplings with mixtures of logistic distributions, self-attention, and learned dequantisation noise.
 
 Ho et al., "Flow++: Improving Flow-Based Generative Models with Variational Dequantization and Architecture Design"
 (2019), https://arxiv.org/abs/1902.00275
@@ -26,9 +26,9 @@ from flowdetect.density.flow import FlowDensity, FlowModel, count_levels
 from flowdetect.density.spec import DataSpec
 from flowdetect.nets.gated import GatedAttentionNet
 
-LEAST_SLOPE = 0.02  # of a mixture's map
-SPREAD = 0.5  # of the components' locations at first, in quantiles of the logistic distribution
-PER_COMPONENT = 3  # numbers: weight, location, log-scale
+LEAST_SLOPE = 0.02  # of a mixture coupling's map
+SPREAD = 0.5  # spread of the components' initial locations, in quantiles of the logistic distribution
+PER_COMPONENT = 3  # parameters: weight, location, log-scale
 
 
 class MixtureCoupling(Coupling):
@@ -36,11 +36,11 @@ class MixtureCoupling(Coupling):
 
     .. math:: F(x) = \sum_k \pi_k \sigma((x - \mu_k) / s_k)
 
-    with t, s, pi, mu and s_k of each value by a network of x_b (Ho et al. 2019, section 3.2, where there is no term
-    0.02 x: it keeps the slope of the map away from 0 between components that are far apart). A network that gives zeros
-    makes logit F about the identity. s and s_k lie in (0.05, 20.1), and so the slope of logit F(x) + 0.02 x, which is
-    at most 0.02 + 1 / min s_k, in (0.02, 20.2). The inverse is by bracketing: logit F(x) lies between the least and the
-    largest of the (x - mu_k) / s_k.
+    A network of x_b gives t, s, pi, mu and s_k of each value (Ho et al. 2019, section 3.2). The term 0.02 x is not in
+    the paper: it keeps the slope of the map away from 0 between components that are far apart. If the network's outputs
+    are zero, logit F is roughly the identity. s and s_k lie in (0.05, 20.1). The slope of logit F(x) + 0.02 x is at
+    most 0.02 + 1 / min s_k, and so lies in (0.02, 20.2). The inverse is found by bracketing: logit F(x) lies between
+    the smallest and the largest of the (x - mu_k) / s_k.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ class MixtureCoupling(Coupling):
         super().__init__(net)
         self.n_mixtures = n_mixtures
         shares = [(k + 0.5) / n_mixtures for k in range(n_mixtures)]
-        # apart, since equal components would learn the same, but as wide as the one logistic distribution whose map is
-        # the identity: of narrower ones far-out values would be multiplied in each coupling
+        # locations differ, since equal components would learn the same; the scale is that of the single logistic
+        # distribution whose map is the identity, since with smaller scales each coupling would enlarge far-out values
         centres = [SPREAD * (math.log(share) - math.log1p(-share)) for share in shares]
         at = torch.tensor(centres, dtype=torch.float32)[:, None, None, None]
         self.register_buffer("centres", at, persistent=False)
@@ -79,12 +79,12 @@ class MixtureCoupling(Coupling):
         y = z_a * (-log_s).exp() - t
         _, mu, log_widths = mixture
         widths = log_widths.exp()
-        ends = (y[:, None] * widths + mu) / (1 + LEAST_SLOPE * widths)  # where (x - mu_k) / s_k + 0.02 x = y
+        ends = (y[:, None] * widths + mu) / (1 + LEAST_SLOPE * widths)  # the solutions of (x - mu_k) / s_k + 0.02 x = y
         return bracketed_root(partial(mixture_logit, mixture=mixture), y, ends.amin(1) - 1, ends.amax(1) + 1)
 
 
 def mixture_logit(x: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Give logit F(x) + 0.02 x and its slope, (n, c, H, W) each; F has log pi, mu and log s_k, (n, K, c, H, W) each."""
+    """Return logit F(x) + 0.02 x and its slope, (n, c, H, W) each; log pi, mu and log s_k are (n, K, c, H, W) each."""
     log_pi, mu, log_s = mixture
     u = (x[:, None] - mu) * (-log_s).exp()
     log_below = F.logsigmoid(u)
@@ -97,51 +97,50 @@ def mixture_logit(x: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> tuple[Te
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class FlowPPDensity(FlowDensity):
-    r"""Density by Flow++, a flow whose couplings are mixtures of logistic distributions.
+    r"""Density by Flow++, a flow whose couplings are distribution functions of logistic mixtures.
 
     .. math:: \log p(x) = \log N(z; 0, 1) + \log|\det dz/dx|, \quad z = f(x)
 
-    Couplings of checkerboards come first, then couplings of channels, then, at half the resolution where height and
-    width allow it, of checkerboards again; nothing leaves before the end. Their networks are gated convolutions with
-    self-attention over all pixels. For data in bins the noise is drawn from a distribution that is learned with the
-    flow, and scores are lower bounds of the discrete data's log-probability; for real values they are exact. A table is
-    treated as a 1x1 image with a channel per column, with perceptrons as networks; on one column it is a Gaussian. A
-    score takes one pass; a sample inverts each coupling by a search. It is for images and long trainings: after short
-    ones on one core it is behind `GlowDensity`.
+    Use it for images and long trainings; after short trainings on one core `GlowDensity` has fewer bits/dim.
+    Checkerboard couplings come first, then channel couplings, then checkerboard couplings again, at half the resolution
+    if height and width allow it; no dimension leaves early. The networks are gated convolutions with self-attention
+    over all pixels. For data in bins the noise is drawn from a distribution that is learned with the flow, and scores
+    are lower bounds of the discrete data's log-probability; for real values they are exact. The flow treats a table as
+    a 1x1 image with one channel per column, with perceptrons as networks; a table of one column gets a Gaussian. A
+    score takes one pass; a sample inverts each coupling by a numerical search.
 
     Parameters
     ----------
     n_couplings : tuple of three int, default (4, 2, 3)
-        Couplings of checkerboards, of channels, and of the coarser checkerboards, as in the paper; a table has all of
-        them of its columns.
+        Numbers of checkerboard couplings, channel couplings and coarse checkerboard couplings, as in the paper. A table
+        has as many couplings of its columns in all.
     hidden_channels : int, default 32
         Width of the networks inside the couplings.
     n_blocks : int, default 1
-        Their blocks, of a gated convolution and of attention each; the paper has 10 on CIFAR-10.
+        Blocks per network, each of a gated convolution and attention; the paper has 10 on CIFAR-10.
     n_heads : int, default 2
-        Heads of the attention; they must divide hidden_channels. 0: no attention.
+        Attention heads; must divide hidden_channels. 0: no attention.
     n_mixtures : int, default 8
-        Components of a coupling's mixture.
+        Components of each mixture.
     dropout : float in [0, 1), default 0.0
-        Within the networks, in training; the paper has 0.2 on CIFAR-10.
+        Dropout rate inside the networks in training; the paper has 0.2 on CIFAR-10.
     n_draws : int, default 1
-        Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
+        Draws of the dequantisation noise per score. More than one gives the importance-weighted bound, which is
+        tighter.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
-        The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
+        The fixed first map of the flow; its log-determinant is part of the score. See `FlowDensity`.
     logit_range : (low, high), default (0.05, 0.95)
-        Of preprocessing="logit"; see `FlowDensity`.
+        Limits for preprocessing="logit"; see `FlowDensity`.
     dequantization : "auto", "uniform" or "variational", default "auto"
-        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
-        bound tighter. "auto": "variational" in bins.
+        The noise added to data in bins: uniform, or drawn from a distribution that is learned with the density, which
+        gives a tighter bound. "auto": "variational" for data in bins.
     memory_efficient : bool, default False
-        Whether training computes in its backward pass again what it would else keep, so that memory hardly grows with
-        depth, at about 1.4 times the time; see `FlowDensity`.
+        True: training recomputes activations in the backward pass instead of storing them. Memory then hardly grows
+        with depth, and training takes about 1.4 times as long; see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 1e-3
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
-    precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------
@@ -151,9 +150,9 @@ class FlowPPDensity(FlowDensity):
     value_counts_ : (C, n_bins) array, how often the training data take each value; where they are gaussianized
     knots_ : (2, D, K) array, where the lines of each column of a table meet, before and after; likewise
     classes_, class_log_prior_ : (K,) arrays, of a conditional density
-    constant_features_ : indices of the columns that are constant and not modelled
+    constant_features_ : indices of the constant columns, which are not modelled
     latent_slices_ : list of one slice
-    history_ : dict of lists, one value an epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
+    history_ : dict of lists, one value per epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
     n_iter_ : int, epochs trained
     score_is_bound_ : bool
 
@@ -210,7 +209,7 @@ class FlowPPDensity(FlowDensity):
         if len(given) != 3 or not all(is_count(n, least=0, most=DEEPEST) for n in given) or not any(given):
             raise ValueError(
                 f"FlowPPDensity: n_couplings must hold three whole numbers >= 0, not all 0, got {given!r}; the usual "
-                f"ones are (4, 2, 3), each may be at most {DEEPEST}."
+                f"value is (4, 2, 3), and each may be at most {DEEPEST}."
             )
         if self.n_heads and self.hidden_channels % self.n_heads:
             raise ValueError(
@@ -236,9 +235,9 @@ class FlowPPDensity(FlowDensity):
         return [*steps, *self._checkered(shape, coarse)], shape
 
     def _checkered(self, shape: tuple[int, int, int], n: int) -> list[Bijection]:
-        """Build couplings of the two colours of a checkerboard, of a squeezed image: half of the channels each.
+        """Build couplings between the two colours of a checkerboard; in a squeezed image each is half of the channels.
 
-        Pixels 0 1 | 2 3 of each 2x2 block are in Squeeze's order; 0 and 3 have one colour.
+        In Squeeze's order a 2x2 block has the pixels 0 1 | 2 3; pixels 0 and 3 have the same colour.
         """
         channels = shape[0]
         halves = [[c for c in range(channels) if (c % 4 in (0, 3)) == is_black] for is_black in (True, False)]
@@ -249,7 +248,7 @@ class FlowPPDensity(FlowDensity):
         return steps
 
     def _mixed(self, shape: tuple[int, int, int], n: int) -> list[Bijection]:
-        """Build couplings of halves of the channels, each after an invertible 1x1 convolution."""
+        """Build couplings between halves of the channels, each after an invertible 1x1 convolution."""
         steps: list[Bijection] = []
         for _ in range(n):
             steps += [NormalizedConv1x1(shape[0]), self._coupling(shape)]

@@ -33,7 +33,7 @@ from flowdetect.nets import ConvNet
 
 
 class InPlace(Chain):
-    """A chain after which every channel is back at its place: the permutations among its layers are undone."""
+    """A chain that undoes the permutations among its layers, so that every channel ends at its own place."""
 
     @property
     def _permutations(self) -> list[Permute]:
@@ -63,74 +63,76 @@ class GlowDensity(FactoringDensity):
 
     .. math:: \log p(x) = \log N(z; 0, 1) + \log|\det dz/dx|, \quad z = f(x)
 
-    For data in bins (images of whole numbers), scores are lower bounds of the discrete data's log-probability, by
-    dequantisation; for real values they are exact. A table is treated as a 1x1 image with a channel per column, so that
-    the same flow serves, with perceptrons as its networks; on one column it is a Gaussian. It is made for images of
-    which latents, interpolation or many samples are wanted: a score takes one pass, and so does a sample. After equal
-    training time `PixelCNNDensity` has fewer bits/dim.
+    Use it for images if you need latents, interpolation or many samples: a score takes one pass through the flow, and
+    so does a sample. After equal training time, `PixelCNNDensity` reaches fewer bits/dim. For data in bins (images of
+    whole numbers), dequantisation makes scores lower bounds of the discrete data's log-probability; for real values
+    they are exact. The flow treats a table as a 1x1 image with one channel per column, and its networks are then
+    perceptrons; a table of one column gets a Gaussian.
 
     Parameters
     ----------
     n_levels : "auto" or int, default "auto"
-        Levels of the multi-scale architecture, each halving height and width; both must be even that often. "auto": as
-        many as they allow, 3 at most; 1 for tables.
+        Levels of the multi-scale architecture. Each halves height and width, so both must be divisible by 2**n_levels.
+        "auto": as many as the images allow, at most 3; 1 for tables.
     n_steps : int, default 8
-        Steps of flow a level.
+        Steps of flow per level.
     hidden_channels : int, default 128
         Width of the networks inside the couplings.
     coupling : "affine" or "additive", default "affine"
     permutation : "conv1x1", "shuffle" or "reverse", default "conv1x1"
-        What mixes the channels in each step.
+        The layer that mixes the channels in each step.
     scale : "sigmoid" or "exp", default "sigmoid"
-        How a coupling's scale is made: s = sigmoid(b + 2) in (0.27, 0.993) or s = exp(b) in (0.05, 20.1), with b
-        bounded in (-3, 3).
+        Scale of a coupling: s = sigmoid(b + 2), in (0.27, 0.993), or s = exp(b), in (0.05, 20.1), where the network's
+        output b is bounded to (-3, 3).
     split_prior : "learned" or "standard", default "learned"
-        Whether what leaves a level is standardised by a network of what stays. "standard" with additive coupling is the
-        constant-volume flow: its log-determinant is the same for all x, but for -log q(u | x) of variational noise.
+        "learned": a network of the dimensions that stay gives mean and scale of those that leave a level. "standard":
+        they leave as they are. With coupling="additive" and preprocessing "auto" or "linear", "standard" gives the
+        constant-volume flow, whose log-determinant is the same for all x, except for the -log q(u | x) of variational
+        noise.
     factorization : "standard", "likelihood", "likelihood_reversed" or "random", default "standard"
-        Which half of the dimensions leaves at each level of an image: the first channels after the level's steps; of
-        each channel's 2x2 block the two that contribute least to the likelihood (LCMA), or most; or a random half. A
-        contribution is the mean over the rows given to fit of the log-scales of a dimension's activation normalisations
-        and couplings so far, in a flow that factors nothing out. 1x1 convolutions mix dimensions, so that none of them
-        leaves or contributes by itself (LCMA's section 4 says so too): all but "standard" need another `permutation`.
-        With "reverse", an even `n_steps` maps all dimensions equally often.
+        Which half of an image's dimensions leaves at each level. "standard": the first channels after the level's
+        steps. "likelihood": in each channel's 2x2 block, the two dimensions that contribute least to the likelihood
+        (LCMA); "likelihood_reversed": the two that contribute most. "random": a random half. A dimension's contribution
+        is the sum of its log-scales in all activation normalisations and couplings up to that level, averaged over the
+        rows given to `fit`, in a flow that factors nothing out. 1x1 convolutions mix dimensions, so that no dimension
+        has a contribution of its own (LCMA, section 4); all choices but "standard" therefore need another
+        `permutation`. With "reverse", an even `n_steps` maps all dimensions equally often.
     pretraining : float in (0, 1), default 0.25
-        Share of max_epochs and of time_limit that the flow which measures the contributions is trained for; the rest is
-        the density's.
+        Share of max_epochs and of time_limit spent on training the flow that measures the contributions; the rest goes
+        to the density itself. That flow has a checkpoint of its own, whose name ends in ".pretraining".
     n_draws : int, default 1
-        Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
+        Draws of the dequantisation noise per score. More than one gives the importance-weighted bound, which is
+        tighter.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
-        The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize", for data in
-        bins and for tables: each channel's or column's distribution over the training data is made about normal.
-        "logit", for data in bins: logit(low + (high - low) x / n_bins). "linear": bins are mapped to about [-0.5, 0.5],
-        real values are standardised. "auto": "gaussianize" in bins, but "linear" where rows are too few for it and for
-        the constant-volume flow.
+        The fixed first map of the flow; its log-determinant is part of the score. "gaussianize", for data in bins and
+        for tables: makes the training distribution of each channel or column roughly normal. "logit", for data in bins:
+        logit(low + (high - low) x / n_bins). "linear": maps bins to about [-0.5, 0.5] and standardises real values.
+        "auto": "gaussianize" in bins, but "linear" if rows are too few for it; "linear" for real values and for the
+        constant-volume flow.
     logit_range : (low, high), default (0.05, 0.95)
-        Of preprocessing="logit"; see `FlowDensity`.
+        Limits for preprocessing="logit"; see `FlowDensity`.
     dequantization : "uniform" or "variational", default "uniform"
-        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
-        bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
+        The noise added to data in bins: uniform, or drawn from a distribution that is learned with the density, which
+        gives a tighter bound (Ho et al. 2019, Flow++); see `FlowDensity`.
     memory_efficient : bool, default False
-        Whether training computes in its backward pass again what it would else keep, so that memory hardly grows with
-        depth, at about 1.4 times the time; see `FlowDensity`.
+        True: training recomputes activations in the backward pass instead of storing them. Memory then hardly grows
+        with depth, and training takes about 1.4 times as long; see `FlowDensity`.
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    batch_size, learning_rate, weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start,
-    verbose, random_state; device, precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------
     factored_dims_ : (H, W, C) int array
-        The level 1 .. L at which each dimension of an image leaves; unless `factorization` is "standard".
+        The level, 1 to L, at which each dimension of an image leaves; unless `factorization` is "standard".
     n_features_in_ : int
     image_shape_ : (H, W, C) or None
     n_bins_ : int or None
-    value_counts_ : (C, n_bins) array, how often the training data take each value; where they are gaussianized
-    knots_ : (2, D, K) array, where the lines of each column of a table meet, before and after; likewise
+    value_counts_ : (C, n_bins) array, how often each value occurs in each channel; for preprocessing "gaussianize"
+    knots_ : (2, D, K) array, knots of each column's piecewise linear map; for preprocessing "gaussianize" on tables
     classes_, class_log_prior_ : (K,) arrays, of a conditional density
-    constant_features_ : indices of the columns that are constant and not modelled
-    latent_slices_ : list of slices, the latents' columns of each level, level 1 first
-    history_ : dict of lists, one value an epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
+    constant_features_ : indices of the constant columns, which are not modelled
+    latent_slices_ : list of slices, columns of the latents that belong to each level, level 1 first
+    history_ : dict of lists, one value per epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
     n_iter_ : int, epochs trained
     score_is_bound_ : bool
 
@@ -161,7 +163,7 @@ class GlowDensity(FactoringDensity):
     scale: str = "sigmoid"
     split_prior: str = "learned"
 
-    chunk_values: ClassVar[int] = 2**17  # more than others', as little but thin tensors is kept of a value
+    chunk_values: ClassVar[int] = 2**17  # more than elsewhere: it keeps few and thin tensors per value
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **FactoringDensity._parameter_constraints,
@@ -182,9 +184,9 @@ class GlowDensity(FactoringDensity):
         super()._check_factorization(n_levels)
         if self.factorization != "standard" and self.permutation == "conv1x1":
             raise ValueError(
-                f'GlowDensity: factorization="{self.factorization}" chooses which dimensions of an image leave, and '
-                f'1x1 convolutions mix them, so that none leaves by itself; pass permutation="reverse" or "shuffle", '
-                f'or factorization="standard".'
+                f'GlowDensity: factorization="{self.factorization}" chooses which dimensions of an image leave, but '
+                '1x1 convolutions mix the dimensions; pass permutation="reverse" or "shuffle", or '
+                'factorization="standard".'
             )
 
     def _multi_scale(self, spec: DataSpec) -> MultiScale:
@@ -217,7 +219,7 @@ class GlowDensity(FactoringDensity):
         return Standardize(ConvNet(stay, self.hidden_channels, 2 * leave))
 
     def _steps(self, channels: int, kernel_size: int) -> list[Bijection]:
-        """Build the steps of one level: normalise, mix the channels, couple; one channel has nothing to couple with."""
+        """Build the steps of one level: normalise, mix the channels, couple. A single channel is normalised only."""
         if channels == 1:
             return [ActNorm(1)]
         steps: list[Bijection] = []

@@ -1,7 +1,7 @@
-"""Scores as graphs: torch modules from rows to scores that need nothing beside them, for `torch.export` and ONNX.
+"""Scores as graphs: self-contained torch modules from rows to scores, for `torch.export` and ONNX.
 
-All of them take rows (n, n_features) in float64 and in the data's own units, and give float64. A row whose score would
-be refused has NaN (it is not finite itself) or -inf (it lies too far from the training data): a graph raises nothing.
+They take rows (n, n_features) as float64 in the data's units and return float64. A graph raises no errors: for rows
+that scoring refuses, the score is NaN (the row is not finite) or -inf (it lies too far from the training data).
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from flowdetect._reach import SAME, SAME_AS_ZERO
 from flowdetect.density.model import DensityModel
 from flowdetect.density.spec import DataSpec
 
-SPARE = 8  # neighbours looked at beyond those asked for, since the first look rounds
+SPARE = 8  # additional candidates, since the first search has rounding errors
 Arrays = NDArray[Any]
 
 
 class ModelGraph(nn.Module):
-    """log p(x) of a density's model without noise: what a chunk of rows goes through in `_scoring`.
+    """log p(x) of a density's model without noise: the same computation as `_scoring` for a chunk.
 
     Parameters
     ----------
     model : DensityModel
-        A copy of it is kept, on the CPU.
+        Copied to the CPU.
     spec : DataSpec
     """
 
@@ -65,7 +65,7 @@ class ModelGraph(nn.Module):
             scores = self._joint(x, self.contexts).logsumexp(1)
         scores = scores + self.log_units
         is_reached = torch.isfinite(scores)
-        if self.n_bins is not None:  # as `check_in_reach` demands
+        if self.n_bins is not None:  # as in `check_in_reach`
             is_reached = is_reached & ((rows >= -self.n_bins) & (rows <= 2 * self.n_bins - 1)).all(1)
         return nan_where_lost(torch.where(is_reached, scores, -math.inf), rows)
 
@@ -82,7 +82,7 @@ class ModelGraph(nn.Module):
 
 
 class TermsGraph(ModelGraph):
-    """The terms by level of a flow's likelihood, those of the likeliest class if it is conditional."""
+    """The terms of a flow's likelihood per level; for a conditional flow, those of the most likely class."""
 
     def forward(self, rows: Tensor) -> Any:
         """(n, n_features) -> a Bunch of tensors (n, L), nats."""
@@ -110,29 +110,29 @@ class MembersGraph(nn.Module):
         if not self.is_mixture:
             return scores
         mixture = scores.logsumexp(1) - self.log_n_members
-        return torch.where(torch.isfinite(scores).all(1), mixture, scores.amin(1))  # refused by one, refused by all
+        return torch.where(torch.isfinite(scores).all(1), mixture, scores.amin(1))  # refused if one member refuses
 
 
 class NeighborsGraph(nn.Module):
-    """The density of `NeighborsDensity`; its training rows are in the graph.
+    """The score of `NeighborsDensity`; the graph holds its training rows.
 
-    The nearest rows are found by products of matrices, with some to spare, and their distances computed anew.
+    Matrix products find the nearest rows and some additional candidates; their distances are then recomputed.
 
     Parameters
     ----------
     references : (N, D) array
-        Scaled rows.
+        Scaled training rows.
     shift, scale : (D,) arrays
     scales : sequence of int
         Numbers of neighbours.
     constants : (n_scales,) array
-        What is added to -D log r, nats.
+        Added to -D log r, nats.
     is_mean : bool
-        Whether r is the mean distance to so many neighbours, not that to the last of them.
+        Whether r is the mean distance to the neighbours, instead of the distance to the last of them.
     is_joined : bool
-        Whether the mean over the scales is given, (n,), not each scale's log p, (n, n_scales).
+        Whether the output is the mean over the scales, (n,), instead of each scale's log p, (n, n_scales).
     same, closest : float
-        Below the first a row is the reference itself; the second is added to r.
+        A row nearer than `same` is the reference itself; `closest` is added to r.
     """
 
     references: Tensor
@@ -167,7 +167,7 @@ class NeighborsGraph(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """(n, D) -> (n,) nats, or (n, n_scales)."""
         x = (rows - self.shift) / self.scale
-        about = self.squares - 2 * (x @ self.references.T)  # squared distances but for |x|^2
+        about = self.squares - 2 * (x @ self.references.T)  # squared distances minus |x|^2
         nearest = self.references[about.topk(self.n_found, largest=False).indices]  # (n, k, D)
         distances = (nearest - x[:, None]).square().sum(2).sqrt().sort(1).values
         is_own = distances[:, :1] < self.same
@@ -181,7 +181,7 @@ class NeighborsGraph(nn.Module):
 
 
 class ScoreOutput(nn.Module):
-    """A score as a graph takes and gives it: X in the layout of the training data -> {"score": (n,)}."""
+    """The input and output of a score's graph: X in the layout of the training data -> {"score": (n,)}."""
 
     names = ("score",)
 
@@ -195,14 +195,14 @@ class ScoreOutput(nn.Module):
 
 
 class VerdictOutput(nn.Module):
-    """A detector's score, p-value and label, as `score_samples`, `p_values` and `predict` give them.
+    """A detector's score, p-value and label, as `score_samples`, `p_values` and `predict` return them.
 
     Parameters
     ----------
     verdict : Verdict
-        What the detector says of itself.
+        The detector's description for export.
     axes : str
-        Of X, as in `Layout`.
+        Axes of X, as in `Layout`.
     """
 
     names = ("score", "p_value", "label")
@@ -228,7 +228,7 @@ class VerdictOutput(nn.Module):
 
 
 class SingleGraph(nn.Module):
-    """The score of a detector of one density, or of one fold."""
+    """The score of a detector with one density, or of one fold."""
 
     known: Tensor
     lowest: Tensor
@@ -246,22 +246,22 @@ class SingleGraph(nn.Module):
         _keep(self, "constants", single.constants if has_constants else 0.0)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """(n, n_features) -> (n,); the lowest score where a row lies too far out."""
+        """(n, n_features) -> (n,); the lowest score for rows that lie too far out."""
         scores = self.combine(*[graph(rows) for graph in self.graphs])
         scores = torch.where(torch.isfinite(scores), scores, self.lowest).maximum(self.lowest)
-        if self.columns is not None:  # as `differs` says
+        if self.columns is not None:  # as in `differs`
             off = (rows[:, self.columns] - self.constants).abs() > SAME * self.constants.abs() + SAME_AS_ZERO
             scores = torch.where(off.any(1), self.lowest, scores)
         return nan_where_lost(scores, rows)
 
 
 def graph_of(density: Any, answer: str = "score_samples") -> nn.Module:
-    """Give the graph of what a fitted density answers: "score_samples", "member_scores" or "likelihood_terms".
+    """Return the graph of a fitted density's method: "score_samples", "member_scores" or "likelihood_terms".
 
     Raises
     ------
     TypeError
-        If the density is none of ours, or an answer of it has no graph.
+        If the density is not one of flowdetect's, or the method has no graph.
     """
     if isinstance(density, FrozenEstimator):
         density = density.estimator
@@ -271,24 +271,24 @@ def graph_of(density: Any, answer: str = "score_samples") -> nn.Module:
     graph: nn.Module | None = density._graph(answer) if hasattr(density, "_graph") else None
     if graph is None:
         raise TypeError(
-            f"export needs densities of flowdetect whose {answer} has a graph, got {type(density).__name__}; take e.g. "
-            f"MAFDensity, or an ensemble of it."
+            f"export needs densities of flowdetect whose {answer} can be exported, got {type(density).__name__}; use "
+            "e.g. MAFDensity, or an ensemble of it."
         )
     return graph
 
 
 def to_rows(X: Tensor, axes: str) -> Tensor:
-    """Flatten X to rows (n, n_features), as `Layout` says."""
+    """Flatten X to rows (n, n_features), as in `Layout`."""
     return (X.permute(0, 2, 3, 1) if axes == "nchw" else X).flatten(1)
 
 
 def nan_where_lost(values: Tensor, rows: Tensor) -> Tensor:
-    """Give NaN for rows that are not finite."""
+    """Replace the values of rows that are not finite by NaN."""
     return torch.where(torch.isfinite(rows).all(1), values, math.nan)
 
 
 def count_at_most(known: Tensor, scores: Tensor) -> Tensor:
-    """Count of sorted values (m,) how many are at most each score: a binary search, since ONNX has none."""
+    """Count the sorted values (m,) that are at most each score, by binary search, which ONNX lacks."""
     count, m = torch.zeros_like(scores, dtype=torch.int64), known.shape[0]
     for bit in reversed(range(m.bit_length())):
         more = count + 2**bit
@@ -298,6 +298,6 @@ def count_at_most(known: Tensor, scores: Tensor) -> Tensor:
 
 
 def _keep(module: nn.Module, name: str, array: Arrays | float | None) -> None:
-    """Make an array or a number a buffer, which goes into the file as it is; ONNX has plain numbers as float32."""
+    """Register an array or a number as a buffer, which keeps its type; ONNX stores plain numbers as float32."""
     kept = None if array is None else torch.from_numpy(np.array(array, order="C"))
     module.register_buffer(name, kept)

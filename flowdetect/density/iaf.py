@@ -1,4 +1,4 @@
-"""IAF: MAF's transforms the other way round, so that samples take one pass.
+"""IAF: the transforms of MAF in the inverse direction, so that a sample takes one pass.
 
 Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow" (2016),
 https://arxiv.org/abs/1606.04934
@@ -16,44 +16,43 @@ MOST_IN_A_GRAPH = 64  # values
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class IAFDensity(AutoregressiveFlowDensity):
-    r"""Density by an inverse autoregressive flow: each value is computed from the noise of those before it.
+    r"""Density by an inverse autoregressive flow: each value is computed from the noise of the values before it.
 
     .. math:: \log p(x) = \log N(z; 0, 1) + \log|\det dz/dx|, \quad x = f(z)
 
-    with f a sequence of transforms, x_i = f_k(z_i; z_1 .. z_{i-1}) each. A sample takes one pass. A score takes a few
-    passes, which solve for z, and a training step several times as long as one of `MAFDensity`: take this where samples
-    must be fast. Scores are exact for real values, up to the solution's tolerance of 1e-6 (1 + abs(z)) in a transform;
-    for data in bins they are lower bounds of the discrete data's log-probability, by dequantisation. Made for tables;
-    small images are taken as rows of their values.
+    with f a sequence of transforms x_i = f_k(z_i; z_1 .. z_{i-1}). Use it for tables if samples must be fast; it treats
+    a small image as a row of its values. A sample takes one pass. A score solves for z in a few passes, and a training
+    step takes several times as long as one of `MAFDensity`. Scores are exact for real values, up to the solver's
+    tolerance of 1e-6 (1 + abs(z)) per transform; for data in bins, dequantisation makes them lower bounds of the
+    discrete data's log-probability.
 
     Parameters
     ----------
     n_transforms : int, default 5
     hidden_features : tuple of int, default (64, 64)
-        Widths of each transform's hidden layers; at least one unit less than there are features is taken.
+        Widths of each transform's hidden layers; raised to the number of features minus 1 if smaller.
     univariate : "affine" or "spline", default "affine"
-        What maps a value. "affine": x_i = (z_i + t) s, s in (0.05, 20.1), as in the paper. "spline":
+        The map of a value. "affine", as in the paper: x_i = (z_i + t) s, s in (0.05, 20.1). "spline":
         rational-quadratic splines of 8 bins.
     order : "reverse" or "random", default "reverse"
-        Of the features: reversed from transform to transform, or drawn for each.
+        Order of the features: reversed from one transform to the next, or drawn for each transform.
     n_draws : int, default 1
-        Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
+        Draws of the dequantisation noise per score. More than one gives the importance-weighted bound, which is
+        tighter.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
-        The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
+        The fixed first map of the flow; its log-determinant is part of the score. See `FlowDensity`.
     logit_range : (low, high), default (0.05, 0.95)
-        Of preprocessing="logit"; see `FlowDensity`.
+        Limits for preprocessing="logit"; see `FlowDensity`.
     dequantization : "uniform" or "variational", default "uniform"
-        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
-        bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
+        The noise added to data in bins: uniform, or drawn from a distribution that is learned with the density, which
+        gives a tighter bound (Ho et al. 2019, Flow++); see `FlowDensity`.
     memory_efficient : bool, default False
-        Whether training computes in its backward pass again what it would else keep, so that memory hardly grows with
-        depth, at about 1.4 times the time; see `FlowDensity`.
+        True: training recomputes activations in the backward pass instead of storing them. Memory then hardly grows
+        with depth, and training takes about 1.4 times as long; see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 3e-3
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
-    precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------
@@ -63,9 +62,9 @@ class IAFDensity(AutoregressiveFlowDensity):
     value_counts_ : (C, n_bins) array, how often the training rows take each value; where they are gaussianized
     knots_ : (2, D, K) array, where the lines of each column of a table meet, before and after; likewise
     classes_, class_log_prior_ : (K,) arrays, of a conditional density
-    constant_features_ : indices of the columns that are constant and not modelled
+    constant_features_ : indices of the constant columns, which are not modelled
     latent_slices_ : list of one slice
-    history_ : dict of lists, one value an epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
+    history_ : dict of lists, one value per epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
     n_iter_ : int, epochs trained
     score_is_bound_ : bool
 
@@ -74,7 +73,7 @@ class IAFDensity(AutoregressiveFlowDensity):
     Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al.), 2016,
     https://arxiv.org/abs/1606.04934
     Masked Autoregressive Flow for Density Estimation (Papamakarios et al.), 2017, https://arxiv.org/abs/1705.07057,
-    section 3.3: how the two relate
+    section 3.3 (relation of MAF and IAF)
 
     Examples
     --------
@@ -92,12 +91,12 @@ class IAFDensity(AutoregressiveFlowDensity):
 
     @property
     def not_exported(self) -> dict[str, str]:
-        """No format, of a fitted density of more than 64 values: a graph holds a pass of each transform for each."""
+        """All formats if a fitted density has more than 64 values: a graph holds one pass per transform and value."""
         if not self.__sklearn_is_fitted__() or self.spec_.n_values <= MOST_IN_A_GRAPH:
             return {}
         reason = (
-            f"each of its transforms solves for one value after the other, and a graph would hold all "
-            f"{self.spec_.n_values} passes (the most are {MOST_IN_A_GRAPH}); take MAFDensity, which scores in one pass."
+            f"each of its transforms solves for the values one by one, so a graph would hold {self.spec_.n_values} "
+            f"passes per transform (at most {MOST_IN_A_GRAPH} are allowed); use MAFDensity, which scores in one pass."
         )
         return dict.fromkeys(("torch", "onnx"), reason)
 

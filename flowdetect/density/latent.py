@@ -1,6 +1,6 @@
 """Latent-variable models: an encoder, a decoder and a standard normal prior; what VAE and PixelVAE share.
 
-Both bound log p(x), which no formula gives, from below by importance sampling with the encoder's q(z | x).
+log p(x) has no closed form; both bound it from below by importance sampling from the encoder's q(z | x).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from flowdetect.density.spec import DataSpec
 from flowdetect.distributions import standard_normal_quantile
 from flowdetect.nets.autoencoder import ImageDecoder, ImageEncoder, VectorNet
 
-# log-scales of q(z | x) lie within 4 of -3, and start there: narrow, so that z tells of x from the first step on (from
-# 0, decoders of little data often learned to ignore it), and never much wider than the prior, whatever a network makes
-# of an outlier
+# log-scales of q(z | x) lie in (-7, 1) and start at -3. A narrow start makes z informative about x from the first step;
+# when they started at 0, decoders trained on little data often learned to ignore z. The upper bound keeps q from being
+# much wider than the prior on outliers.
 LOG_SCALE_CENTRE, LOG_SCALE_REACH = -3.0, 4.0
 MOST_TABLE_LATENTS = 16
-TABLE_WIDTH = 4  # of perceptrons, times hidden_channels
-CODE_REACH = 10.0  # the encoder's numbers for a posterior's flow lie within it
+TABLE_WIDTH = 4  # width of a table's perceptrons, in hidden_channels
+CODE_REACH = 10.0  # bound on the absolute values of the code for a posterior's flow
 
 
 class Likelihood(Protocol):
-    """What turns a decoder's features into the distribution of x given z."""
+    """The distribution of x given z, from a decoder's features."""
 
     n_uniforms: int
 
@@ -42,7 +42,7 @@ class Likelihood(Protocol):
         """log p(y | h) of features (n, F, H, W) and values (n, C, H, W): (n, C, H, W), nats."""
 
     def draw(self, h: Tensor, u: Tensor, temperature: float) -> Tensor:
-        """Values y (n, C, H, W) at uniform draws u (n, n_uniforms, H, W)."""
+        """Draw values y (n, C, H, W) from uniform numbers u (n, n_uniforms, H, W)."""
 
     def mean(self, h: Tensor) -> Tensor:
         """Mean of y given the features: (n, C, H, W)."""
@@ -51,28 +51,29 @@ class Likelihood(Protocol):
 class LatentModel(DensityModel):
     """log p(x | z) + log p(z) - log q(z | x) at z drawn from q, a lower bound of log p(x) in expectation.
 
-    The prior p(z) is standard normal and q(z | x) is normal with independent dimensions, whose log-scales lie within
-    (-7, 1), or what a flow makes of such a distribution. In training mode log_prob weighs the divergence of q from the
-    prior by beta, which rises from 0 to 1 over a first share of the training (Bowman et al. 2016, "Generating Sentences
-    from a Continuous Space", section 3.1). The divergence is computed by its formula, and under a flow at the z drawn.
+    The prior p(z) is standard normal. q(z | x) is normal with independent dimensions and log-scales in (-7, 1), or such
+    a distribution mapped by a flow. In training mode, log_prob weights the divergence of q from the prior by beta,
+    which rises from 0 to 1 over the first share of the training (Bowman et al. 2016, "Generating Sentences from a
+    Continuous Space", section 3.1). The divergence is computed in closed form; with a flow, it is estimated at the
+    drawn z.
 
     Parameters
     ----------
     event_shape : (C, H, W)
     encoder : module, (y (n, C, H, W), context) -> (n, 2 * latent_dim + n_code)
-        Mean and log-scale of the normal distribution, the latter before it is bounded, log s = 4 tanh(h / 4) - 3; and
-        the code that a flow takes as its context, before it is bounded to within 10.
+        Mean and unbounded log-scale h of the normal distribution, log s = 4 tanh(h / 4) - 3; and, for a flow, its
+        context (the code), which is then bounded to (-10, 10).
     decoder : module, (z (n, latent_dim), context) -> features (n, F, H, W)
     likelihood : Likelihood
     latent_dim : int
     n_bins : int or None
-        In bins, networks and likelihood see y = 2 x / (n_bins - 1) - 1; real values they see as they are.
+        For data in bins, networks and likelihood work on y = 2 x / (n_bins - 1) - 1; real values are used unchanged.
     kl_warm_up : float
-        The share of the training over which beta rises; 0: it is 1 throughout.
+        Share of the training over which beta rises; 0: beta is always 1.
     is_table : bool
-        Whether a row (n, D, 1, 1) is laid out as a strip of D pixels, (n, 1, D, 1), for networks and likelihood.
+        Whether networks and likelihood treat rows (n, D, 1, 1) as strips of D pixels, (n, 1, D, 1).
     posterior_flow : Layer or None
-        From the normal distribution to q(z | x): `forward` of latents (n, latent_dim, 1, 1) and the code.
+        Maps the normal distribution to q(z | x): `forward` of latents (n, latent_dim, 1, 1) and the code.
     """
 
     is_bound = True
@@ -103,7 +104,7 @@ class LatentModel(DensityModel):
     # ---- the bound
 
     def posterior(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and log-scale of q(z | x), under a flow of what it starts from: two (n, latent_dim)."""
+        """Mean and log-scale of q(z | x), or of the normal distribution before its flow: two (n, latent_dim)."""
         mean, log_s, *_ = self._encoded(x, context)
         return mean, log_s
 
@@ -146,7 +147,7 @@ class LatentModel(DensityModel):
         noise: Tensor | None,
         beta: float = 1.0,
     ) -> Tensor:
-        """log p(x | z) - beta KL(q || p) at one draw of z, the divergence by its formula if there is one: (n,)."""
+        """log p(x | z) - beta KL(q || p) at one draw of z, the divergence in closed form if possible: (n,)."""
         if self.posterior_flow is not None:
             log_px, minus_kl = self._bound(x, q, context, noise).unbind()
             return log_px + beta * minus_kl
@@ -159,7 +160,7 @@ class LatentModel(DensityModel):
         return 0.5 * (mean.square() + (2 * log_s).exp() - 1) - log_s
 
     def _through_flow(self, start: Tensor, code: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Map draws of the normal distribution to z (n, latent_dim); if there is a flow, the log-determinant (n,)."""
+        """Map draws of the normal distribution to z (n, latent_dim); with a flow, also the log-determinant (n,)."""
         if self.posterior_flow is None:
             return start, None
         z, log_det = self.posterior_flow(start[:, :, None, None], *code)
@@ -167,7 +168,7 @@ class LatentModel(DensityModel):
 
     @staticmethod
     def _draw(mean: Tensor, log_s: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        """z and the standard normal values that it is made from; without noise z is the mean."""
+        """Return z and its standard normal noise; without noise z is the mean."""
         if noise is None:
             return mean, torch.zeros_like(mean)
         epsilon = standard_normal_quantile(noise.to(mean.dtype))
@@ -176,16 +177,16 @@ class LatentModel(DensityModel):
     def _log_px(self, x: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
         return sum_except_batch(self.likelihood.log_prob(self.decoder(z, context), self._to_net(x)))
 
-    # ---- what an encoder misses, and what it computes on the way
+    # ---- likelihood regret and likelihood path
 
     def regret(
         self, x: Tensor, context: Tensor | None, noises: Sequence[Tensor | None], n_steps: int, learning_rate: float
     ) -> Tensor:
-        """How much a q(z | x) fitted to each x alone raises the bound: (n,) nats.
+        """How much the bound rises if q(z | x) is fitted to each x alone: (n,) nats.
 
-        Mean and log-scale of q, and the code of a flow, start at the encoder's answer and take a step of Adam for each
-        of the first n_steps noises, at a rate that falls linearly to 0. Both bounds are then means over the remaining
-        noises.
+        Mean and log-scale of q, and the code of a flow, start at the encoder's output and take one Adam step for each
+        of the first n_steps noises, with a learning rate that falls linearly to 0. Both bounds are means over the
+        remaining noises.
         """
         encoded = self._encoded(x, context)
         fitted = tuple(start.detach().clone().requires_grad_() for start in encoded)
@@ -204,10 +205,10 @@ class LatentModel(DensityModel):
         return torch.stack(differences).mean(0).detach()
 
     def path(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Norms of the reconstruction's error, as the networks see values, and of mean and scale of q(z | x): (n, 3).
+        """Norms of the reconstruction error (in the networks' units), and of mean and scale of q(z | x): (n, 3).
 
-        Huang et al. 2024, https://arxiv.org/abs/2401.04933: what the likelihoods of encoder and decoder depend on.
-        Under a flow, mean and scale are those of the normal distribution that it starts from.
+        Huang et al. 2024, https://arxiv.org/abs/2401.04933: the statistics that the likelihoods of encoder and decoder
+        depend on. With a flow, mean and scale are those of the normal distribution before it.
         """
         mean, log_s, *code = self._encoded(x, context)
         z = self._through_flow(mean, code)[0]
@@ -217,12 +218,12 @@ class LatentModel(DensityModel):
     # ---- latents and samples
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Mean of q(z | x), under a flow where it maps the mean before it: (n, C, H, W) -> (n, latent_dim)."""
+        """Mean of q(z | x), or the flow's image of the mean before it: (n, C, H, W) -> (n, latent_dim)."""
         mean, _, *code = self._encoded(x, context)
         return self._through_flow(mean, code)[0]
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Mean of p(x | z): (n, latent_dim) -> (n, C, H, W), in bins between the values."""
+        """Mean of p(x | z): (n, latent_dim) -> (n, C, H, W); not rounded for data in bins."""
         return self._from_net(self.likelihood.mean(self.decoder(z, context)))
 
     def sample(
@@ -232,7 +233,7 @@ class LatentModel(DensityModel):
         temperature: float = 1.0,
         generator: Generator | None = None,
     ) -> Tensor:
-        """As of the base; the temperature multiplies z and applies to the likelihood's noise too."""
+        """As in the base class; the temperature multiplies z and also scales the likelihood's noise."""
         like = next(self.parameters())
         z = torch.randn(n, self.latent_dim, generator=generator, dtype=torch.float32).to(like)
         h = self.decoder(temperature * z, context)
@@ -241,7 +242,7 @@ class LatentModel(DensityModel):
         return x if self.n_bins is None else x.round()
 
     def _to_net(self, x: Tensor) -> Tensor:
-        """Values as networks and likelihood see them."""
+        """Values in the units of networks and likelihood."""
         y = x if self.n_bins is None else x * (2 / (self.n_bins - 1)) - 1
         return y.transpose(1, 2) if self.is_table else y
 
@@ -252,7 +253,7 @@ class LatentModel(DensityModel):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class LatentDensity(LatentSpaceDensity):
-    """A density by an encoder and a decoder of standard normal latents."""
+    """A density with an encoder and a decoder of standard normal latents."""
 
     latent_dim: int | str = "auto"
     hidden_channels: int = 32
@@ -279,7 +280,7 @@ class LatentDensity(LatentSpaceDensity):
         return min(spec.n_values, MOST_TABLE_LATENTS) if spec.is_table else self._image_latents
 
     def _autoencoder(self, spec: DataSpec, n_encoded: int, column_features: int) -> tuple[nn.Module, nn.Module]:
-        """Build an encoder to n_encoded numbers, and a decoder: convolutions for images, perceptrons for tables."""
+        """Build an encoder with n_encoded outputs and a decoder: convolutions for images, perceptrons for tables."""
         latent_dim, width, n_context = self._latent_dim(spec), self.hidden_channels, spec.n_context
         if spec.is_table:
             width, n_columns = TABLE_WIDTH * width, spec.n_values
@@ -296,15 +297,15 @@ class LatentDensity(LatentSpaceDensity):
 
     @in_torch_state()
     def transform(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[Any]:
-        """Mean of q(z | x), under a flow what that makes of the mean before it: (n, latent_dim) float64.
+        """Mean of q(z | x), or the flow's image of the mean before it: (n, latent_dim) float64.
 
-        A conditional density needs y, else takes each row's likeliest class.
+        For a conditional density; without labels, each row's most likely class is used.
         """
         return self._encode(X, y)
 
     @in_torch_state()
     def inverse_transform(self, Z: ArrayLike, y: ArrayLike | None = None) -> NDArray[Any]:
-        """Mean of p(x | z), as rows; nothing is rounded. Of a PixelVAE, earlier pixels are at their means.
+        """Mean of p(x | z), as rows, not rounded; for a PixelVAE, earlier pixels are set to their means.
 
         Parameters
         ----------
@@ -324,10 +325,10 @@ class LatentDensity(LatentSpaceDensity):
         Returns
         -------
         terms : Bunch
-            log_px_given_z : (n,), how well z explains x, of a PixelVAE with the pixels before; minus_kl : (n,), log
-            p(z) - log q(z | x), whose mean over z is minus the KL divergence of q(z | x) from the prior: near 0, z is
-            ignored. They sum to the score. Of several draws they are means, weighted as the draws are in the score, and
-            what is missing from it is added to log_px_given_z. A conditional density without y gives the terms of the
-            likeliest class, and log_class : (n,), so that the three still sum.
+            log_px_given_z : (n,), log p(x | z), for a PixelVAE given the earlier pixels as well; minus_kl : (n,), log
+            p(z) - log q(z | x), whose mean over z is minus the KL divergence of q(z | x) from the prior (near 0 if z is
+            ignored). They sum to the score. For several draws they are means, weighted as the draws are in the score,
+            and log_px_given_z takes the remaining difference to the score. For a conditional density without y, these
+            are the terms of the most likely class, and log_class : (n,) is added: the three sum to the score.
         """
         return self._terms(X, y)

@@ -1,4 +1,4 @@
-"""Densities whose rows have latents: ways from one row to another, and directions that stand for an attribute.
+"""Densities with latents: interpolation between rows, and directions of attributes.
 
 Kingma & Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions" (2018), section 5,
 https://arxiv.org/abs/1807.03039
@@ -22,34 +22,34 @@ from flowdetect.density._inputs import encode_labels
 from flowdetect.density.base import BaseDensity
 
 Floats = NDArray[np.float64]
-LEAST_SINE = 1e-6  # of the angle between two latents; below it there is no one circle through both
+LEAST_SINE = 1e-6  # of the angle between two latents; below it, the circle through both is not unique
 
 
 class LatentSpaceDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseDensity):
     """A density with `transform` and `inverse_transform`, whose latents are standard normal under the model.
 
-    A subclass writes these two. Where its latents come in levels, `latent_slices_` says which columns are which.
+    A subclass implements these two. If its latents have levels, `latent_slices_` gives the columns of each level.
     """
 
     @in_torch_state()
     def interpolate(self, X_a: ArrayLike, X_b: ArrayLike, n: int = 8, *, y: ArrayLike | None = None) -> NDArray[Any]:
-        r"""Go from each row of X_a to the same row of X_b in n steps, along circles between their latents.
+        r"""Interpolate from each row of X_a to the same row of X_b in n steps, along circles between their latents.
 
         .. math:: z(t) = \big((1 - t) |a| + t |b|\big) \,
             \frac{\sin((1 - t) \omega) \, a / |a| + \sin(t \omega) \, b / |b|}{\sin \omega}, \quad 0 \le t \le 1
 
-        where a and b are the latents of one level (a VAE has one) and :math:`\omega` is the angle between them. Their
-        length, on which log p(z) depends, changes evenly from one end's to the other's; along a straight line it would
-        be too small halfway.
+        where a and b are the latents of one level (a VAE has one level) and :math:`\omega` is the angle between them.
+        Their length, on which log p(z) depends, changes linearly from |a| to |b|; on a straight line it would be too
+        small halfway.
 
         Parameters
         ----------
         X_a, X_b : (m, D) rows or m images, as in `fit`
-            Pairs of rows. Of one pair, pass X[:1] rather than X[0].
+            Pairs of rows. For a single pair, pass X[:1] rather than X[0].
         n : int, default 8
-            Steps, both ends included; at least 2.
-        y : (m,) class labels, one a pair
-            Needed by a conditional density: both ends are encoded, and all steps decoded, under the pair's label.
+            Number of steps, including both ends; at least 2.
+        y : (m,) class labels, one per pair
+            Required by a conditional density, which encodes both ends and decodes all steps with the pair's label.
 
         Returns
         -------
@@ -63,9 +63,9 @@ class LatentSpaceDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
         Notes
         -----
-        The ends of a flow are the rows themselves, exactly so in bins; those of a VAE are the rows' reconstructions.
-        Where two latents are zero, or parallel or opposite to within an angle of 1e-6, steps lie on the straight line
-        between them instead, as on a level of a single latent.
+        The ends of a flow are the rows themselves (exactly, for data in bins); those of a VAE are the rows'
+        reconstructions. If one of two latents is zero, or they are parallel or opposite to within an angle of 1e-6, the
+        steps lie on the straight line between them instead; the same holds for a level with a single latent.
 
         References
         ----------
@@ -87,8 +87,9 @@ class LatentSpaceDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         source_b, _ = self._read(X_b, None)
         if len(source_a) != len(source_b):
             raise ValueError(
-                f"{type(self).__name__}: X_a and X_b must have as many rows each, one pair a row, got {len(source_a)} "
-                f"and {len(source_b)}; repeat a row that is in several pairs, e.g. with np.repeat."
+                f"{type(self).__name__}: X_a and X_b must have the same number of rows, since row i of each forms a "
+                f"pair, got {len(source_a)} and {len(source_b)} rows; repeat a row that is in several pairs, e.g. with "
+                "np.repeat."
             )
         self._check_has_labels(labels, "interpolate")
         a, b = (self._scoring().encode(source, labels, self._double().encode) for source in (source_a, source_b))
@@ -99,16 +100,16 @@ class LatentSpaceDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     @in_torch_state()
     def attribute_direction(self, X: ArrayLike, attribute: ArrayLike, *, y: ArrayLike | None = None) -> Floats:
-        """Direction of an attribute: mean of the latents of rows that have it, minus that of rows that have it not.
+        """Direction of an attribute: mean latent of the rows with it minus mean latent of the rows without it.
 
         Parameters
         ----------
         X : (n, D) rows or n images, as in `fit`
         attribute : (n,) labels of two values
-            Such as False and True; the greater one, in sorted order, stands for rows that have the attribute. Of more
-            classes, pass e.g. ``labels == 3``, or the rows of two of them.
+            Such as False and True; the last value in sorted order marks rows with the attribute. For more than two
+            classes, pass e.g. ``labels == 3``, or only the rows of two classes.
         y : (n,) class labels, optional
-            Of a conditional density, which else takes each row's likeliest class.
+            For a conditional density; without labels, each row's most likely class is used.
 
         Returns
         -------
@@ -117,7 +118,7 @@ class LatentSpaceDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Raises
         ------
         ValueError
-            If the attribute has another number of values than two.
+            If the attribute does not have exactly two values.
 
         References
         ----------
@@ -142,9 +143,9 @@ class LatentSpaceDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         values, codes = encode_labels(attribute, len(source), name)
         if len(values) != 2:
             raise ValueError(
-                f"{name} must hold two values, for rows that have the attribute and for rows that have it not, got "
-                f"{len(values)}: {values[:5].tolist()}; pass e.g. labels == {values.tolist()[0]!r}, or the rows "
-                f"of two classes."
+                f"{name} must hold two values, one for rows with the attribute and one for rows without it, got "
+                f"{len(values)}: {values[:5].tolist()}; pass e.g. labels == {values.tolist()[0]!r}, or only the rows "
+                "of two classes."
             )
         encode, sums = self._double().encode, np.zeros((2, self._n_features_out))
         for start, rows in chunks(source):
@@ -164,16 +165,17 @@ class LatentSpaceDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         *,
         y: ArrayLike | None = None,
     ) -> NDArray[Any]:
-        """Move rows along a direction of the latents: each row's z + amount * direction, mapped back.
+        """Move rows along a direction of the latents: map z + amount * direction back to rows.
 
         Parameters
         ----------
         X : (m, D) rows or m images, as in `fit`
-        direction : (d,) array, as `attribute_direction` gives it
+        direction : (d,) array, e.g. from `attribute_direction`
         amounts : (k,) numbers
-            How far to go. With 1 a row that lacks the attribute gets the mean difference; with 0 it stays as it is.
+            Multiples of the direction. 1 adds the mean difference between rows with and without the attribute; 0 leaves
+            a row unchanged.
         y : (m,) class labels
-            Needed by a conditional density, which encodes and decodes under them.
+            Required by a conditional density, which encodes and decodes with them.
 
         Returns
         -------
@@ -183,8 +185,8 @@ class LatentSpaceDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Raises
         ------
         ValueError
-            If direction or amounts have another shape or are not finite, a conditional density gets no y, or a row was
-            moved so far that it has no finite values.
+            If direction or amounts have a wrong shape or are not finite, if a conditional density gets no y, or if a
+            row moves so far that it has no finite values.
 
         References
         ----------
@@ -197,7 +199,7 @@ class LatentSpaceDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         along = _finite_numbers("direction", direction, (self._n_features_out,), by)
         steps = _finite_numbers("amounts", amounts, (max(1, len(np.atleast_1d(amounts))),), "such as [-1, 0, 1]")
         z = self._scoring().encode(source, labels, self._double().encode)
-        with np.errstate(over="ignore"):  # what overflows is refused with the rows
+        with np.errstate(over="ignore"):  # overflow is refused with its row
             moved = z[:, None] + steps[:, None] * along
         return self._decoded(moved, labels)
 
@@ -213,8 +215,8 @@ class LatentSpaceDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         if not np.isfinite(rows).all():
             broken = np.unique(np.flatnonzero(~np.isfinite(rows).all(1)) // k)
             raise OutOfReachError(
-                f"{type(self).__name__}: row {broken[0]} has no finite values at one of its steps, as its latents lie "
-                f"too far out; take smaller amounts, or rows nearer to the training data.",
+                f"{type(self).__name__}: row {broken[0]} has no finite values at one of its steps, because its "
+                "latents lie too far out; pass smaller amounts, or rows nearer to the training data.",
                 broken,
             )
         if spec.n_bins is not None:
@@ -225,14 +227,14 @@ class LatentSpaceDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
 
 def spherical(a: Floats, b: Floats, t: Floats) -> Floats:
-    """Points on the circle from a to b, vectors along the last axis, at shares t of the angle; lengths go evenly.
+    """Points on the circle from a to b (vectors along the last axis) at shares t of the angle; lengths change linearly.
 
-    Where there is no one circle, because a or b is zero or they are parallel or opposite, points on the straight line.
+    If the circle is not unique (a or b is zero, or they are parallel or opposite), points on the straight line.
     """
     length_a, length_b = (np.linalg.norm(end, axis=-1, keepdims=True) for end in (a, b))
     with np.errstate(invalid="ignore", divide="ignore"):
         unit_a, unit_b = a / length_a, b / length_b
-        # accurate near 0 and pi, unlike the arccos of the cosine
+        # arctan2: accurate near 0 and pi, unlike arccos
         half = np.arctan2(
             np.linalg.norm(unit_a - unit_b, axis=-1, keepdims=True),
             np.linalg.norm(unit_a + unit_b, axis=-1, keepdims=True),
@@ -246,7 +248,7 @@ def spherical(a: Floats, b: Floats, t: Floats) -> Floats:
 
 
 def _finite_numbers(name: str, values: Any, shape: tuple[int, ...], example: str) -> Floats:
-    """Give finite numbers of a shape as an array, or raise ValueError."""
+    """Return finite numbers of a shape as an array, or raise ValueError."""
     try:
         found = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""MADE: all values by one network whose weights are masked so that each value sees those before it.
+"""MADE: one network for all values, with weights masked so that each value depends on the values before it.
 
 Germain et al., "MADE: Masked Autoencoder for Distribution Estimation" (2015), https://arxiv.org/abs/1502.03509
 """
@@ -24,20 +24,21 @@ from flowdetect.nets.masked import context_biases, degree_mask, masked_linear
 
 
 class MADENet(OrderedNet):
-    """Numbers of every value from those before it in an order, by a perceptron whose masks differ between members.
+    """A perceptron from the values before each value, in an order, to its parameters; members differ in their masks.
 
-    A unit of degree m sees the first m + 1 values of the order, and whatever has degree m at most; an output sees the
-    units whose degree is below its place in the order (Germain et al. 2015, eq. 8 and 9).
+    A unit of degree m receives the first m + 1 values of the order and units of degree at most m. An output receives
+    the units whose degree is below its place in the order (Germain et al. 2015, eq. 8 and 9).
 
     Parameters
     ----------
     n_values : int
     hidden_features : sequence of int
-        Widths of the hidden layers; at least n_values - 1 is taken, so that every value is seen by all later ones.
+        Widths of the hidden layers; raised to n_values - 1 if smaller, so that every value reaches all later ones.
     n_numbers : int
-        Numbers a value.
+        Parameters per value.
     n_orders, n_masks : int
-        Members are all pairs of them. With one mask, degrees are spread evenly; of several, each has these shuffled.
+        A member is a pair of an order and a mask. With one mask, degrees are spread evenly; with several, each mask has
+        these degrees shuffled.
     n_context : int
         Length of a context (n, n_context); 0: it is ignored.
     """
@@ -61,7 +62,7 @@ class MADENet(OrderedNet):
         self.biases = nn.ParameterList(torch.zeros(width, dtype=torch.float32) for width in widths)
         self.out_weight = nn.Parameter(torch.zeros(n_numbers * n_values, sizes[-1], dtype=torch.float32))
         self.out_bias = nn.Parameter(torch.zeros(n_numbers, n_values, dtype=torch.float32))
-        # a context reaches the hidden units, and the outputs too, since the first value sees no hidden unit
+        # the context also enters the outputs: the first value depends on no hidden unit
         outer = [sizes[1] if widths else n_values, n_numbers * n_values] if n_context else []
         self.context_maps = nn.ParameterList(torch.zeros(n_context, width, dtype=torch.float32) for width in outer)
 
@@ -75,7 +76,7 @@ class MADENet(OrderedNet):
                 for mask in range(self.n_repeats):
                     drawn = torch.randperm(degrees.shape[1], generator=generator)
                     degrees[mask] = degrees[mask].sort().values[drawn]
-        # each unit sees about half of what is before it
+        # each unit receives about half of the units before it
         for weight, gain in (*((weight, 2.0) for weight in self.weights), (self.out_weight, 0.14)):
             noise = torch.randn(weight.shape, generator=generator, dtype=torch.float32)
             weight.copy_(noise * (gain * weight.shape[1] ** -0.5))
@@ -101,7 +102,7 @@ class MADENet(OrderedNet):
         return out.reshape(y.shape[0], *self.out_bias.shape, 1)
 
     def in_order(self, y: Tensor, context: Tensor | None, members: Tensor) -> Steps:
-        """As `OrderedNet.in_order`: one pass a step and member."""
+        """As `OrderedNet.in_order`: one pass per step and member."""
         orders = self.orders[members]
         for d in range(y.shape[2]):
             values = y.gather(2, orders.argsort(1)[:, None, :, None])
@@ -117,33 +118,31 @@ class MADEDensity(AutoregressiveDensity):
 
     .. math:: \log p(x) = \log \frac{1}{K} \sum_{k=1}^K \prod_d p(x_{o_k(d)} \mid x_{o_k(1)}, \dots, x_{o_k(d-1)})
 
-    over K = n_orders * n_masks masked networks that share their weights. A score takes one pass of the network for each
-    of them, a sample one pass a value. Scores are exact, in bins too. Images are taken as rows of their values; for
-    large ones take `PixelCNNDensity`.
+    over K = n_orders * n_masks masked networks with shared weights. Use it for tables. A score takes one pass of the
+    network for each of the K, a sample one pass per value. Scores are exact, also for data in bins. Images are treated
+    as rows of their values; for large images use `PixelCNNDensity`.
 
     Parameters
     ----------
     hidden_features : tuple of int, default (128, 128)
-        Widths of the hidden layers; at least one unit less than there are values is taken.
+        Widths of the hidden layers; raised to the number of values minus 1 if smaller.
     n_orders : int, default 1
-        How many orders are averaged. 1: the order in which columns or pixels stand; more: drawn orders, of which every
-        training step takes one ("order-agnostic" training).
+        Number of orders to average over. 1: the order of the columns or pixels in the data. More: random orders, of
+        which each training step uses one ("order-agnostic" training).
     n_masks : int, default 1
-        How many sets of masks are averaged for each order. 1: hidden units see the first 1, 2, 3 ... values of an
-        order, evenly; more: which unit sees how many is drawn for each set, of which every training step takes one
-        ("connectivity-agnostic" training).
+        Number of sets of masks to average over, for each order. 1: hidden units depend on the first 1, 2, 3, ... values
+        of an order, spread evenly. More: these numbers are shuffled among the units in each set, and each training step
+        uses one set ("connectivity-agnostic" training).
     likelihood : "auto", "logistic_mixture" or "categorical", default "auto"
-        Of a value given those before it. "logistic_mixture": discretised in bins, a density of real values, scales
-        within e^-7 and e^7. "categorical" has a probability for each value, and needs data in bins. "auto":
-        "categorical" with two bins, which makes it Bernoulli's, else "logistic_mixture".
+        The distribution of a value given the values before it. "logistic_mixture": discretised for data in bins, a
+        density for real values; scales lie between e^-7 and e^7. "categorical": a probability for each value; for data
+        in bins only. "auto": "categorical" for two bins (a Bernoulli distribution), else "logistic_mixture".
     n_mixtures : int, default 10
         Components of the logistic mixture.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 3e-3
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
-    precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------
@@ -151,16 +150,17 @@ class MADEDensity(AutoregressiveDensity):
     image_shape_ : (H, W, C) or None
     n_bins_ : int or None
     classes_, class_log_prior_ : (K,) arrays, of a conditional density
-    constant_features_ : indices of the columns that are constant and not modelled
-    history_ : dict of lists, one value an epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
+    constant_features_ : indices of the constant columns, which are not modelled
+    history_ : dict of lists, one value per epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
     n_iter_ : int, epochs trained
     score_is_bound_ : bool, False
 
     Notes
     -----
-    Real values are standardised first. `likelihood_terms` gives log_px, each value's part, and log_orders, which is 0
-    for one network: see `OrderedModel.terms`. Binary data need n_bins=2. The paper draws a unit's degree at random;
-    here degrees are shuffled, so that each occurs as often under every mask.
+    Real values are standardised first. `likelihood_terms` returns log_px, one term per value, and log_orders, which is
+    0 for one network and otherwise the entropy of the networks' shares of p(x), less log K. Binary data need n_bins=2.
+    The paper draws a unit's degree at random; here degrees are shuffled, so that each degree occurs equally often in
+    every mask.
 
     References
     ----------
@@ -200,8 +200,8 @@ class MADEDensity(AutoregressiveDensity):
         widths = check_widths(self.hidden_features, (128, 128), name)
         if self.n_orders * self.n_masks > DEEPEST:
             raise ValueError(
-                f"{name}: n_orders * n_masks must be at most {DEEPEST}, got {self.n_orders} * {self.n_masks}; the "
-                f"usual ones are 1 to 16 orders and 1 mask."
+                f"{name}: n_orders * n_masks must be at most {DEEPEST}, got {self.n_orders} * {self.n_masks}; usual "
+                "values are 1 to 16 orders and 1 mask."
             )
         head = ordered_head(spec, self.likelihood, self.n_mixtures, name)
         net = MADENet(spec.n_values, widths, head.n_numbers, self.n_orders, self.n_masks, spec.n_context)

@@ -1,4 +1,4 @@
-"""MAF: autoregressive transforms one after the other, each computed by a masked network in one pass.
+"""MAF: a sequence of autoregressive transforms, each computed by a masked network in one pass.
 
 Papamakarios et al., "Masked Autoregressive Flow for Density Estimation" (2017), https://arxiv.org/abs/1705.07057
 """
@@ -12,44 +12,43 @@ from flowdetect.density.autoregressive_flow import AutoregressiveFlowDensity
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class MAFDensity(AutoregressiveFlowDensity):
-    r"""Density by a masked autoregressive flow: each feature is mapped by what a network computes of those before it.
+    r"""Density by a masked autoregressive flow: a network maps each feature, given the features before it.
 
     .. math:: \log p(x) = \log N(z; 0, 1) + \log|\det dz/dx|, \quad z = f(x)
 
-    with f a sequence of transforms, z_i = f_k(x_i; x_1 .. x_{i-1}) each. A score takes one pass; a sample takes a few
-    passes, by fixed-point iteration for all features in parallel. Scores are exact for real values; for data in bins
-    they are lower bounds of the discrete data's log-probability, by dequantisation. Made for tables; small
-    images are taken as rows of their pixels.
+    with f a sequence of transforms z_i = f_k(x_i; x_1 .. x_{i-1}). Use it for tables; it treats a small image as a row
+    of its pixels. A score takes one pass; a sample takes a few passes, by fixed-point iteration over all features in
+    parallel. Scores are exact for real values; for data in bins, dequantisation makes them lower bounds of the discrete
+    data's log-probability.
 
     Parameters
     ----------
     n_transforms : int, default 5
     hidden_features : tuple of int, default (64, 64)
-        Widths of each transform's hidden layers; at least one unit less than there are features is taken.
+        Widths of each transform's hidden layers; raised to the number of features minus 1 if smaller.
     univariate : "affine" or "spline", default "spline"
-        What maps a feature. "affine": z_i = (x_i + t) s, s in (0.05, 20.1), as in the paper. "spline":
-        rational-quadratic splines of 8 bins (Durkan et al. 2019, the autoregressive neural spline flow), which fit more
-        at about 1.5 times the time.
+        The map of a feature. "affine", as in the paper: z_i = (x_i + t) s, s in (0.05, 20.1). "spline":
+        rational-quadratic splines of 8 bins (the autoregressive neural spline flow, Durkan et al. 2019), which are more
+        flexible and take about 1.5 times as long.
     order : "reverse" or "random", default "reverse"
-        Of the features: reversed from transform to transform, or drawn for each.
+        Order of the features: reversed from one transform to the next, or drawn for each transform.
     n_draws : int, default 1
-        Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
+        Draws of the dequantisation noise per score. More than one gives the importance-weighted bound, which is
+        tighter.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
-        The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
+        The fixed first map of the flow; its log-determinant is part of the score. See `FlowDensity`.
     logit_range : (low, high), default (0.05, 0.95)
-        Of preprocessing="logit"; see `FlowDensity`.
+        Limits for preprocessing="logit"; see `FlowDensity`.
     dequantization : "uniform" or "variational", default "uniform"
-        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
-        bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
+        The noise added to data in bins: uniform, or drawn from a distribution that is learned with the density, which
+        gives a tighter bound (Ho et al. 2019, Flow++); see `FlowDensity`.
     memory_efficient : bool, default False
-        Whether training computes in its backward pass again what it would else keep, so that memory hardly grows with
-        depth, at about 1.4 times the time; see `FlowDensity`.
+        True: training recomputes activations in the backward pass instead of storing them. Memory then hardly grows
+        with depth, and training takes about 1.4 times as long; see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 3e-3
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
-    precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------
@@ -59,9 +58,9 @@ class MAFDensity(AutoregressiveFlowDensity):
     value_counts_ : (C, n_bins) array, how often the training rows take each value; where they are gaussianized
     knots_ : (2, D, K) array, where the lines of each column of a table meet, before and after; likewise
     classes_, class_log_prior_ : (K,) arrays, of a conditional density
-    constant_features_ : indices of the columns that are constant and not modelled
+    constant_features_ : indices of the constant columns, which are not modelled
     latent_slices_ : list of one slice
-    history_ : dict of lists, one value an epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
+    history_ : dict of lists, one value per epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
     n_iter_ : int, epochs trained
     score_is_bound_ : bool
 

@@ -1,7 +1,7 @@
-"""The contract of a density's torch module: log p(x) of tensors, its parts, and samples.
+"""The contract of a density's torch module: log p(x) of tensors, its terms, and samples.
 
-A model knows no estimator, no array and no class label. Its context is any tensor: labels arrive as one-hot rows, and
-networks that take a context map it linearly, so that a label, an encoded image or a noise level enter alike.
+A model depends on no estimator, array or class label. Its context is any tensor; labels arrive as one-hot rows.
+Networks with a context map it linearly, so a label, an encoded image and a noise level all enter in the same way.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Generator, Tensor, nn
 class DensityModel(nn.Module):
     """A density of tensors, batch first.
 
-    A subclass writes `log_prob`, `terms` and `sample`. Scoring calls `log_prob` and `terms` on chunks of one fixed
-    shape, in evaluation mode, in float32, without gradients; derivatives are taken of a copy in float64.
+    A subclass implements `log_prob`, `terms` and `sample`. Scoring calls `log_prob` and `terms` on chunks of one fixed
+    shape, in evaluation mode, in float32, without gradients. Derivatives are computed on a float64 copy.
 
     Parameters
     ----------
@@ -28,23 +28,23 @@ class DensityModel(nn.Module):
     Attributes
     ----------
     n_noise : int
-        Values of noise, in [0, 1), that `log_prob` takes for each row; 0: it takes none.
+        Number of noise values, in [0, 1), that `log_prob` takes per row; 0: none.
     is_bound : bool
         Whether log_prob with noise is a lower bound of log p(x), in expectation.
     summands : tuple of str
-        Which of the terms sum to log_prob. The estimator adds the constant of a change of units to the first.
+        The terms that sum to log_prob. The estimator adds the constant of its change of units to the first.
     terms_by_value : bool
-        Whether the first summand has one part for each value of x, (n, C, H, W).
+        Whether the first summand has one entry for each value of x, (n, C, H, W).
     """
 
     n_noise: int = 0
     is_bound: bool = False
     summands: ClassVar[tuple[str, ...]] = ()
     terms_by_value: ClassVar[bool] = False
-    warm_up: float = 0.0  # share of the steps in which what is trained on still changes; patience starts after it
-    shows_progress: bool = False  # whether sampling that takes long shows a bar
-    decayed: tuple[str, ...] | None = None  # what the names of parameters end in that weight decay acts on; None: all
-    short_chunk: int | None = None  # rows of a chunk where few are scored; None: not tried yet
+    warm_up: float = 0.0  # share of the steps in which the training objective still changes; patience starts after it
+    shows_progress: bool = False  # whether slow sampling shows a progress bar
+    decayed: tuple[str, ...] | None = None  # name suffixes of the parameters under weight decay; None: all
+    short_chunk: int | None = None  # rows per chunk when few rows are scored; None: not measured yet
 
     def __init__(self, event_shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class DensityModel(nn.Module):
 
     @property
     def n_values(self) -> int:
-        """How many values a row has: C * H * W."""
+        """Number of values per row: C * H * W."""
         return math.prod(self.event_shape)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
@@ -63,9 +63,9 @@ class DensityModel(nn.Module):
         x : (n, C, H, W)
         context : (n, n_context) or None
         noise : (n, n_noise) in [0, 1), or None
-            None gives the deterministic answer: the bins' centres, the encoder's mean.
+            None: no noise, that is the bins' centres or the encoder's mean.
 
-        In training mode a model may give what it trains on instead, such as a bound whose KL warms up.
+            In training mode a model may return its training objective instead, such as a bound during the KL warm-up.
         """
         raise NotImplementedError
 
@@ -74,19 +74,19 @@ class DensityModel(nn.Module):
         return self.log_prob(x, context, noise)
 
     def log_prob_draws(self, x: Tensor, context: Tensor | None, noises: Sequence[Tensor | None]) -> Tensor:
-        """`log_prob` at each of K draws of the noise: (K, n) nats; a model may share what no draw changes."""
+        """`log_prob` at each of K draws of the noise: (K, n) nats; a model may compute shared parts once."""
         return torch.stack([self.log_prob(x, context, noise) for noise in noises])
 
     def log_prob_by_context(self, x: Tensor, contexts: Tensor, noise: Tensor | None = None) -> Tensor:
         """log p(x | k) under each of K contexts (K, n_context): (n, C, H, W) -> (n, K) nats."""
-        if torch.compiler.is_exporting() and noise is None:  # one pass for all contexts, so that a graph stays small
+        if torch.compiler.is_exporting() and noise is None:  # one pass for all contexts keeps the graph small
             every = x[:, None].expand(-1, len(contexts), -1, -1, -1).flatten(0, 1)
             return self.log_prob(every, contexts.repeat(x.shape[0], 1)).reshape(-1, len(contexts))
         columns = [self.log_prob(x, context.expand(x.shape[0], -1), noise) for context in contexts]
         return torch.stack(columns, 1)
 
     def terms(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> dict[str, Tensor]:
-        """Named parts of log_prob, (n, ...) each, nats; those named in `summands` sum to it, over all their axes."""
+        """Named terms of log_prob, (n, ...) each, nats; those in `summands` sum to it, over all their axes."""
         raise NotImplementedError
 
     def sample(
@@ -96,14 +96,14 @@ class DensityModel(nn.Module):
         temperature: float = 1.0,
         generator: Generator | None = None,
     ) -> Tensor:
-        """Draw n values (n, C, H, W); noise is multiplied by the temperature; the generator lives on the CPU."""
+        """Draw n values (n, C, H, W); the temperature multiplies the noise; the generator is on the CPU."""
         raise NotImplementedError
 
     def begin_step(self, seed: int, progress: float) -> None:
-        """Prepare a training step: seed the noise drawn inside, such as dropout's; progress rises from 0 to 1."""
+        """Prepare a training step: seed noise drawn inside the model, such as dropout; progress rises from 0 to 1."""
 
     def reset_parameters(self, generator: Generator) -> None:
-        """Draw all random initial parameters from the generator, and from nothing else."""
+        """Draw all random initial parameters from the generator alone."""
         for module in self.modules():
             draw = getattr(module, "reset_parameters", None)
             if type(module).__module__.startswith("torch."):
@@ -117,7 +117,7 @@ class DensityModel(nn.Module):
 
 
 class HasLatents(Protocol):
-    """What a model offers beside, whose rows have latents: an encoder and a decoder."""
+    """The further methods of a model with latents: an encoder and a decoder."""
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(n, C, H, W) -> latents (n, d)."""
@@ -132,12 +132,12 @@ WITHOUT_CHANCE = nn.LayerNorm, nn.GroupNorm, nn.PReLU, nn.modules.batchnorm._Nor
 
 @torch.no_grad()
 def reset_torch_layer(layer: nn.Module, generator: Generator) -> None:
-    """Draw the parameters of torch's own layer from a generator, with torch's distributions.
+    """Draw the parameters of a torch layer from a generator, with torch's distributions.
 
     Raises
     ------
     TypeError
-        If it is a layer whose distributions are not known here.
+        If the layer's distributions are unknown here.
     """
     if isinstance(layer, WITHOUT_CHANCE):
         layer.reset_parameters()

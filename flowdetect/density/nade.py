@@ -1,4 +1,4 @@
-"""NADE: every value by a network of one hidden layer, whose sums grow from value to value.
+"""NADE: a network with one hidden layer for every value; the layer's sums are updated from value to value.
 
 Larochelle & Murray, "The Neural Autoregressive Distribution Estimator" (2011),
 https://proceedings.mlr.press/v15/larochelle11a.html
@@ -25,17 +25,17 @@ from flowdetect.nets.conv import map_rows
 
 
 class NADENet(OrderedNet):
-    r"""Numbers of the d-th value of an order o: V_i h_d + b_i, h_d = relu(rho_d (c + sum_{e < d} y_j W_j + U_j)).
+    r"""Parameters of the d-th value of an order o: V_i h_d + b_i, h_d = relu(rho_d (c + sum_{e < d} y_j W_j + U_j)).
 
-    with i = o(d) and j = o(e). All orders share the weights; U tells the network which values it has seen, as the masks
-    among the inputs do in Uria et al. 2014, section 3.1, and rho_d keeps the growing sum in range (Uria et al. 2013,
-    eq. 11).
+    Here i = o(d) and j = o(e). All orders share the weights. U tells the network which values came before, like the
+    masks among the inputs in Uria et al. 2014, section 3.1; rho_d keeps the growing sum in range (Uria et al. 2013, eq.
+    11).
 
     Parameters
     ----------
     n_values, n_hidden : int
     n_numbers : int
-        Numbers a value.
+        Parameters per value.
     n_orders : int
     n_context : int
         Length of a context (n, n_context), which is mapped linearly and added to c; 0: it is ignored.
@@ -52,14 +52,14 @@ class NADENet(OrderedNet):
 
     @torch.no_grad()
     def reset_parameters(self, generator: Generator) -> None:
-        """Draw the orders, W and V; all else starts at zero."""
+        """Draw the orders, W and V; all other parameters start at zero."""
         super().reset_parameters(generator)
         n_values, n_hidden = self.seen_weight.shape[1:]
         for weight, gain in ((self.seen_weight[0], n_values**-0.5), (self.out_weight, 0.1 * n_hidden**-0.5)):
             weight.copy_(gain * torch.randn(weight.shape, generator=generator, dtype=torch.float32))
 
     def _sum_of_none(self, n: int, context: Tensor | None) -> Tensor:
-        """Give what the sums start from: (n, n_hidden)."""
+        """Return the sums before the first value: (n, n_hidden)."""
         if self.of_context is None or context is None:
             return self.bias.expand(n, -1)
         return self.bias + map_rows(context.to(self.bias.dtype), self.of_context, self.training)
@@ -74,14 +74,14 @@ class NADENet(OrderedNet):
         n_values, n_numbers, n_hidden = weights.shape
         if self.training:
             out = torch.einsum("ndh,dkh->nkd", h, weights)
-        else:  # a convolution computes equal rows alike wherever they stand
+        else:  # a convolution gives equal rows equal results at any position
             out = F.conv2d(h.reshape(h.shape[0], -1, 1, 1), weights.reshape(-1, n_hidden, 1, 1), groups=n_values)
             out = out.reshape(-1, n_values, n_numbers).transpose(1, 2)
         where_they_stand = out.index_select(2, order.argsort())
         return (where_they_stand + self.out_bias)[..., None].contiguous()
 
     def in_order(self, y: Tensor, context: Tensor | None, members: Tensor) -> Steps:
-        """As `OrderedNet.in_order`: one more term of the sum a step."""
+        """As `OrderedNet.in_order`: each step adds one term to the sum."""
         sums, orders = self._sum_of_none(y.shape[0], context), self.orders[members]
         for d in range(y.shape[2]):
             h = (sums * self.gain[d]).relu()
@@ -95,35 +95,34 @@ class NADENet(OrderedNet):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class NADEDensity(AutoregressiveDensity):
-    r"""Density by a neural autoregressive distribution estimator: one value after the other, by one hidden layer.
+    r"""Density by a neural autoregressive distribution estimator: value by value, with one hidden layer.
 
     .. math:: \log p(x) = \log \frac{1}{K} \sum_{k=1}^K \prod_d p(x_{o_k(d)} \mid x_{o_k(1)}, \dots, x_{o_k(d-1)})
 
-    over K orders o of the values. The hidden layer's sums grow by one term from value to value, so that a score takes
-    about as long as one network of all values; a sample takes a step for each value. Scores are exact, in bins too. It
-    is made for tables, and for rows of two or a few values; images are taken as rows of their values, and for large
-    ones take `PixelCNNDensity`.
+    over K orders o of the values. Use it for tables and for features with few values, such as binary data. From value
+    to value one term is added to the sums of the hidden layer, so a score takes about as long as one pass of a network
+    over all values; a sample takes one step per value. Scores are exact, also for data in bins. Images are treated as
+    rows of their values; for large images use `PixelCNNDensity`.
 
     Parameters
     ----------
     n_hidden : int, default 128
         Units of the hidden layer.
     n_orders : int, default 1
-        How many orders are averaged. 1: the order in which columns or pixels stand; more: drawn orders. They share
-        their weights, and every training step takes one of them ("order-agnostic" training), so that training takes as
-        long as that of one order, and a score as many times as long.
+        Number of orders to average over. 1: the order of the columns or pixels in the data. More: random orders that
+        share their weights; each training step uses one of them ("order-agnostic" training). Training then takes as
+        long as with one order, and a score n_orders times as long.
     likelihood : "auto", "logistic_mixture" or "categorical", default "auto"
-        Of a value given those before it. "logistic_mixture": discretised in bins, a density of real values (where RNADE
-        has normal distributions), scales within e^-7 and e^7. "categorical" has a probability for each value, and needs
-        data in bins. "auto": "categorical" with two bins, which makes it Bernoulli's, else "logistic_mixture".
+        The distribution of a value given the values before it. "logistic_mixture": discretised for data in bins, a
+        density for real values (RNADE has normal distributions); scales lie between e^-7 and e^7. "categorical": a
+        probability for each value; for data in bins only. "auto": "categorical" for two bins (a Bernoulli
+        distribution), else "logistic_mixture".
     n_mixtures : int, default 10
         Components of the logistic mixture.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 3e-3
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
-    precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------
@@ -131,15 +130,15 @@ class NADEDensity(AutoregressiveDensity):
     image_shape_ : (H, W, C) or None
     n_bins_ : int or None
     classes_, class_log_prior_ : (K,) arrays, of a conditional density
-    constant_features_ : indices of the columns that are constant and not modelled
-    history_ : dict of lists, one value an epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
+    constant_features_ : indices of the constant columns, which are not modelled
+    history_ : dict of lists, one value per epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
     n_iter_ : int, epochs trained
     score_is_bound_ : bool, False
 
     Notes
     -----
-    Real values are standardised first. `likelihood_terms` gives log_px, each value's part, and log_orders, which is 0
-    for one order: see `OrderedModel.terms`. Binary data need n_bins=2.
+    Real values are standardised first. `likelihood_terms` returns log_px, one term per value, and log_orders, which is
+    0 for one order and otherwise the entropy of the orders' shares of p(x), less log K. Binary data need n_bins=2.
 
     References
     ----------
@@ -166,7 +165,7 @@ class NADEDensity(AutoregressiveDensity):
     n_mixtures: int = 10
     batch_size: int | str = "auto"
     learning_rate: float = 3e-3
-    chunk_values: ClassVar[int] = 2**13  # fewer than a flow's, as a value has all hidden units of its own
+    chunk_values: ClassVar[int] = 2**13  # fewer than a flow's: each value has its own copy of all hidden units
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **AutoregressiveDensity._parameter_constraints,

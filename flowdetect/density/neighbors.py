@@ -1,7 +1,7 @@
-"""The distance to the nearest neighbours as a density: what tables are scored by where nobody chooses a density.
+"""Nearest-neighbour density: the default density for tables.
 
-A flow trained on a table fits its ties, its rounding and its gaps; what tells an outlier is how far away the nearest
-training rows are. The number of neighbours is the scale of smoothing, and several scales are joined.
+A flow trained on a table also fits its ties, rounding and gaps. The distance to the nearest training rows is a better
+sign of an outlier. The number of neighbours sets the scale of smoothing; the score is a mean over several scales.
 
 Loftsgaarden and Quesenberry, "A Nonparametric Estimate of a Multivariate Density Function" (1965).
 """
@@ -35,14 +35,14 @@ from flowdetect.density._inputs import check_finite
 from flowdetect.density.export import N_TRIED, Exports
 from flowdetect.density.graphs import NeighborsGraph
 
-MOST_REFERENCES = 2000  # rows to measure distances to where many neighbours are asked for
-AT_ONCE = 512  # rows whose distances to all references are held at a time
-BEYOND = 4.0  # how much wider than the range without its ends a range may be before it is cut
-END = 1e-3  # share of the rows at each end that this narrower range leaves out, at least one row
-CLOSEST = 1e-9  # in ranges; rows that occur several times have no smaller distance than this
-SAME = 1e-6  # in ranges; a row nearer than this is the row itself
+MOST_REFERENCES = 2000  # rows to which distances are measured if contamination > 0
+AT_ONCE = 512  # rows per block of distances to all references
+BEYOND = 4.0  # largest ratio of a column's range to its range without the ends
+END = 1e-3  # share of rows left out at each end of that narrower range; at least one row
+CLOSEST = 1e-9  # in ranges; the smallest distance, e.g. between equal rows
+SAME = 1e-6  # in ranges; a nearer row counts as the row itself
 FEWEST_IN_GROUP = 10  # rows
-CONSTANT = 0.01  # of a constant column's value: what a whole range is there
+CONSTANT = 0.01  # range of a constant column, relative to its value
 
 
 class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator):
@@ -51,41 +51,40 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
     log p_k(x) = log k - log n - log V_D - D log r_k(x),  and  log p(x) = mean over k of log p_k(x),
 
     with r_k(x) the mean distance from x to its k nearest training rows and V_D the volume of the unit ball. Few
-    neighbours follow fine structure, many smooth it away; the mean of the logarithms joins them.
+    neighbours follow fine structure, many neighbours smooth it; the score is the mean of their log-densities.
 
-    It is for tables: nothing is trained, but the training rows are kept, and each score searches among them.
+    Use it for tables. It trains nothing: it keeps the training rows, and each score searches among them.
 
-    One training row that equals x is taken for x itself and left out, so that training rows are scored by the others.
+    If a training row equals x, one such row is left out, so that training rows are scored by the other rows.
 
-    Rows that may contain outliers are smoothed more: with ``contamination`` c, r(x) is the distance to the
-    (ceil(1.1 c n) + 5)-th neighbour, so that outliers, scattered or in one tight group, cannot vouch for each other.
+    If the training rows may contain outliers, smoothing is stronger: with ``contamination`` c, r(x) is the distance to
+    the (ceil(1.1 c n) + 5)-th neighbour, so that outliers do not raise each other's density, even in one tight group.
 
     Parameters
     ----------
     n_neighbors : sequence of int, default=(1, 5)
-        The scales; each is cut to the number of rows there are.
+        Numbers of neighbours, one per scale; each is at most the number of rows.
     contamination : float in [0, 0.5], default=0.0
-        Share of the training rows that may be outliers. Above 0 it takes the place of `n_neighbors`.
+        Share of the training rows that may be outliers. A value above 0 replaces `n_neighbors`.
     random_state : int, RandomState instance or None, default=None
-        Draws the 2,000 rows that distances are measured to where ``contamination`` is above 0 and there are more.
+        Seed for the choice of 2,000 training rows, if ``contamination`` is above 0 and there are more rows than that.
 
     Attributes
     ----------
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
-        Where a frame was given to `fit`.
+        If `fit` received a data frame.
     scale_ : (n_features_in_,) array
-        What each column is divided by: its range. A range that is more than four times as wide as the range without
-        the outermost 0.1 % (at least one row) at each end is cut to that, so that one gross value does not shrink its
-        column to nothing. A constant column has 1 % of its value (at least 0.01): if it varies later, it counts.
+        Divisor of each column: its range. A range more than four times as wide as the range without the outermost 0.1 %
+        of rows (at least one row) at each end is cut to four times that width, so that one gross value does not flatten
+        its column. For a constant column it is 1 % of the value (at least 0.01), so that a later change counts.
 
     Notes
     -----
-    Rows that occur several times have distance 0; it is taken as 1e-9 ranges, so that scores stay finite. The estimate
-    of a fixed k does not integrate to 1, since its tails fall as ``|x|**-D``; it ranks rows and says how dense they
-    lie.
+    The distance between equal rows is taken as 1e-9 ranges, so that scores stay finite. The estimate for a fixed k does
+    not integrate to 1, since its tails fall as ``|x|**-D``; it ranks rows by their density.
 
-    The scaling and the scales were chosen by AUROC on 16 tables of ADBench (docs/tables).
+    The scaling and the default `n_neighbors` were chosen by AUROC on 16 tables of ADBench (docs/studies/tables).
 
     References
     ----------
@@ -115,11 +114,11 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
 
     @with_callbacks
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
-        """Keep the rows, scaled.
+        """Store the scaled training rows.
 
         Parameters
         ----------
-        X : (n, D) array or frame, or a source of rows, which is read into memory; at least two rows
+        X : (n, D) array, frame or source of rows (read into memory); at least two rows
         y : ignored
 
         Returns
@@ -175,11 +174,11 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
         return self._log_densities(self._radii(self._scaled(X)))
 
     def tight_group(self, share: float = 0.1) -> NDArray[np.int_]:
-        """Find training rows that lie close together and far from all others: a share of at most `share` of them.
+        """Find a tight group of training rows far from all others: at most a share `share` of the rows.
 
-        Their 5-th neighbour is four times as near as that of the median row, whereas the first neighbour that cannot
-        be one of them, the (ceil(1.1 share n) + 5)-th, is twice as far away. A density cannot know whether such rows
-        are a mode of the data or outliers that are alike.
+        A row of the group has its 5th neighbour at most a quarter as far away as the median row has, but its (ceil(1.1
+        share n) + 5)-th neighbour, the first outside any such group, at least twice as far away. A density cannot tell
+        whether such rows are a mode of the data or similar outliers.
 
         Parameters
         ----------
@@ -188,7 +187,7 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
         Returns
         -------
         rows : array of int
-            Indices of training rows; empty if they are fewer than ten.
+            Indices of training rows; empty if the group has fewer than ten rows.
         """
         check_is_fitted(self)
         if not is_number(share) or not 0 < share <= 0.5:
@@ -202,11 +201,11 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
         return found if len(found) >= FEWEST_IN_GROUP else found[:0]
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
-        """Give the mean of `score_samples`, nats."""
+        """Mean of `score_samples`, nats."""
         return float(np.mean(self.score_samples(X)))
 
     def sample(self, n_samples: int = 1, *, random_state: RandomState = None) -> NDArray[np.float64]:
-        """Draw rows: training rows, each moved by Gaussian noise about as wide as the distance to its neighbour.
+        """Draw rows: training rows plus Gaussian noise, about as wide as the distance to the nearest neighbour.
 
         Parameters
         ----------
@@ -239,7 +238,7 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
         OSError
             If the file cannot be written.
         ValueError
-            If a parameter is something that a file does not keep, such as a RandomState.
+            If a parameter cannot be saved, such as a RandomState.
         """
         _persistence.save(self, path)
 
@@ -278,11 +277,12 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
             names = getattr(self, "feature_names_in_", None)
             name = repr(str(names[gross[0]])) if names is not None else str(gross[0])
             warn(
-                f"Column {name} has values up to {np.abs(rows[:, gross[0]]).max():g}, though all but {2 * end} of its "
-                f"rows span {inner[gross[0]]:g}; its scale leaves them out. Are they codes for missing values?"
+                f"Column {name} has values up to {np.abs(rows[:, gross[0]]).max():g}, but all except {2 * end} of its "
+                f"rows span {inner[gross[0]]:g}; the column's scale ignores the extreme values. Are they codes for "
+                "missing values?"
             )
         largest = float(np.abs(ordered[[0, -1]]).max()) or 1.0
-        size = np.maximum(np.abs(ordered[0]), min(largest, 1.0))  # columns may all be in a tiny unit
+        size = np.maximum(np.abs(ordered[0]), min(largest, 1.0))  # all columns may have a tiny unit
         return np.asarray(np.where(whole > 1e-12 * size, cut, CONSTANT * size))
 
     def _index_rows(self) -> None:
@@ -290,7 +290,7 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
-        state.pop("_neighbors", None)  # a tree, which is quickly built anew
+        state.pop("_neighbors", None)  # a search tree; fast to rebuild
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -299,7 +299,7 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
             self._index_rows()
 
     def _check_state(self, state: dict[str, Any]) -> None:
-        """Refuse a state from a file that would not make a density; its arrays may be placeholders."""
+        """Refuse a state from a file that describes no valid density; its arrays may be placeholders."""
         if "_references" not in state:
             return
         references, n_columns, sample = state["_references"], state["n_features_in_"], state["_sample"]
@@ -307,20 +307,20 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
         is_whole = references.shape == (len(references), n_columns) and references.dtype == np.float64
         is_whole &= all(state[name].shape == (n_columns,) for name in ("shift_", "scale_"))
         if not is_whole or not all(is_count(k) and k < n_rows for k in state["_scales"]):
-            raise ValueError("the rows of NeighborsDensity, their scales and numbers of neighbours do not fit together")
+            raise ValueError("the rows, scales and numbers of neighbours of NeighborsDensity do not fit together")
 
     def _example(self) -> NDArray[np.float64] | None:
-        """Give a row for a loaded density to score; None if it is not fitted."""
+        """Return a row for a loaded density to score; None if it is not fitted."""
         return self.shift_[None] if hasattr(self, "shift_") else None
 
     def _scaled(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self)
         rows = self._read(X, reset=False)
-        check_finite(rows, type(self).__name__)  # which scikit-learn can be told to assume
+        check_finite(rows, type(self).__name__)  # scikit-learn's own check can be switched off (assume_finite)
         return np.asarray((rows - self.shift_) / self.scale_)
 
     def _radii(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Give r_k of scaled rows, in ranges: (n, n_scales)."""
+        """Return r_k of scaled rows, in ranges: (n, n_scales)."""
         if self._sample is not None:
             return self._radii_of_sample(rows, self._sample, *self._scales)
         distances = self._neighbors.kneighbors(rows)[0]
@@ -339,11 +339,11 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
         return found
 
     def _log_densities(self, radii: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Give log p_k, nats, of rows whose r_k is known: (n, n_scales)."""
+        """Return log p_k of rows from their r_k: (n, n_scales), nats."""
         return np.asarray(self._constants() - len(self.scale_) * np.log(radii + CLOSEST))
 
     def _constants(self) -> NDArray[np.float64]:
-        """Give what log p_k has beside the radius: (n_scales,), nats."""
+        """Return the terms of log p_k that do not depend on the radius: (n_scales,), nats."""
         n_columns = len(self.scale_)
         log_volume = n_columns / 2 * math.log(math.pi) - gammaln(n_columns / 2 + 1)
         n = len(self._references if self._sample is None else self._sample)
@@ -368,7 +368,7 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
         )
 
     def _graph_input(self) -> tuple[str, NDArray[np.float64]]:
-        """Give rows to try a graph on: a training row, and others that lie between two."""
+        """Return rows for testing a graph: a training row, and rows between two training rows."""
         rows = self._references[:N_TRIED] * self.scale_ + self.shift_
         rows[1:] = (rows[1:] + rows[:-1]) / 2
         return "rows", rows
@@ -378,7 +378,7 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
 
 
 def _nearest_of(references: NDArray[np.float64], k: int) -> Any:
-    """Give what finds the k nearest of some rows (n, D)."""
+    """Return a fitted search for the k nearest of the references (n, D)."""
     with whole_imports():
         from sklearn.neighbors import NearestNeighbors
 
@@ -386,5 +386,5 @@ def _nearest_of(references: NDArray[np.float64], k: int) -> Any:
 
 
 def _beyond(share: float, n: int) -> int:
-    """Give the number of the neighbour that cannot be an outlier, if that share of n rows are outliers at most."""
-    return min(n - 1, math.ceil(1.1 * share * n) + 5)  # one more is looked for
+    """Return the rank of the first neighbour that is no outlier, if at most that share of n rows are outliers."""
+    return min(n - 1, math.ceil(1.1 * share * n) + 5)  # one more neighbour is searched

@@ -1,7 +1,7 @@
-"""What NADE and MADE share: models of rows in one or several orders of their values, averaged.
+"""What NADE and MADE share: autoregressive models in one order of the values, or averaged over several orders.
 
-A paper brings the network, an `OrderedNet`, which computes the numbers of every value from those before it in any of
-its members' orders.
+A paper adds the network, an `OrderedNet`: it computes the parameters of every value from the values before it, in the
+order of any of its members.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Head = LogisticMixtureHead | CategoricalHead
 
 
 class OrderedNet(nn.Module):
-    """Numbers of every value from the values before it, by members that differ in the order of the values.
+    """A network from the values before each value to its parameters; members differ in the order of the values.
 
-    A subclass writes `forward` and `in_order`, and has the biases of its numbers in `out_bias`, (n_numbers, D).
+    A subclass implements `forward` and `in_order`; its attribute `out_bias`, (n_numbers, D), holds the output biases.
 
     Parameters
     ----------
     n_values : int
     n_orders : int
-        One: the order in which the values stand. Several: that many, drawn with the parameters.
+        1: the order of the values in the data. More: that many orders, drawn with the parameters.
     n_repeats : int
-        How many members, one after the other, have the same order.
+        Number of consecutive members with the same order.
     """
 
     orders: Tensor
@@ -40,7 +40,7 @@ class OrderedNet(nn.Module):
     def __init__(self, n_values: int, n_orders: int, n_repeats: int = 1) -> None:
         super().__init__()
         self.n_orders, self.n_repeats = n_orders, n_repeats
-        # (members, D): which value is the first, the second ...
+        # (members, D): index of the first value, the second, ...
         self.register_buffer("orders", torch.arange(n_values).repeat(n_orders * n_repeats, 1))
 
     @torch.no_grad()
@@ -51,22 +51,23 @@ class OrderedNet(nn.Module):
             self.orders.copy_(torch.stack(drawn).repeat_interleave(self.n_repeats, 0))
 
     def forward(self, y: Tensor, context: Tensor | None = None, member: int = 0) -> Tensor:
-        """Numbers of each value, where the values stand: (n, 1, D, 1) -> (n, n_numbers, D, 1)."""
+        """Parameters of each value, at its place in the data: (n, 1, D, 1) -> (n, n_numbers, D, 1)."""
         raise NotImplementedError
 
     def in_order(self, y: Tensor, context: Tensor | None, members: Tensor) -> Steps:
-        """Numbers (n, n_numbers, 1, 1) of one value after the other, each row in the order of its member (n,).
+        """Yield the parameters (n, n_numbers, 1, 1) of one value after the other, each row in its member's order (n,).
 
-        The values y (n, 1, D, 1) stand in these orders; see `CausalNet.in_order` for what the caller does.
+        The values y (n, 1, D, 1) are arranged in these orders. The caller writes each drawn value into y; see
+        `CausalNet.in_order`.
         """
         raise NotImplementedError
 
 
 class OrderedModel(AutoregressiveModel):
-    """log p(x) = log mean over members of p_m(x), where p_m(x) is the product of p(x_i | those before it in order m).
+    """log p(x) = log mean over members of p_m(x), p_m(x) the product of p(x_i | values before it in order m).
 
-    Uria et al. 2014, "A Deep and Tractable Density Estimator", https://arxiv.org/abs/1310.1757, section 3 (orders that
-    share their weights, and ensembles of them). A training step takes the likelihood of one member, drawn for the step.
+    Uria et al. 2014, "A Deep and Tractable Density Estimator", https://arxiv.org/abs/1310.1757, section 3 (orders with
+    shared weights, and ensembles of them). Each training step uses the likelihood of one member, drawn for the step.
     """
 
     summands = ("log_px", "log_orders")
@@ -75,7 +76,7 @@ class OrderedModel(AutoregressiveModel):
 
     def __init__(self, spec: DataSpec, net: OrderedNet, head: Head) -> None:
         super().__init__(spec.event_shape, rescaling(spec), net, head, spec.n_bins, spec.is_table)
-        self.member = 0  # of the training step
+        self.member = 0  # member of the current training step
 
     @torch.no_grad()
     def reset_parameters(self, generator: Generator) -> None:
@@ -84,17 +85,17 @@ class OrderedModel(AutoregressiveModel):
 
     @property
     def n_members(self) -> int:
-        """How many orders, or networks, are averaged."""
+        """Number of averaged members (orders and masks)."""
         return len(self.net.orders)
 
     @property
     def values_a_step(self) -> int:
-        """One: the channels of a pixel are values of their own."""
+        """1: each channel of a pixel is a separate value."""
         return 1
 
     @property
     def is_in_raster_order(self) -> bool:
-        """Whether there is one member, in the order in which the values stand."""
+        """Whether there is one member, in the order of the data."""
         return self.n_members == 1
 
     def begin_step(self, seed: int, progress: float) -> None:
@@ -108,7 +109,7 @@ class OrderedModel(AutoregressiveModel):
         return log_px if self.n_bins is not None else log_px - self.scale.log()
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
-        """log p(x), (n,) nats; in training that of the step's member."""
+        """log p(x), (n,) nats; in training, of the step's member."""
         if self.training:
             return self._of_member(x, context, self.member).flatten(1).sum(1)
         sums = [self._of_member(x, context, m).flatten(1).sum(1) for m in range(self.n_members)]
@@ -119,11 +120,11 @@ class OrderedModel(AutoregressiveModel):
         return self.terms(x, context)["log_px"]
 
     def terms(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> dict[str, Tensor]:
-        """Split log p(x) by value and by what the members are in doubt about.
+        """Split log p(x) into one term per value and a term for the disagreement of the members.
 
-        With the members' shares w_m of p(x): log_px, (n, C, H, W), is the mean over w_m of the value's log-probability;
-        log_orders, (n,), the entropy of w_m less log(number of members), which is 0 where all members agree and for one
-        member.
+        Let w_m be the members' shares of p(x). log_px, (n, C, H, W), is the mean, weighted by w_m, of each value's
+        log-probability. log_orders, (n,), is the entropy of w_m less log(number of members); it is 0 if all members
+        agree, and for one member.
         """
         of_members = [self._of_member(x, context, m) for m in range(self.n_members)]
         if self.n_members == 1:
@@ -133,7 +134,7 @@ class OrderedModel(AutoregressiveModel):
         log_px = sum((w[:, m, None, None, None] * each for m, each in enumerate(of_members)), torch.zeros_like(x))
         return {"log_px": log_px, "log_orders": -(w * log_w).sum(1) - math.log(self.n_members)}
 
-    # ---- rows as strips of their values, and in the order in which they are drawn
+    # ---- rows as strips of values, and the order in which values are drawn
 
     def _to_net(self, x: Tensor) -> Tensor:
         """(n, C, H, W) -> (n, 1, D, 1), values in the order (H, W, C)."""
@@ -141,7 +142,7 @@ class OrderedModel(AutoregressiveModel):
 
     def _from_net(self, x: Tensor) -> Tensor:
         channels, height, width = self.event_shape
-        # rows of memory, since torch sums over other axes by where an entry stands
+        # contiguous rows: torch's sum over other axes depends on an entry's position
         return x.reshape(-1, height, width, channels).permute(0, 3, 1, 2).contiguous()
 
     def _draw_members(self, n: int, generator: Generator | None) -> Tensor:
@@ -159,12 +160,12 @@ class OrderedModel(AutoregressiveModel):
 
 
 def ordered_head(spec: DataSpec, likelihood: str, n_mixtures: int, name: str) -> Head:
-    """Make the distribution of a value, whose numbers the network gives; "auto": Bernoulli for two bins."""
+    """Build the distribution of a value from the network's outputs; "auto": Bernoulli for two bins."""
     if likelihood == "logistic_mixture" or (likelihood == "auto" and spec.n_bins != 2):
         return LogisticMixtureHead(None, 1, n_mixtures, spec.n_bins)
     if spec.n_bins is None:
         raise ValueError(
-            f'{name}: likelihood="categorical" is for data in bins, and X is real-valued; pass "logistic_mixture", or '
+            f'{name}: likelihood="categorical" is for data in bins, but X is real-valued; pass "logistic_mixture", or '
             f"n_bins if X holds whole numbers."
         )
     return CategoricalHead(None, 1, spec.n_bins)
@@ -173,7 +174,7 @@ def ordered_head(spec: DataSpec, likelihood: str, n_mixtures: int, name: str) ->
 def gather_steps(
     net: Callable[[Tensor, Tensor | None, int], Tensor], y: Tensor, context: Tensor | None, members: Tensor, at: Tensor
 ) -> Tensor:
-    """Numbers (n, n_numbers, 1, 1) of the value `at` (n,) of each row, by the row's member (n,)."""
+    """Parameters (n, n_numbers, 1, 1) of the value `at` (n,) of each row, by the row's member (n,)."""
     found: Tensor | None = None
     for member in sorted(set(members.tolist())):
         rows = (members == member).nonzero()[:, 0]

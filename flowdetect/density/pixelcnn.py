@@ -34,47 +34,49 @@ class PixelCNNDensity(AutoregressiveDensity):
 
     .. math:: \log p(x) = \sum_i \log p(x_i \mid x_1, \dots, x_{i-1})
 
-    in raster order, and within a pixel in the order of the channels. Scores are exact, in bins too. A table's row is
-    taken column by column, by a masked network. Take it for the best likelihood of images, and to complete them. A
-    score takes one pass; a sample takes one pixel's computation after the other.
+    in raster order, and within a pixel in the order of the channels. Use it for the best likelihood of images, and to
+    complete images. Scores are exact, also for data in bins. A score takes one pass; a sample is computed pixel by
+    pixel. On tables, a masked network models each column given the columns before it.
 
     Parameters
     ----------
     variant : "pixelcnn", "local", "gated", "pixelcnn++" or "rectified", default "gated"
-        "pixelcnn": masked convolutions in one stream, which has a blind spot to the upper right; "gated": two streams
-        with gates, without it; "pixelcnn++": two streams of residual blocks at up to three resolutions; "local": as
-        "pixelcnn", but no pixel depends on one more than 3 rows above or 3 columns aside, as a background for
-        `LikelihoodRatioDetector`; "rectified": two streams of residual blocks with ReLU in place of gates, which on a
-        CPU take longer than the convolutions between them, so that n_filters can be twice that of "gated" at the same
-        speed; with learned maps of the positions, for images that are centred, a first layer that reaches 7 rows and
-        columns far and, of data in bins, sees how near values are to the lowest, and a hidden layer before the
-        likelihood. Without effect on tables.
+        The network; no effect on tables.
+
+        - "pixelcnn": masked convolutions in one stream, with a blind spot to the upper right.
+        - "gated": two streams with gates, without a blind spot.
+        - "pixelcnn++": two streams of residual blocks at up to three resolutions.
+        - "local": as "pixelcnn", but a pixel depends only on pixels at most 3 rows above and at most 3 columns aside; a
+          background model for `LikelihoodRatioDetector`.
+        - "rectified": two streams of residual blocks with ReLU in place of gates. On a CPU gates take longer than the
+          convolutions between them, so n_filters can be twice that of "gated" at the same speed. It has learned maps of
+          the positions (for centred images), a first layer that reaches 7 rows and columns far and, for data in bins,
+          receives how near each value is to the lowest, and a hidden layer before the likelihood.
     likelihood : "logistic_mixture", "stretched_mixture" or "categorical", default "logistic_mixture"
-        "categorical" has a probability for each value, and needs data in bins. "stretched_mixture" is a mixture of
-        logistics on the grey levels of the image: of an image whose contrast was stretched, as of four in ten of
-        Fashion-MNIST, every so many values are missing, and the pixels so far tell which. For images of one channel
-        in at most 256 bins; see Notes.
+        "logistic_mixture": a mixture of logistic distributions. "categorical": a probability for each value; for data
+        in bins only. "stretched_mixture": a mixture of logistic distributions on the grey levels that the image can
+        have. If the contrast of an image was stretched (four in ten images of Fashion-MNIST), values at regular steps
+        are missing, and the pixels so far show which; for images of one channel in at most 256 bins, see Notes.
     n_filters : int, default 32
         Width of the network.
     n_blocks : int, default 5
-        Blocks; of "pixelcnn++" in each stage on the way down.
+        Number of blocks; for "pixelcnn++", blocks of each stage on the way down.
     n_mixtures : int, default 10
         Components of the logistic mixture.
     dropout : float in [0, 1), default 0.0
     label_streams : "both" or "horizontal", default "both"
-        Which streams of "gated" and "pixelcnn++" are told the label: both, as in the papers, or the horizontal one.
+        The streams of "gated" and "pixelcnn++" that receive the label: both, as in the papers, or the horizontal stream
+        only.
     shortcuts : "blocks" or "all", default "blocks"
-        Shortcuts of "pixelcnn++" from the way down to the way up: from blocks alone, n_blocks of them a stage, with
-        transposed convolutions of kernel 2x2; or from all layers, as in its authors' code, which has n_blocks + 1
-        blocks a stage on the way up (n_blocks in the lowest) and in the vertical stream kernels of 2x3. On 8x8 digits
-        "blocks" is ahead at equal time.
+        Shortcuts of "pixelcnn++" from the way down to the way up. "blocks": from the n_blocks blocks of each stage,
+        with transposed convolutions of kernel 2x2. "all": from all layers, as in the authors' code, with n_blocks + 1
+        blocks per stage on the way up (n_blocks in the lowest stage) and kernels of 2x3 in the vertical stream. On 8x8
+        digits "blocks" has the better likelihood after equal training time.
     batch_size : int, default 16
-        Small, since a step on few images finds its data in the caches of the processor.
+        Rows per step. The default is small because the data of a small batch fit the processor's caches.
     learning_rate : float, default 3e-3
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
-    precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------
@@ -82,23 +84,24 @@ class PixelCNNDensity(AutoregressiveDensity):
     image_shape_ : (H, W, C) or None
     n_bins_ : int or None
     classes_, class_log_prior_ : (K,) arrays, of a conditional density
-    constant_features_ : indices of the columns that are constant and not modelled
-    history_ : dict of lists, one value an epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
+    constant_features_ : indices of the constant columns, which are not modelled
+    history_ : dict of lists, one value per epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
     n_iter_ : int, epochs trained
     score_is_bound_ : bool, False
 
     Notes
     -----
     Settings of the papers: PixelCNN++ on CIFAR-10 has variant="pixelcnn++", shortcuts="all", n_filters=160, n_blocks=5,
-    n_mixtures=10, dropout=0.5 (Salimans et al. 2017, section 3.1); a smaller one for 28x28 images n_filters=100,
+    n_mixtures=10, dropout=0.5 (Salimans et al. 2017, section 3.1); a smaller one for 28x28 images has n_filters=100,
     n_blocks=2, n_mixtures=3. On two CPU cores these take hours to days.
 
-    "stretched_mixture" takes an image to have the values floor(k (n_bins - 1) / M), k = 0 .. M, for an unknown M of at
-    least (n_bins - 1) / 4: log p(x) is exact, a sum over all M. Under one M the bin of a value reaches up to the next
-    value that the image can have; one value in 1,024 may be any. In a sample M is drawn along with the pixels.
+    "stretched_mixture" assumes that an image has the values floor(k (n_bins - 1) / M), k = 0 .. M, for an unknown M of
+    at least (n_bins - 1) / 4. log p(x) is exact: it sums over all M. Under one M, the bin of a value reaches up to the
+    next value that the image can have; with probability 1/1,024 a value may be any other. A sample draws M along with
+    the pixels.
 
     A temperature in `sample` and `complete` multiplies the scales of the logistic distributions and divides the
-    logarithms of the components' (of the categorical likelihood: the values') probabilities.
+    log-probabilities of the components (of the values, for the categorical likelihood).
 
     References
     ----------
@@ -133,7 +136,7 @@ class PixelCNNDensity(AutoregressiveDensity):
     shortcuts: str = "blocks"
     batch_size: int = 16
     learning_rate: float = 3e-3
-    chunk_values: ClassVar[int] = 2**14  # fewer than a flow's, as its streams hold more features a pixel
+    chunk_values: ClassVar[int] = 2**14  # fewer than a flow's: its streams hold more features per pixel
 
     _may_change: ClassVar[frozenset[str]] = frozenset({"dropout"})
     _former: ClassVar[dict[str, Any]] = {"label_streams": "horizontal"}
@@ -168,7 +171,7 @@ class PixelCNNDensity(AutoregressiveDensity):
             if spec.n_bins is None or spec.n_bins > MOST_BINS or channels > 1:
                 found = "real values" if spec.n_bins is None else f"{channels} channel(s) in {spec.n_bins} bins"
                 raise ValueError(
-                    f'PixelCNNDensity: likelihood="stretched_mixture" is for one channel in at most '
+                    'PixelCNNDensity: likelihood="stretched_mixture" is for images of one channel in at most '
                     f'{MOST_BINS} bins, and X has {found}; pass "logistic_mixture".'
                 )
             return StretchedMixtureHead(self.n_filters, self.n_mixtures, spec.n_bins)
@@ -194,12 +197,12 @@ def causal_net(
     all_shortcuts: bool = False,
     is_binned: bool = False,
 ) -> CausalNet:
-    """Build the network of a variant for images (C, H, W); is_binned: their values lie in [-1, 1]."""
+    """Build the network of a variant for images (C, H, W); is_binned: data in bins, mapped to [-1, 1]."""
     c, height, width = event_shape
     half = FIRST_KERNEL // 2
     if variant in ("pixelcnn", "local"):
         mask = torch.ones(half + 1, FIRST_KERNEL)
-        mask[half, half:] = 0  # "A": neither the pixel itself nor what is right of it
+        mask[half, half:] = 0  # mask "A": neither the pixel itself nor the pixels to its right
         first = CausalConv(c, channels, (half + 1, FIRST_KERNEL), half, half, mask=mask)
         kind = MaskedBlock if variant == "pixelcnn" else PointwiseBlock
         blocks: list[Block] = [kind(channels, n_context, dropout) for _ in range(n_blocks)]

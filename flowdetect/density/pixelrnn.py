@@ -24,33 +24,31 @@ class PixelRNNDensity(AutoregressiveDensity):
 
     .. math:: \log p(x) = \sum_i \log p(x_i \mid x_1, \dots, x_{i-1})
 
-    in raster order, and within a pixel in the order of the channels. Scores are exact, in bins too. A table's row is
-    taken column by column, by a plain LSTM with a learned vector for each column. It is for images where pixels far
-    back must count. A training step takes longer than a PixelCNN's, and on 8x8 digits, at equal size and number of
-    epochs, its bits/dim were no fewer.
+    in raster order, and within a pixel in the order of the channels. Use it for images in which a pixel depends on
+    pixels far before it. A training step takes longer than a PixelCNN's; on 8x8 digits, with equal size and number of
+    epochs, bits/dim were not lower. Scores are exact, also for data in bins. On tables, a plain LSTM runs over the
+    columns, with a learned vector for each column.
 
     Parameters
     ----------
     variant : "row_lstm" or "diagonal_bilstm", default "diagonal_bilstm"
-        "row_lstm": states run down the rows, each from the three above it; what a pixel sees is a triangle, and a blind
-        spot to the right remains. "diagonal_bilstm": states run along the diagonals from both upper corners, and all
-        earlier pixels are seen. Without effect on tables.
+        "row_lstm": states run down the rows, each from the three states above it. A pixel then depends on a triangle of
+        earlier pixels, with a blind spot to the right. "diagonal_bilstm": states run along the diagonals from both
+        upper corners, and a pixel depends on all earlier pixels. No effect on tables.
     likelihood : "logistic_mixture" or "categorical", default "logistic_mixture"
         "categorical" has a probability for each value, and needs data in bins.
     n_filters : int, default 32
-        Width of the network; the states of the LSTMs have half of it.
+        Width of the network; the LSTMs' states have half this width.
     n_blocks : int, default 3
         Residual LSTM layers.
     n_mixtures : int, default 10
         Components of the logistic mixture.
     dropout : float in [0, 1), default 0.0
-        Of the states that leave a layer.
+        Dropout rate of a layer's output states.
     batch_size : int, default 16
     learning_rate : float, default 3e-3
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
-    precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------
@@ -58,8 +56,8 @@ class PixelRNNDensity(AutoregressiveDensity):
     image_shape_ : (H, W, C) or None
     n_bins_ : int or None
     classes_, class_log_prior_ : (K,) arrays, of a conditional density
-    constant_features_ : indices of the columns that are constant and not modelled
-    history_ : dict of lists, one value an epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
+    constant_features_ : indices of the constant columns, which are not modelled
+    history_ : dict of lists, one value per epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
     n_iter_ : int, epochs trained
     score_is_bound_ : bool, False
 
@@ -67,14 +65,14 @@ class PixelRNNDensity(AutoregressiveDensity):
     -----
     The network is the paper's Table 1: a masked 7x7 convolution, `n_blocks` residual LSTM layers, a 1x1 convolution
     after a ReLU, and another to the distribution's parameters. The paper has 12 layers and n_filters=256 on CIFAR-10,
-    and 7 layers and n_filters=32 on binary MNIST. Three things differ from it. The convolutions from a layer's
-    input to its gates are masked 2x3 ones, and reach one row up, where the paper's are 3x1 (Row LSTM) and 1x1 (Diagonal
-    BiLSTM). Channels of colour depend on each other in the likelihood alone, as in PixelCNN++, not by masks within
-    layers. The direction from the right of the first Diagonal BiLSTM takes the pixels themselves as well, without which
-    the last pixel of the row above is seen from nearby only. Labels enter the gates of every layer.
+    and 7 layers and n_filters=32 on binary MNIST. Three things differ from the paper. The convolutions from a layer's
+    input to its gates are masked 2x3 convolutions that reach one row up; the paper's are 3x1 (Row LSTM) and 1x1
+    (Diagonal BiLSTM). Colour channels depend on each other only in the likelihood, as in PixelCNN++, not by masks
+    within layers. In the first Diagonal BiLSTM, the direction from the right also receives the pixels themselves;
+    otherwise only nearby pixels would depend on the last pixel of the row above. Labels enter the gates of every layer.
 
-    An image takes H steps one after the other in each layer of a Row LSTM, and H + W - 1 in one of a Diagonal BiLSTM,
-    where a PixelCNN takes one. Sampling keeps the states, so a pixel costs one pixel's computation.
+    Each layer computes an image in H sequential steps (Row LSTM) or H + W - 1 (Diagonal BiLSTM); a PixelCNN's layer
+    takes one. Sampling stores the states, so each pixel costs the computation of one pixel.
 
     References
     ----------
@@ -99,7 +97,7 @@ class PixelRNNDensity(AutoregressiveDensity):
     dropout: float = 0.0
     batch_size: int = 16
     learning_rate: float = 3e-3
-    chunk_values: ClassVar[int] = 2**14  # fewer than a flow's, as gates hold more features a pixel
+    chunk_values: ClassVar[int] = 2**14  # fewer than a flow's: gates hold more features per pixel
 
     _may_change: ClassVar[frozenset[str]] = frozenset({"dropout"})
 

@@ -1,7 +1,8 @@
 """PixelVAE: a variational autoencoder whose decoder is a small PixelCNN.
 
 Gulrajani et al., "PixelVAE: A Latent Variable Model for Natural Images" (2017), https://arxiv.org/abs/1611.05013
-Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow" (2016), https://arxiv.org/abs/1606.04934
+Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow" (2016),
+https://arxiv.org/abs/1606.04934
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MOST_FREE_BITS = 64
 
 
 class MappedNet(CausalNet):
-    """A gated PixelCNN whose pixels each take features of a map (n, F, H, W), at the start and before every gate.
+    """A gated PixelCNN that adds features of a map (n, F, H, W) at each pixel, at the start and before every gate.
 
     van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders", eq. 5.
 
@@ -35,8 +36,8 @@ class MappedNet(CausalNet):
     ----------
     image_channels, channels, map_features : int
     kernel : int
-        Of the first convolutions; odd. A pixel sees kernel // 2 + n_blocks rows above its own, and as many pixels to
-        either side.
+        Size of the first convolutions; odd. A pixel depends on kernel // 2 + n_blocks rows above its own, and on as
+        many pixels to either side.
     n_blocks : int
     """
 
@@ -49,7 +50,7 @@ class MappedNet(CausalNet):
         self.maps = nn.ModuleList(pointwise(map_features, width * channels) for width in (1, *(2,) * n_blocks))
 
     def horizontal(self, image: Tensor, messages: Messages, context: Tensor | None, evaluate: Whole = whole) -> Tensor:
-        """Run the horizontal stream; the context is the map, always whole."""
+        """Compute the horizontal stream; the context is the whole map."""
         assert context is not None
         here = evaluate.at(context).to(image.dtype)
         first, *others = [evaluate(layer, here) for layer in self.maps]
@@ -67,7 +68,7 @@ class MappedMLP(MaskedMLP):
     Parameters
     ----------
     n_columns, hidden, features, n_blocks : int
-        As of `MaskedMLP`.
+        As in `MaskedMLP`.
     """
 
     def __init__(self, n_columns: int, hidden: int, features: int, n_blocks: int) -> None:
@@ -83,12 +84,12 @@ class MappedMLP(MaskedMLP):
 
 
 class CausalLikelihood(nn.Module):
-    """p(x | z) of one value after the other: what `LatentModel` takes as its likelihood.
+    """An autoregressive p(x | z), as a likelihood for `LatentModel`.
 
     Parameters
     ----------
     net : MappedNet or MappedMLP
-        Values and decoded map -> features of each pixel from the map and the pixels before it.
+        Maps values and the decoded map to features of each pixel, from the map and the pixels before it.
     head : DecodedMixture or DecodedCategorical
     """
 
@@ -102,11 +103,11 @@ class CausalLikelihood(nn.Module):
         return self.head.log_prob(self.net(y, h), y)
 
     def draw(self, h: Tensor, u: Tensor, temperature: float) -> Tensor:
-        """Values y (n, C, H, W) at uniform draws u (n, n_uniforms, H, W), pixel after pixel."""
+        """Draw values y (n, C, H, W) from uniform numbers u (n, n_uniforms, H, W), pixel by pixel."""
         return self._in_order(h, lambda f, i, j: self.head.draw(f, u[:, :, i : i + 1, j : j + 1], temperature))
 
     def mean(self, h: Tensor) -> Tensor:
-        """Mean of each pixel given the pixels before it, these at their means: (n, C, H, W)."""
+        """Mean of each pixel given the pixels before it, set to their means: (n, C, H, W)."""
         return self._in_order(h, lambda f, i, j: self.head.mean(f))
 
     def _in_order(self, h: Tensor, value: Callable[[Tensor, int, int], Tensor]) -> Tensor:
@@ -117,14 +118,14 @@ class CausalLikelihood(nn.Module):
 
 
 class PixelLatentModel(LatentModel):
-    """`LatentModel` with free bits: in training, a latent dimension's divergence counts as this much at least.
+    """`LatentModel` with free bits: a lower limit on each latent dimension's divergence in training.
 
     Kingma et al. 2016, appendix C.8: the divergence is the batch's mean, and below the limit it has no gradient.
 
     Attributes
     ----------
     free_nats : float
-        Of each latent dimension.
+        The limit for each latent dimension, nats.
     """
 
     free_nats: float = 0.0
@@ -142,19 +143,19 @@ class PixelVAEDensity(LatentDensity):
 
     .. math:: p(x) = \int p(z) \prod_i p(x_i \mid x_1, \dots, x_{i-1}, z) \, dz
 
-    The latents say what an image shows as a whole, and the PixelCNN draws what pixels share with their neighbours. The
-    prior p(z) is standard normal, the encoder q(z | x) normal with independent dimensions, and a score is the lower
-    bound of log p(x) that `VAEDensity` has. z is decoded to a map of features, which enters the PixelCNN at each pixel.
-    Take it for a short code with sharp samples. After equal training time it had fewer bits/dim than `VAEDensity`; a
-    sample takes one pixel's computation after the other.
+    Use it for a short code with sharp samples. After equal training time it had fewer bits/dim than `VAEDensity`; a
+    sample is computed pixel by pixel. The latents describe an image as a whole, and the PixelCNN models how pixels
+    depend on their neighbours. The prior p(z) is standard normal, and the encoder q(z | x) is normal with independent
+    dimensions. A score is a lower bound of log p(x), as for `VAEDensity`. z is decoded to a map of features, which
+    enters the PixelCNN at each pixel.
 
     Parameters
     ----------
     latent_dim : "auto" or int, default "auto"
-        Size of z. "auto": 32 for images; for tables as many as columns, 16 at most.
+        Dimensions of z. "auto": 32 for images; for tables the number of columns, at most 16.
     hidden_channels : int, default 32
-        Width of encoder and decoder at full resolution; twice and four times that at coarser ones, and four times that
-        in a table's perceptrons.
+        Width of encoder and decoder at full resolution. It is two and four times as large at coarser resolutions, and
+        four times as large in a table's perceptrons.
     n_blocks : int, default 1
         Residual blocks of encoder and decoder at each resolution.
     n_filters : int, default 32
@@ -162,26 +163,24 @@ class PixelVAEDensity(LatentDensity):
     n_causal_blocks : int, default 1
         Blocks of the PixelCNN.
     causal_kernel : int, default 3
-        Width of the PixelCNN's first convolutions, odd. A pixel sees causal_kernel // 2 + n_causal_blocks rows above
-        its own, and as many pixels to either side: the fewer, the more is left to the latents. A table's columns see
-        all columns before them.
+        Size of the PixelCNN's first convolutions; odd. A pixel depends on causal_kernel // 2 + n_causal_blocks rows
+        above its own, and on as many pixels to either side; with fewer, the latents carry more. In a table, a column
+        depends on all columns before it.
     free_bits : float in [0, 64], default 0.0
-        In training, each latent dimension's KL divergence (the batch's mean) counts as this many bits at least, so that
-        nothing is gained by telling less. Scores never use it.
+        Lower limit, in bits, on the KL divergence of each latent dimension (mean over the batch) in the training
+        objective, so that a latent gains nothing by carrying less information. Scores do not use it.
     likelihood : "logistic_mixture" or "categorical", default "logistic_mixture"
-        "categorical" has a probability for each value, and needs data in bins.
+        "categorical": a probability for each value; for data in bins only.
     n_mixtures : int, default 5
         Components of the logistic mixture.
     kl_warm_up : float in [0, 1], default 0.1
-        Share of the training over which the weight of the KL divergence rises from 0 to 1. Scores never use that
+        Share of the training over which the weight of the KL divergence rises from 0 to 1. Scores do not use the
         weight.
     n_draws : int, default 1
-        Draws of z that a score is made of; more give a tighter bound, at as many times the cost.
+        Draws of z per score. More draws give a tighter bound; the cost is proportional to them.
     learning_rate : float, default 3e-3
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    batch_size, weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose,
-    random_state; device, precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------
@@ -189,21 +188,21 @@ class PixelVAEDensity(LatentDensity):
     image_shape_ : (H, W, C) or None
     n_bins_ : int or None
     classes_, class_log_prior_ : (K,) arrays, of a conditional density
-    constant_features_ : indices of the columns that are constant and not modelled
-    history_ : dict of lists, one value an epoch: bits_per_dim (in training, with the KL's weight and free bits),
+    constant_features_ : indices of the constant columns, which are not modelled
+    history_ : dict of lists, one value per epoch: bits_per_dim (in training, with the KL's weight and free bits),
         validation_bits_per_dim, skipped_steps, seconds
     n_iter_ : int, epochs trained
     score_is_bound_ : bool, True
 
     Notes
     -----
-    A PixelCNN that sees enough of an image needs no latents, and training then ignores them: the KL divergence of
-    q(z | x) from the prior, the information that z holds, falls to 0, and `transform` says nothing. The mean of
-    ``-likelihood_terms(X).minus_kl`` measures it, in nats. A KL near 0 calls for a smaller `causal_kernel`, fewer
-    `n_causal_blocks`, a longer `kl_warm_up` or `free_bits`.
+    If the PixelCNN depends on enough of an image, it needs no latents, and training then ignores them: the KL
+    divergence of q(z | x) from the prior, which is the information in z, falls to 0, and `transform` carries no
+    information. The mean of ``-likelihood_terms(X).minus_kl`` measures this divergence, in nats. If it is near 0, use a
+    smaller `causal_kernel`, fewer `n_causal_blocks`, a longer `kl_warm_up` or `free_bits`.
 
     The paper has several levels of latents for large images; here there is one, as in its section 3.1. Labels enter
-    encoder and decoder. Samples take one pixel's computation after the other.
+    encoder and decoder.
 
     References
     ----------
@@ -256,7 +255,7 @@ class PixelVAEDensity(LatentDensity):
             wide, columns, channels = TABLE_WIDTH * self.hidden_channels, channels, 1
             net = MappedMLP(columns, wide, self.n_filters, self.n_causal_blocks)
         else:
-            kernel = min(self.causal_kernel, 2 * max(height, width) + 1)  # a wider one sees no more
+            kernel = min(self.causal_kernel, 2 * max(height, width) + 1)  # a larger kernel reaches no further pixel
             net = MappedNet(channels, self.n_filters, self.hidden_channels, kernel, self.n_causal_blocks)
         head = pixel_head(
             self.likelihood,

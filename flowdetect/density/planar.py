@@ -1,4 +1,4 @@
-"""Planar and radial flows: many simple steps, each of which pushes along one direction or around one point.
+"""Planar and radial flows: many simple steps, each along one direction or around one point.
 
 Rezende & Mohamed, "Variational Inference with Normalizing Flows" (2015), https://arxiv.org/abs/1505.05770
 """
@@ -18,7 +18,7 @@ from flowdetect.density.spec import DataSpec
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class _StepsDensity(FlowDensity):
-    """What both share: steps of one kind, one after the other."""
+    """What both share: a sequence of steps of one kind."""
 
     n_steps: int = 32
     batch_size: int | str = "auto"
@@ -38,38 +38,37 @@ class _StepsDensity(FlowDensity):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PlanarDensity(_StepsDensity):
-    r"""Density by a planar flow: each step pushes along one direction, next to one plane.
+    r"""Density by a planar flow: each step moves points along one direction, near one plane.
 
     .. math:: \log p(x) = \log N(z; 0, 1) + \log|\det dz/dx|, \quad z = f_K(\dots f_1(x)), \quad
         f_k(x) = x + v_k \tanh(w_k^T x + b_k)
 
-    A step has few parameters, 2 D + 1 for D features, and one hidden unit: many are needed, and most other flows fit
-    more at the same time. It is made for tables of few columns, and to see what a flow does; small images are taken as
-    rows of their pixels. A score takes one pass and is exact for real values; for data in bins it is a lower bound of
-    the discrete data's log-probability, by dequantisation. A sample inverts each step by a search for one
-    number, whose error is about 1e-6, relative to 1 plus what is searched for.
+    Use it for tables of few columns, and to show how a flow works; it treats a small image as a row of its pixels. A
+    step has only 2 D + 1 parameters for D features, like one hidden unit, so many steps are needed, and most other
+    flows fit better in the same time. A score takes one pass. It is exact for real values; for data in bins,
+    dequantisation makes it a lower bound of the discrete data's log-probability. A sample inverts each step by a
+    numerical search for one number t, with an error of about 1e-6 (1 + abs(t)).
 
     Parameters
     ----------
     n_steps : int, default 32
     n_draws : int, default 1
-        Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
+        Draws of the dequantisation noise per score. More than one gives the importance-weighted bound, which is
+        tighter.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
-        The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
+        The fixed first map of the flow; its log-determinant is part of the score. See `FlowDensity`.
     logit_range : (low, high), default (0.05, 0.95)
-        Of preprocessing="logit"; see `FlowDensity`.
+        Limits for preprocessing="logit"; see `FlowDensity`.
     dequantization : "uniform" or "variational", default "uniform"
-        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
-        bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
+        The noise added to data in bins: uniform, or drawn from a distribution that is learned with the density, which
+        gives a tighter bound (Ho et al. 2019, Flow++); see `FlowDensity`.
     memory_efficient : bool, default False
-        Whether training computes in its backward pass again what it would else keep, so that memory hardly grows with
-        depth, at about 1.4 times the time; see `FlowDensity`.
+        True: training recomputes activations in the backward pass instead of storing them. Memory then hardly grows
+        with depth, and training takes about 1.4 times as long; see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 1e-2
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
-    precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------
@@ -79,16 +78,16 @@ class PlanarDensity(_StepsDensity):
     value_counts_ : (C, n_bins) array, how often the training rows take each value; where they are gaussianized
     knots_ : (2, D, K) array, where the lines of each column of a table meet, before and after; likewise
     classes_, class_log_prior_ : (K,) arrays, of a conditional density
-    constant_features_ : indices of the columns that are constant and not modelled
+    constant_features_ : indices of the constant columns, which are not modelled
     latent_slices_ : list of one slice
-    history_ : dict of lists, one value an epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
+    history_ : dict of lists, one value per epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
     n_iter_ : int, epochs trained
     score_is_bound_ : bool
 
     See Also
     --------
-    RadialDensity : Steps around points.
-    MAFDensity : Fits more on tables.
+    RadialDensity : Steps around points instead of along directions.
+    MAFDensity : More flexible on tables.
 
     References
     ----------
@@ -112,37 +111,36 @@ class PlanarDensity(_StepsDensity):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RadialDensity(_StepsDensity):
-    r"""Density by a radial flow: each step draws points towards one centre or drives them away from it.
+    r"""Density by a radial flow: each step moves points towards one centre or away from it.
 
     .. math:: \log p(x) = \log N(z; 0, 1) + \log|\det dz/dx|, \quad z = f_K(\dots f_1(x)), \quad
         f_k(x) = x + \beta_k \frac{x - c_k}{\alpha_k + |x - c_k|}
 
-    A step has D + 2 parameters for D features, and its inverse is a formula. As with `PlanarDensity`, many steps are
-    needed, and most other flows fit more at the same time. It is made for tables of few columns; small images are taken
-    as rows of their pixels. A score takes one pass and is exact for real values; for data in bins it is a lower bound
-    of the discrete data's log-probability, by dequantisation.
+    Use it for tables of few columns; it treats a small image as a row of its pixels. A step has D + 2 parameters for D
+    features, and its inverse has a closed form. As with `PlanarDensity`, many steps are needed, and most other flows
+    fit better in the same time. A score takes one pass. It is exact for real values; for data in bins, dequantisation
+    makes it a lower bound of the discrete data's log-probability.
 
     Parameters
     ----------
     n_steps : int, default 32
     n_draws : int, default 1
-        Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
+        Draws of the dequantisation noise per score. More than one gives the importance-weighted bound, which is
+        tighter.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
-        The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
+        The fixed first map of the flow; its log-determinant is part of the score. See `FlowDensity`.
     logit_range : (low, high), default (0.05, 0.95)
-        Of preprocessing="logit"; see `FlowDensity`.
+        Limits for preprocessing="logit"; see `FlowDensity`.
     dequantization : "uniform" or "variational", default "uniform"
-        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
-        bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
+        The noise added to data in bins: uniform, or drawn from a distribution that is learned with the density, which
+        gives a tighter bound (Ho et al. 2019, Flow++); see `FlowDensity`.
     memory_efficient : bool, default False
-        Whether training computes in its backward pass again what it would else keep, so that memory hardly grows with
-        depth, at about 1.4 times the time; see `FlowDensity`.
+        True: training recomputes activations in the backward pass instead of storing them. Memory then hardly grows
+        with depth, and training takes about 1.4 times as long; see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 1e-2
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
-    precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------
@@ -152,16 +150,16 @@ class RadialDensity(_StepsDensity):
     value_counts_ : (C, n_bins) array, how often the training rows take each value; where they are gaussianized
     knots_ : (2, D, K) array, where the lines of each column of a table meet, before and after; likewise
     classes_, class_log_prior_ : (K,) arrays, of a conditional density
-    constant_features_ : indices of the columns that are constant and not modelled
+    constant_features_ : indices of the constant columns, which are not modelled
     latent_slices_ : list of one slice
-    history_ : dict of lists, one value an epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
+    history_ : dict of lists, one value per epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
     n_iter_ : int, epochs trained
     score_is_bound_ : bool
 
     See Also
     --------
-    PlanarDensity : Steps along directions.
-    MAFDensity : Fits more on tables.
+    PlanarDensity : Steps along directions instead of around points.
+    MAFDensity : More flexible on tables.
 
     References
     ----------

@@ -1,6 +1,6 @@
-"""Flows that a latent-variable model's q(z | x) may end in: from the encoder's normal distribution to one of any shape.
+"""Flows for q(z | x) of a latent-variable model: they map the encoder's normal distribution to a more flexible one.
 
-Each runs from noise to z in one pass of its `forward`, with a code of the encoder as its context.
+The `forward` of each maps noise to z in one pass; its context is a code from the encoder.
 
 Rezende & Mohamed, "Variational Inference with Normalizing Flows" (2015), https://arxiv.org/abs/1505.05770
 Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow" (2016),
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from flowdetect.bijections import AffineCoupling, Autoregressive, Chain, Layer, Permute, Planar, Radial
 from flowdetect.nets.autoencoder import Affine
 
-CODE_LENGTH = 32  # numbers of the encoder that a flow takes as its context
+CODE_LENGTH = 32  # outputs of the encoder that are a flow's context
 HIDDEN_FEATURES = 64  # width of the networks inside
 
 
 class CodedNet(nn.Module):
-    """A perceptron of latents and a code, side by side; the last of its three layers starts at zero."""
+    """A perceptron of the concatenated latents and code; the last of its three layers starts at zero."""
 
     def __init__(self, in_features: int, n_context: int, hidden_features: int, out_features: int) -> None:
         super().__init__()
@@ -66,18 +66,18 @@ POSTERIORS = {"gaussian", *STEPS}
 
 
 def build_posterior_flow(kind: str, latent_dim: int, n_steps: int, name: str) -> Chain | None:
-    """Build the flow of q(z | x), of latents (n, latent_dim, 1, 1) and a code (n, CODE_LENGTH); None: "gaussian".
+    """Build the flow of q(z | x) for latents (n, latent_dim, 1, 1) and a code (n, CODE_LENGTH); None for "gaussian".
 
     Raises
     ------
     ValueError
-        If there is one latent only and the steps are couplings; `name` is who asks.
+        If there is only one latent and the steps are couplings; `name` is the estimator's name for the message.
     """
     if kind == "gaussian":
         return None
     if kind == "realnvp" and latent_dim < 2:
         raise ValueError(
-            f'{name}: posterior="realnvp" must have 2 latents or more to couple, got latent_dim={latent_dim}; pass a '
-            f'larger latent_dim or another posterior, such as "iaf".'
+            f'{name}: posterior="realnvp" needs at least 2 latents for its couplings, got latent_dim={latent_dim}; '
+            'pass a larger latent_dim or another posterior, such as "iaf".'
         )
     return Chain([layer for k in range(n_steps) for layer in STEPS[kind](latent_dim, k)])

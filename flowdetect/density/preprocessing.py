@@ -1,8 +1,8 @@
-"""A flow's fixed first layer: choose it, learn it from the training rows, build it.
+"""The fixed first map of a flow: choose it, learn it from the training rows, build it.
 
-Also the Gaussian and the Gaussian copula that the flow of a table may start at. A Gaussian copula maps each column by
-itself to a normal one, and takes the result for Gaussian. Both are sound starts even with few rows; training improves
-on them.
+Also the Gaussian and the Gaussian copula from which a flow of tables may start. A Gaussian copula maps each column to a
+normal distribution and models the result as Gaussian. Both are sound starts even with few rows; training improves on
+them.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from flowdetect.bijections.elementwise import UNIFORM_SHARE as COUNTS_UNIFORM_SH
 from flowdetect.density.spec import DataSpec
 from flowdetect.distributions import standard_normal_log_prob
 
-# of quantile_knots; widths are in standard deviations
+# for quantile_knots; widths are in standard deviations
 LINES, ROWS_PER_LINE, LEAST_WIDTH, UNIFORM_SHARE, TAIL = (4, 64), 20, 1e-4, 0.1, 0.002
 FEWEST_ROWS = 20  # for a copula
-LEAST_GAIN = 0.25  # nats a row; what is less, training finds by itself, and without the lines' corners
-MOST_ROWS = 20_000  # about, of which quantiles and covariances are taken
-ROWS_A_COLUMN = 4  # with fewer, a covariance is shrunk in any case
-LEAST_VARIANCE = 1e-8  # of columns of variance 1
-LEAST_LOGIT_RANGE = 0.01  # of the probabilities whose logit is taken
+LEAST_GAIN = 0.25  # nats per row; smaller gains are learned in training, without corners between lines
+MOST_ROWS = 20_000  # about; rows for quantiles and covariances
+ROWS_A_COLUMN = 4  # with fewer, the covariance is always shrunk
+LEAST_VARIANCE = 1e-8  # for columns of variance 1
+LEAST_LOGIT_RANGE = 0.01  # between the limits of the logit's argument
 
 
 def check_logit_range(logit_range: Any, name: str) -> tuple[float, float]:
-    """Give the two ends that values are mapped to before a logit is taken."""
+    """Check the limits of the logit's argument and return them."""
     ends = logit_range if isinstance(logit_range, tuple | list) else ()
     is_range = len(ends) == 2 and all(is_number(end) for end in ends) and 0 <= ends[0] <= ends[1] - LEAST_LOGIT_RANGE
     if not is_range or ends[1] > 1:
@@ -48,13 +48,13 @@ def check_logit_range(logit_range: Any, name: str) -> tuple[float, float]:
 
 
 def check_preprocessing(spec: DataSpec, preprocessing: str, name: str) -> None:
-    """Refuse a first layer that is not for such data."""
+    """Refuse a first map that does not suit the data."""
     kinds = {"logit": "data in bins"}
     if not spec.is_table:
         kinds["gaussianize"] = "data in bins and for tables"
     if spec.n_bins is None and preprocessing in kinds:
         raise ValueError(
-            f'{name}: preprocessing="{preprocessing}" is for {kinds[preprocessing]}, and X is '
+            f'{name}: preprocessing="{preprocessing}" is for {kinds[preprocessing]}, but X is '
             f'real-valued{"" if spec.is_table else " images"}; pass "auto" or "linear", or n_bins if X holds whole '
             f"numbers."
         )
@@ -63,7 +63,7 @@ def check_preprocessing(spec: DataSpec, preprocessing: str, name: str) -> None:
 def learn_preprocessing(
     spec: DataSpec, source: RowSource, preprocessing: str, constant_volume: bool, start: str
 ) -> dict[str, NDArray[Any]]:
-    """Learn what the first layer needs: value_counts, knots, or nothing.
+    """Learn the arrays of the first map: value_counts, knots, or none.
 
     Parameters
     ----------
@@ -72,9 +72,10 @@ def learn_preprocessing(
         The training rows.
     preprocessing : "auto", "gaussianize", "logit" or "linear"
     constant_volume : bool
-        Whether the log-determinant of what is learned is the same for all x; "auto" then keeps it so.
+        Whether the log-determinant of the learned layers is the same for all x; "auto" then chooses a map with constant
+        log-determinant.
     start : "linear" or "likelier"
-        Which map "auto" takes for real-valued tables: the linear one, or the likelier of both.
+        The map of "auto" for real-valued tables: linear, or whichever of both has the higher likelihood.
     """
     if preprocessing in ("linear", "logit") or (preprocessing == "auto" and constant_volume):
         return {}
@@ -92,12 +93,12 @@ def learn_preprocessing(
 
 
 def build_preprocessing(spec: DataSpec, preprocessing: str, logit_range: tuple[float, float]) -> Layer:
-    """Build the first layer of what was learned."""
+    """Build the first map from the learned arrays."""
     if "value_counts" in spec.learned:
         return Gaussianize(torch.from_numpy(np.array(spec.learned["value_counts"])))
     if spec.n_bins is not None and preprocessing == "logit":
         return Logit(spec.n_bins, *logit_range)
-    # real values arrive standardised; files of format 1 hold their mean and scale here
+    # real values are already standardised; files of format 1 store mean and scale here
     loc, scale = (0.0, 1.0) if spec.n_bins is None else (spec.n_bins / 2, float(spec.n_bins))
     rescale = Rescale(
         torch.tensor(loc, dtype=torch.float32), torch.tensor(scale, dtype=torch.float32), spec.event_shape
@@ -109,7 +110,7 @@ def build_preprocessing(spec: DataSpec, preprocessing: str, logit_range: tuple[f
 
 
 def count_all(spec: DataSpec, source: RowSource) -> NDArray[np.int64]:
-    """Count how often each channel takes each value: (C, n_bins)."""
+    """Count how often each value occurs in each channel: (C, n_bins)."""
     assert spec.n_bins is not None
     channels = spec.event_shape[0]
     total = np.zeros((channels, spec.n_bins), dtype=np.int64)
@@ -119,7 +120,7 @@ def count_all(spec: DataSpec, source: RowSource) -> NDArray[np.int64]:
 
 
 def counts_are_likelier(here: NDArray[np.int64], there: NDArray[np.int64]) -> bool:
-    """Whether values of one half are likelier under the counts of the other half than under its normal distribution."""
+    """Whether the values of one half fit the other half's counts better than its normal distribution."""
     n_bins = here.shape[1]
     values = np.arange(n_bins)
     n = here.sum(1, keepdims=True)
@@ -128,23 +129,23 @@ def counts_are_likelier(here: NDArray[np.int64], there: NDArray[np.int64]) -> bo
     share = here / n
     mass = (share + COUNTS_UNIFORM_SHARE / n_bins) / (1 + COUNTS_UNIFORM_SHARE) * (1 - 2 * COUNTS_TAIL)
     mean = (share * values).sum(1, keepdims=True)
-    variance = (share * (values - mean) ** 2).sum(1, keepdims=True) + 1 / 12  # of the uniform noise in a bin
+    variance = (share * (values - mean) ** 2).sum(1, keepdims=True) + 1 / 12  # variance of the uniform noise in a bin
     normal = -0.5 * ((values - mean) ** 2 / variance + np.log(2 * np.pi * variance))
     return bool((there * np.log(mass)).sum() >= (there * normal).sum())
 
 
 def quantile_knots(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Knots of lines that make each column's distribution about normal: (2, D, K + 1), x and z = Phi^-1(F(x)).
+    """Knots of a piecewise linear map of each column to roughly normal: (2, D, K + 1), x and z = Phi^-1(F(x)).
 
-    The x are quantiles, one for 20 rows, 4 to 64 lines in all, and just beyond the least and the largest value; F is
-    their share, mixed with a tenth of the uniform distribution and cut off at 0.002 from either end.
+    The x are quantiles, one per 20 rows, for 4 to 64 lines; the outermost lie just beyond the smallest and the largest
+    value. F is their level, mixed with a tenth of the uniform distribution and clipped to 0.002 from 0 and 1.
     """
     n_lines = min(max(LINES[0], len(rows) // ROWS_PER_LINE), LINES[1])
     share = np.linspace(0, 1, n_lines + 1)
     x = np.quantile(rows, share, axis=0).T
     margin = np.ptp(rows, axis=0) / (2 * len(rows))
     x[:, 0], x[:, -1] = x[:, 0] - margin, x[:, -1] + margin
-    apart = LEAST_WIDTH * np.arange(n_lines + 1)  # ties are pulled apart
+    apart = LEAST_WIDTH * np.arange(n_lines + 1)  # separates ties
     x = np.maximum.accumulate(x - apart, axis=1) + apart
     uniform = (x - x[:, :1]) / (x[:, -1:] - x[:, :1])
     F = (1 - UNIFORM_SHARE) * share + UNIFORM_SHARE * uniform
@@ -153,7 +154,7 @@ def quantile_knots(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def copula_is_likelier(rows: NDArray[np.float64]) -> bool:
-    """Whether half of standardised rows are clearly likelier under the copula of the other half than its Gaussian."""
+    """Whether one half of standardised rows fits the other half's copula clearly better than its Gaussian."""
     if len(rows) < FEWEST_ROWS:
         return False
     here, there = rows[::2], torch.from_numpy(rows[1::2, :, None, None].copy())
@@ -169,8 +170,8 @@ def copula_is_likelier(rows: NDArray[np.float64]) -> bool:
 def whitening(rows: NDArray[Any], preprocess: Layer) -> NDArray[np.float64]:
     """Inverse Cholesky factor of the covariance of preprocessed rows, (D, D).
 
-    The covariance is the rows' own or, where half of them are likelier so under that of the other half, the one with
-    Oracle Approximating Shrinkage (Chen et al. 2010).
+    The covariance is the sample covariance, or the one with Oracle Approximating Shrinkage (Chen et al. 2010),
+    whichever, fitted to one half of the rows, gives the other half the higher likelihood.
     """
     with whole_imports():
         from sklearn.covariance import empirical_covariance, oas
@@ -179,7 +180,7 @@ def whitening(rows: NDArray[Any], preprocess: Layer) -> NDArray[np.float64]:
     estimates: list[Callable[[NDArray[np.float64]], NDArray[np.float64]]] = [lambda values: oas(values)[0]]
     if len(z) > ROWS_A_COLUMN * z.shape[1]:
         estimates.append(empirical_covariance)
-    if len(estimates) == 1:  # nothing to compare; half of two rows has no covariance
+    if len(estimates) == 1:  # nothing to compare: half of two rows has no covariance
         return inverse_factor(estimates[0](z))
     weights = [inverse_factor(estimate(z[::2])) for estimate in estimates]
     scores = [np.log(weight.diagonal()).sum() - 0.5 * ((z[1::2] @ weight.T) ** 2).sum(1).mean() for weight in weights]
@@ -187,5 +188,5 @@ def whitening(rows: NDArray[Any], preprocess: Layer) -> NDArray[np.float64]:
 
 
 def inverse_factor(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """L^-1 of a covariance L L^T, with a little added to its diagonal."""
+    """L^-1 of a covariance L L^T, with a small constant added to its diagonal."""
     return np.linalg.inv(np.linalg.cholesky(covariance + LEAST_VARIANCE * np.eye(len(covariance))))

@@ -49,12 +49,12 @@ N_SPLINE_BINS = 8
 def residual_net(
     n_in: int, n_out: int, hidden_channels: int, n_blocks: int, kernel_size: int, batch_norm: bool
 ) -> ResidualNet:
-    """Make the network inside a coupling."""
+    """Build the network inside a coupling."""
     return ResidualNet(n_in, hidden_channels, n_out, n_blocks, kernel_size, batch_norm=batch_norm)
 
 
 class MaskedImageNet(nn.Module):
-    """Numbers for half of the squeezed channels, by a network that sees the image with zeros in their places.
+    """Compute a coupling's parameters for half of the squeezed channels from the image with zeros in their places.
 
     Dinh et al. 2017, "Density estimation using Real NVP", eq. 9: s(b * x) and t(b * x), b a checkerboard.
 
@@ -62,9 +62,9 @@ class MaskedImageNet(nn.Module):
     ----------
     net : module, (n, C, H, W) -> (n, k C, H, W)
     order : (4 C,) integer array
-        Channels of `Squeeze`, those that stay first.
+        Channels of `Squeeze`, those that stay unchanged first.
     values_first : bool
-        Whether the k numbers of a value stand side by side, as `SplineCoupling` has them.
+        Whether the k parameters of a value are adjacent, as in `SplineCoupling`.
     """
 
     def __init__(self, net: nn.Module, order: NDArray[np.intp], values_first: bool = False) -> None:
@@ -85,104 +85,111 @@ class MaskedImageNet(nn.Module):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RealNVPDensity(FactoringDensity):
-    r"""Density by RealNVP: couplings, each of which maps one half of the values by what it computes from the other.
+    r"""Density by RealNVP: couplings, each of which maps one half of the values, given the other half.
 
     .. math:: \log p(x) = \log N(z; 0, 1) + \log|\det dz/dx|, \quad z = f(x)
 
-    On images the halves are checkerboards, then rows of 2x2 blocks, at several scales; after each level but the last,
-    half of the dimensions leave as they are. Which ones, can be learned from the data (`factorization`). On tables the
-    halves of the columns change from coupling to coupling, the networks are perceptrons, and a fixed matrix at the end
-    takes out the correlations (with shrinkage, where rows are few), so that training starts at a Gaussian or a Gaussian
-    copula; where no epoch is likelier on the held-out rows, as on a Gaussian table, that start is what is kept. For
-    data in bins, scores are lower bounds of the discrete data's log-probability, by dequantisation; for real values
-    they are exact. A score takes one pass, and so does a sample. It is made for tables of many columns; of images
-    `GlowDensity` has fewer bits/dim after equal training time.
+    Use it for tables of many columns; on images, `GlowDensity` reaches fewer bits/dim after equal training time. A
+    score takes one pass through the flow, and so does a sample. For data in bins, dequantisation makes scores lower
+    bounds of the discrete data's log-probability; for real values they are exact. See Notes for the architecture.
 
     Parameters
     ----------
     n_levels : "auto" or int, default "auto"
-        Levels of the multi-scale architecture, each halving height and width; both must be even that often. "auto": as
-        many as they allow, 3 at most; 1 for tables.
+        Levels of the multi-scale architecture. Each halves height and width, so both must be divisible by 2**n_levels.
+        "auto": as many as the images allow, at most 3; 1 for tables.
     n_steps : int, default 2
-        Pairs of couplings with either mask in a level; of a table, pairs of couplings. A pair maps every value once.
+        Pairs of couplings per level with each kind of mask; for tables, pairs of couplings. A pair maps every value
+        once.
     hidden_channels : int, default 64
         Width of the residual networks inside the couplings.
     n_blocks : int, default 2
-        Their residual blocks, of two weight-normalised layers each.
+        Residual blocks per network, each of two weight-normalised layers.
     coupling : "auto", "affine", "additive" or "spline", default "auto"
-        "spline": rational-quadratic splines of 8 bins (Durkan et al. 2019), on tables after a spline of every column by
-        itself; one column has that alone. "auto": "spline" on tables, "affine" on images.
+        "spline": rational-quadratic splines of 8 bins (Durkan et al. 2019); on tables a spline of each single column
+        comes first; a table of one column has only that. "auto": "spline" on tables, "affine" on images.
     scale : "sigmoid" or "exp", default "exp"
-        How an affine coupling's scale is made: s = sigmoid(b + 2) in (0.27, 0.993) or s = exp(b) in (0.05, 20.1), with
-        b bounded in (-3, 3).
+        Scale of an affine coupling: s = sigmoid(b + 2), in (0.27, 0.993), or s = exp(b), in (0.05, 20.1), where the
+        network's output b is bounded to (-3, 3).
     normalization : "batch", "activation" or "none", default "batch"
-        What follows each coupling on images: batch normalisation, whose running averages serve for scores, or
-        activation normalisation as in Glow. Without effect on tables.
+        The layer after each coupling on images: batch normalisation, which uses running averages when it scores, or
+        activation normalisation as in Glow. No effect on tables.
     net_normalization : "none" or "batch", default "none"
-        What comes before each ReLU inside the residual networks of images; "batch" as in the paper.
+        The layer before each ReLU of the residual networks of images; the paper has "batch".
     masking : "squeezed" or "image", default "squeezed"
-        What the networks of couplings with checkerboard masks see: the half that stays, squeezed to channels at half
-        the height and width; or, as in the paper, the image with zeros where the mask is, at four times the cost.
+        Input of the networks of couplings with checkerboard masks. "squeezed": the unchanged half, squeezed to channels
+        at half the height and width. "image", as in the paper: the image with zeros in place of the changed half, at
+        four times the cost.
     last_level : "both" or "checkerboard", default "both"
-        Masks of the last level: as of the others; or, as in the paper, checkerboards alone, of half as many couplings.
+        Masks of the last level. "both": as on the other levels. "checkerboard", as in the paper: checkerboards only,
+        and half as many couplings.
     decayed : "all" or "scales", default "all"
-        What `weight_decay` acts on: all parameters, or, as in the paper, the lengths of weight-normalised weights.
+        The parameters that `weight_decay` acts on: all, or, as in the paper, the norms of weight-normalised weights.
     factorization : "standard", "likelihood", "likelihood_reversed" or "random", default "standard"
-        Which half of the dimensions leaves at each level: one colour of a checkerboard; of each channel's 2x2 block the
-        two that contribute least to the likelihood (LCMA), or most; or a random half. A contribution is the mean over
-        the rows given to fit of the log-scales of a dimension's couplings so far, in a flow that factors nothing out
-        and has no normalisation, which could undo what couplings do to one colour of the checkerboard.
+        Which half of an image's dimensions leaves at each level. "standard": one colour of a checkerboard.
+        "likelihood": in each channel's 2x2 block, the two dimensions that contribute least to the likelihood (LCMA);
+        "likelihood_reversed": the two that contribute most. "random": a random half. A dimension's contribution is the
+        sum of its log-scales in all couplings up to that level, averaged over the rows given to `fit`. It is measured
+        in a flow that factors nothing out and has no normalisation, since a normalisation could undo what the couplings
+        do to one colour of the checkerboard.
     pretraining : float in (0, 1), default 0.25
-        Share of max_epochs and of time_limit that the flow which measures the contributions is trained for; the rest is
-        the density's.
+        Share of max_epochs and of time_limit spent on training the flow that measures the contributions; the rest goes
+        to the density itself. That flow has a checkpoint of its own, whose name ends in ".pretraining".
     n_draws : int, default 1
-        Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
+        Draws of the dequantisation noise per score. More than one gives the importance-weighted bound, which is
+        tighter.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
-        The fixed map that values pass first, part of the flow and of its log-determinant. "gaussianize", for data in
-        bins and for tables: each channel's or column's distribution over the training data is made about normal.
-        "logit", for data in bins: logit(low + (high - low) x / n_bins). "linear": bins are mapped to about [-0.5, 0.5],
-        real values are standardised. "auto": "gaussianize" in bins, but "linear" where rows are too few for it and for
-        a constant-volume flow; of real-valued tables, "gaussianize" if, fitted to half of the rows, it gains 0.25 nats
-        a row on the other half, else "linear".
+        The fixed first map of the flow; its log-determinant is part of the score. "gaussianize", for data in bins and
+        for tables: makes the training distribution of each channel or column roughly normal. "logit", for data in bins:
+        logit(low + (high - low) x / n_bins). "linear": maps bins to about [-0.5, 0.5] and standardises real values.
+        "auto", for data in bins: "gaussianize", but "linear" if rows are too few for it. "auto", for real-valued
+        tables: "gaussianize" if, fitted to half of the rows, it gains 0.25 nats per row on the other half; else
+        "linear". A constant-volume flow (coupling="additive") always gets "linear".
     logit_range : (low, high), default (0.05, 0.95)
-        Of preprocessing="logit". The default is the authors' code; the paper's text has (0.05, 1). See `FlowDensity`.
+        Limits for preprocessing="logit". The default follows the authors' code; the paper's text has (0.05, 1). See
+        `FlowDensity`.
     dequantization : "uniform" or "variational", default "uniform"
-        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
-        bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
+        The noise added to data in bins: uniform, or drawn from a distribution that is learned with the density, which
+        gives a tighter bound (Ho et al. 2019, Flow++); see `FlowDensity`.
     memory_efficient : bool, default False
-        Whether training computes in its backward pass again what it would else keep, so that memory hardly grows with
-        depth, at about 1.4 times the time; see `FlowDensity`.
+        True: training recomputes activations in the backward pass instead of storing them. Memory then hardly grows
+        with depth, and training takes about 1.4 times as long; see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 2e-3
     n_iter_no_change : int, default 30
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    weight_decay, early_stopping, validation_fraction, tol, warm_start, verbose, random_state; device, precision,
-    n_devices, checkpoint. A pre-training has a checkpoint of its own, whose name ends in ".pretraining".
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------
     factored_dims_ : (H, W, C) int array
-        The level 1 .. L at which each dimension of an image leaves; of a table all 1.
+        The level, 1 to L, at which each dimension of an image leaves; all 1 for a table.
     n_features_in_ : int
     image_shape_ : (H, W, C) or None
     n_bins_ : int or None
-    value_counts_ : (C, n_bins) array, how often each value occurs in each channel; of preprocessing="gaussianize"
-    knots_ : (2, D, K) array, where the lines of each column meet, before and after; of tables, likewise
+    value_counts_ : (C, n_bins) array, how often each value occurs in each channel; for preprocessing "gaussianize"
+    knots_ : (2, D, K) array, knots of each column's piecewise linear map; for preprocessing "gaussianize" on tables
     whitening_ : (D, D) array, the matrix at the end of a table's flow
     classes_, class_log_prior_ : (K,) arrays, of a conditional density
-    constant_features_ : indices of the columns that are constant and not modelled
+    constant_features_ : indices of the constant columns, which are not modelled
     latent_slices_ : list of slices, columns of the latents that belong to each level, level 1 first
-    history_ : dict of lists, one value an epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
+    history_ : dict of lists, one value per epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
     n_iter_ : int, epochs trained
     score_is_bound_ : bool
 
     Notes
     -----
+    On images the halves are first the colours of a checkerboard, then the rows of each 2x2 block, at several scales.
+    After each level but the last, half of the dimensions leave unchanged; `factorization` can learn which half. On
+    tables the halves of the columns change from coupling to coupling, the networks are perceptrons, and a fixed matrix
+    at the end removes the correlations (with shrinkage if rows are few). Training on a table therefore starts from a
+    Gaussian or a Gaussian copula; if no epoch gives the held-out rows a higher likelihood, as on a Gaussian table,
+    `fit` keeps that start.
+
     NICE is RealNVPDensity(coupling="additive", normalization="none", n_levels=1): volume-preserving couplings, and a
     diagonal scaling at the end.
 
-    Interrupted in pre-training, the estimator keeps the partly trained flow that factors nothing out.
+    If Ctrl-C interrupts the pre-training, the estimator keeps its partly trained flow, which factors nothing out.
 
     References
     ----------
@@ -271,10 +278,11 @@ class RealNVPDensity(FactoringDensity):
         return self._image_steps(channels, "none" if is_measured else self.normalization, only_checkerboards)
 
     def _image_steps(self, channels: int, normalization: str, only_checkerboards: bool) -> list[Bijection]:
-        """Build the steps of one level: squeeze, couplings with checkerboard masks, couplings with masks of rows.
+        """Build the steps of one level: squeeze, couplings with checkerboard masks, couplings with row masks.
 
-        Once squeezed, either mask is a half of the channels. In order: pixels 0 1 | 2 3 of each block in Squeeze's
-        order; those of the checkerboard are 0 3 | 1 2. After its couplings each channel is back at its place.
+        After `Squeeze`, each mask is one half of the channels. With the pixels of a 2x2 block numbered in Squeeze's
+        order, the row masks are 0 1 | 2 3 and the checkerboard masks 0 3 | 1 2. After its couplings each channel is
+        back at its place.
         """
         squeezed = np.arange(4 * channels)
         checkerboard = np.argsort(np.isin(squeezed % 4, (1, 2)), kind="stable")
@@ -295,7 +303,7 @@ class RealNVPDensity(FactoringDensity):
         ]
 
     def _table_steps(self, spec: DataSpec) -> list[Bijection]:
-        """Build a spline of each column, couplings, and the matrix that takes out correlations."""
+        """Build a spline of each column, the couplings, and the matrix that removes correlations."""
         channels = spec.event_shape[0]
         steps: list[Bijection] = []
         if self.coupling in ("auto", "spline"):
@@ -314,11 +322,12 @@ class RealNVPDensity(FactoringDensity):
         normalization: str,
         checkerboard: NDArray[np.intp] | None = None,
     ) -> list[Bijection]:
-        """Build pairs of couplings; each is followed by a normalisation and by rolling the channels, half of them.
+        """Build pairs of couplings; a normalisation and a roll by half of the channels follow each coupling.
 
-        What a pre-training measures has no normalisation: with one scale a channel, which is one place of each 2x2
-        block, couplings could put any part there, where it would not be counted. `auto` is the kind of coupling that
-        coupling="auto" stands for. `checkerboard` says which channel of `Squeeze` is where, if that is the mask.
+        A pre-training has no normalisation. A normalisation has one scale per channel, that is per place in each 2x2
+        block; it could take over scales of the couplings, which are what the pre-training measures. `auto` is the kind
+        of coupling for coupling="auto". `checkerboard` is the order of Squeeze's channels under a checkerboard mask,
+        None under row masks.
         """
         kind = auto if self.coupling == "auto" else self.coupling
         makers: dict[str, list[Callable[[int], Bijection]]] = {

@@ -1,6 +1,6 @@
-"""A model of one value after the other: its terms, sampling, and completing what is known in part.
+"""The module of autoregressive densities: terms, sampling, and completion of partly known rows.
 
-A paper brings the network that computes the features of every value from the values before it.
+A paper adds the network that computes the features of every value from the values before it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ Steps = StepGenerator[tuple[int, int, Tensor], Tensor | None, None]
 
 
 class AutoregressiveModel(DensityModel):
-    """log p(x) = sum over pixels and channels of log p(x_i | those before), nats.
+    """log p(x) = sum over pixels and channels of log p(x_i | earlier values), nats.
 
     Parameters
     ----------
     event_shape : (C, H, W)
     loc, scale : tensors that broadcast against (C, H, W)
-        The network sees y = (x - loc) / scale, which for data in bins lies in [-1, 1].
+        The network's input is y = (x - loc) / scale, in [-1, 1] for data in bins.
     net : module, (n, C, H, W) -> features (n, F, H, W)
-        Its `in_order` gives the features of one pixel after the other; of a table, it takes and gives strips
-        (n, ..., D, 1).
+        Its `in_order` yields the features of one pixel after the other. For a table, it works on strips (n, ..., D, 1).
     head : Head
     n_bins : int or None
     is_table : bool
@@ -62,12 +61,12 @@ class AutoregressiveModel(DensityModel):
 
     @property
     def values_a_step(self) -> int:
-        """How many values one step of sampling draws: all channels of a pixel."""
+        """Number of values per sampling step: all channels of a pixel."""
         return self.values_a_pixel
 
     @property
     def is_in_raster_order(self) -> bool:
-        """Whether the values before a pixel in raster order are those that it depends on."""
+        """Whether a pixel depends on the pixels before it in raster order."""
         return True
 
     def begin_step(self, seed: int, progress: float) -> None:
@@ -85,7 +84,7 @@ class AutoregressiveModel(DensityModel):
         return self.head.log_prob_of_all(*self._features(x, context))
 
     def _features(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Features of every pixel, and the values as network and head see them."""
+        """Features of every pixel, and the values in the units of network and head."""
         y = self._to_net((x - self.loc) / self.scale)
         return self.net(y, context), y
 
@@ -132,15 +131,16 @@ class AutoregressiveModel(DensityModel):
         temperature: float = 1.0,
         generator: Generator | None = None,
     ) -> Tensor:
-        """Draw the pixels of x (n, C, H, W) that are not known, given all that are, by a particle filter.
+        """Draw the unknown pixels of x (n, C, H, W), given all known pixels, with a particle filter.
 
-        Of what one step draws, `known` (n, number of steps) says whether it is known.
+        `known` (n, number of steps) says whether the values of a sampling step are known.
 
-        Each image has K candidates, completed in raster order. A known pixel keeps its value and multiplies a
-        candidate's weight by the probability of that value given the pixels before; where the weights' effective number
-        falls below K / 2, candidates are resampled (systematically). One is drawn by its weight in the end. As K grows,
-        its distribution tends to p(unknown | known): Doucet & Johansen 2009, "A Tutorial on Particle Filtering and
-        Smoothing", algorithm in section 3.5. The context (n K, n_context) may differ between candidates.
+        Each image has K candidates, completed step by step. A known pixel keeps its value and multiplies a candidate's
+        weight by the probability of that value given the pixels before it. If the effective sample size falls below K /
+        2, candidates are resampled (systematic resampling). At the end, one candidate is drawn according to the
+        weights. As K grows, its distribution tends to p(unknown | known): Doucet & Johansen 2009, "A Tutorial on
+        Particle Filtering and Smoothing", algorithm in section 3.5. The context (n K, n_context) may differ between
+        candidates.
         """
         n, k = len(x), n_candidates
         y = self._to_net((x - self.loc) / self.scale).repeat_interleave(k, 0)  # (n K, C, H, W)
@@ -159,7 +159,7 @@ class AutoregressiveModel(DensityModel):
             if fixed[at].any():
                 log_p = torch.where(fixed[at], self.head.log_prob(h, y[at], before), 0.0).double().flatten(1).sum(1)
                 log_w = (log_w + log_p.reshape(n, k)).log_softmax(1)
-                poor = (log_w.exp().square().sum(1) * k > 2)[:, None]  # effective number below K / 2
+                poor = (log_w.exp().square().sum(1) * k > 2)[:, None]  # effective sample size below K / 2
                 if poor.any():
                     drawn = systematic_draws(log_w, k, generator)
                     index = _flat(torch.where(poor, drawn, torch.arange(k, device=y.device)), k)
@@ -171,25 +171,25 @@ class AutoregressiveModel(DensityModel):
         return self._values(self._out_of_order(y[drawn], None if members is None else members[drawn]))
 
     def _values(self, y: Tensor) -> Tensor:
-        """Undo the rescaling: what network and head see -> (n, C, H, W)."""
+        """Undo the rescaling: values in the network's units -> (n, C, H, W)."""
         values = self._from_net(y) * self.scale + self.loc
         return values if self.n_bins is None else values.round()
 
-    # ---- for models of several orders
+    # ---- for models with several orders
 
     def _draw_members(self, n: int, generator: Generator | None) -> Tensor | None:
-        """Draw in which of several orders each row is sampled, (n,); None: there is one."""
+        """Draw the order in which each row is sampled, (n,); None if there is one order."""
         return None
 
     def _in_order(self, y: Tensor, members: Tensor | None) -> Tensor:
-        """Lay the values of each row out in the order in which they are drawn."""
+        """Arrange the values of each row in the order in which they are drawn."""
         return y
 
     def _out_of_order(self, y: Tensor, members: Tensor | None) -> Tensor:
         return y
 
     def _steps(self, y: Tensor, context: Tensor | None, members: Tensor | None) -> Steps:
-        """Give the features of one step after the other; see `CausalNet.in_order`."""
+        """Yield the features of one step after the other; see `CausalNet.in_order`."""
         steps: Steps = self.net.in_order(y, context)  # type: ignore[operator]
         return steps
 
@@ -197,7 +197,7 @@ class AutoregressiveModel(DensityModel):
         return show_sampling(iter(steps), n_steps) if self.shows_progress else steps
 
     def _to_net(self, x: Tensor) -> Tensor:
-        """Lay a table's row (n, D, 1, 1) out as a strip of D pixels, (n, 1, D, 1), for network and head."""
+        """Arrange a table's rows (n, D, 1, 1) as strips of D pixels, (n, 1, D, 1), for network and head."""
         return x.transpose(1, 2) if self.is_table else x
 
     def _from_net(self, x: Tensor) -> Tensor:

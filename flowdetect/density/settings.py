@@ -1,4 +1,4 @@
-"""How a model is trained, and what a training gives back."""
+"""The settings and the result of a training."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from flowdetect.density.model import DensityModel
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a model is trained.
+    """The settings of a training.
 
     Attributes
     ----------
-    name : str, in messages
+    name : str, for messages
     seed, max_epochs, batch_size, learning_rate, weight_decay, n_iter_no_change, tol
-        As the estimator's parameters of these names, all of them numbers.
+        As the estimator's parameters of these names, resolved to numbers.
     device, precision, n_devices, verbose
-        Likewise; the device is resolved.
+        As the estimator's parameters; the device is resolved.
     chunk_length : int
         Held-out rows evaluated at once.
     start_counts : bool
-        Whether the weights at the start are among those of which the best are kept.
+        Whether the initial weights are candidates for the best weights.
     initialize : bool
-        Whether data-dependent parameters are set from a first batch; not when training goes on from given weights.
-    progress_name : str, before what progress shows
+        Whether a first batch sets data-dependent parameters; False if training continues from given weights.
+    progress_name : str, shown before the progress
     time_limit : float or None
-        Seconds; None: as long as max_epochs take.
+        Seconds; None: no limit.
     started : float
-        The time.monotonic() from which these seconds count.
+        Value of time.monotonic() from which these seconds count.
     events : TrainingEvents or None
-        The callbacks that are told of epochs, in this process.
+        Callbacks after epochs, in this process.
     """
 
     name: str
@@ -58,19 +58,19 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training gives back.
+    """The result of a training.
 
     Attributes
     ----------
     model : DensityModel
-        With the averaged weights; of the best epoch where rows are held out.
-    history : dict of lists, one value an epoch; the last one may be partial
+        With the averaged weights; those of the best epoch if rows are held out.
+    history : dict of lists, one value per epoch; the last epoch may be incomplete
     n_epochs : int
     reason : "max_epochs", "time_limit", "early stopping", "interrupted" or "failed"
     seconds : float
-        Used by the training, including those of earlier runs that it went on from.
-    failure : FloatingPointError, KeyboardInterrupt or whatever else the caller's handler of Ctrl-C raises, or None
-        What ended it early, to be raised once all is kept.
+        Duration of the training, including the earlier runs that it resumed from.
+    failure : FloatingPointError, KeyboardInterrupt (or another exception of the caller's Ctrl-C handler), or None
+        The exception that ended training early, raised after the results are stored.
     """
 
     model: DensityModel

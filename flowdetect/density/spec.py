@@ -1,7 +1,7 @@
-"""What fit learned about the data, and the way of rows into tensors and back.
+"""What `fit` learned about the data, and the conversion of rows to tensors and back.
 
 Real values are centred and scaled in float64 before they become float32, so that columns far from 0 keep their digits.
-Data in bins go into a model as they are.
+Data in bins enter a model unchanged.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ ROWS_FOR_QUANTILES = 20_000
 
 @dataclass(frozen=True, eq=False)
 class DataSpec:
-    """Everything that fit learned about the data; a fitted density asks this, never its present parameters.
+    """Everything that `fit` learned about the data; a fitted density reads this, never its present parameters.
 
     Attributes
     ----------
     layout : Layout
-        In which form the data came: the images' shape and axes.
+        Form of the training data: image shape and axes.
     n_features : int
-        Columns of the data, constant ones included; H * W * C for images.
+        Columns of the data, including constant ones; H * W * C for images.
     n_bins : int or None
-        How many whole values a feature takes; None: real values.
+        Number of integer values of a feature; None: real values.
     dtype : str
-        Of the data, and so of samples.
+        Type of the data, and so of samples.
     constant_features, constant_values : (k,) arrays
-        Columns of a table that hold one value and are not modelled, and those values.
+        Columns of a table with a single value, which are not modelled, and these values.
     loc, scale : (D,) float64 arrays, or None in bins
-        Mean and standard deviation of each modelled feature over the training rows; of images one for all pixels.
+        Mean and standard deviation of each modelled feature over the training rows; for images one for all pixels.
     low, high : float
         Least and largest value of the data.
     classes : (K,) array or None
@@ -47,7 +47,7 @@ class DataSpec:
     class_log_prior : (K,) array or None
         Log of their frequencies.
     learned : dict of arrays
-        What a density learns from the training rows before it builds its model.
+        Arrays that a density learns from the training rows before it builds its model.
     """
 
     layout: Layout
@@ -78,7 +78,7 @@ class DataSpec:
 
     @property
     def event_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of what the model sees; a table of D modelled columns is (D, 1, 1)."""
+        """(C, H, W) of the model's input; (D, 1, 1) for a table of D modelled columns."""
         if self.layout.image_shape is None:
             return self.n_features - len(self.constant_features), 1, 1
         height, width, channels = self.layout.image_shape
@@ -86,17 +86,17 @@ class DataSpec:
 
     @property
     def n_values(self) -> int:
-        """How many values of a row are modelled."""
+        """Number of modelled values per row."""
         return math.prod(self.event_shape)
 
     @property
     def is_conditional(self) -> bool:
-        """Whether the density is of x given a class label."""
+        """Whether the model is log p(x | y), y a class label."""
         return self.classes is not None
 
     @property
     def n_context(self) -> int:
-        """Length of the context that a model is given: the number of classes, or 0."""
+        """Length of the model's context: the number of classes, or 0."""
         return 0 if self.classes is None else len(self.classes)
 
     @property
@@ -106,7 +106,7 @@ class DataSpec:
 
     @property
     def log_units(self) -> NDArray[np.float64]:
-        """log |d(what the model sees) / dx| of each modelled value: (D,), nats; 0 in bins."""
+        """log |d(model's input) / dx| of each modelled value: (D,), nats; 0 in bins."""
         return np.zeros(self.n_values) if self.scale is None else -np.log(self.scale)
 
     # ---- rows to tensors
@@ -116,7 +116,7 @@ class DataSpec:
         return np.delete(rows, self.constant_features, axis=1) if len(self.constant_features) else rows
 
     def standardized(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """(n, n_features) -> (n, D) as the model sees it: real values centred and scaled, in float64."""
+        """(n, n_features) -> (n, D) as the model's input: real values centred and scaled, in float64."""
         rows = self.modelled_rows(rows)
         if self.loc is None or self.scale is None:
             return rows
@@ -124,9 +124,9 @@ class DataSpec:
 
     def to_tensor(self, rows: NDArray[Any], device: str, dtype: torch.dtype = torch.float32) -> Tensor:
         """(n, n_features) rows -> (n, C, H, W) on the device."""
-        # numpy casts what torch does not take: other byte orders, long doubles
+        # numpy casts types that torch lacks: other byte orders, long doubles
         kind = np.float64 if dtype == torch.float64 else np.float32
-        with np.errstate(over="ignore"):  # what is beyond float32 is infinite, and refused with its answers
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite; their scores are refused
             values = np.require(self.standardized(rows), kind, ["C", "W"])
         return self._as_images(torch.from_numpy(values).to(device, dtype))
 
@@ -141,7 +141,7 @@ class DataSpec:
         return values.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
 
     def to_context(self, labels: NDArray[np.int64] | None, device: str) -> Tensor | None:
-        """Embed indices of classes (n,) one-hot: (n, K) float32; None stays None."""
+        """Encode class indices (n,) as one-hot rows: (n, K) float32; None stays None."""
         if labels is None:
             return None
         context = torch.zeros(len(labels), self.n_context, dtype=torch.float32)
@@ -149,20 +149,20 @@ class DataSpec:
         return context.to(device)
 
     def every_context(self, device: str) -> Tensor:
-        """Give the contexts of all classes in order: (K, K)."""
+        """Return the contexts of all classes in order: (K, K)."""
         return torch.eye(self.n_context, dtype=torch.float32, device=device)
 
     # ---- tensors to rows
 
     def to_rows(self, images: Tensor) -> NDArray[Any]:
-        """(n, C, H, W) of the model -> (n, D) rows in the data's units."""
+        """(n, C, H, W) model values -> (n, D) rows in the data's units."""
         rows: NDArray[Any] = images.permute(0, 2, 3, 1).flatten(1).cpu().numpy()
         if self.loc is None or self.scale is None:
             return rows
         return rows.astype(np.float64) * self.scale + self.loc
 
     def with_constants(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Put the constant columns back into (n, D) rows of the modelled features."""
+        """Insert the constant columns into (n, D) rows of the modelled features."""
         if not len(self.constant_features):
             return rows
         whole = np.empty((len(rows), self.n_features))
@@ -171,7 +171,7 @@ class DataSpec:
         return whole
 
     def restore(self, rows: NDArray[Any]) -> Any:
-        """(n, D) rows -> the layout and dtype of the training data, constant columns put back."""
+        """(n, D) rows -> the layout and dtype of the training data, with the constant columns."""
         return self.arranged(self.with_constants(rows))
 
     def arranged(self, rows: NDArray[Any]) -> Any:
@@ -180,11 +180,11 @@ class DataSpec:
         return torch.from_numpy(images) if self.layout.axes == "nchw" else images
 
     def with_learned(self, **arrays: NDArray[Any]) -> DataSpec:
-        """Copy the spec with more of what a density learned."""
+        """Copy the spec with further learned arrays."""
         return replace(self, learned={**self.learned, **arrays})
 
     def random_rows(self, n: int) -> NDArray[np.float64]:
-        """Draw rows of the data's range, always the same: (n, n_features)."""
+        """Draw rows within the data's range, always the same ones: (n, n_features)."""
         rng = np.random.default_rng(0)
         if self.n_bins is not None:
             return rng.integers(0, self.n_bins, (n, self.n_features)).astype(np.float64)
@@ -194,20 +194,20 @@ class DataSpec:
     # ---- pickles and files
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values and arrays, of which `from_dict` makes the spec again."""
+        """Return plain values and arrays; `from_dict` is the inverse."""
         plain = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return {**plain, "layout": [self.layout.image_shape, self.layout.axes]}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> DataSpec:
-        """Make a spec of what `to_dict` gave."""
+        """Build a spec from the result of `to_dict`."""
         image_shape, axes = plain["layout"]
         spec = cls(**{**plain, "layout": Layout(check_image_shape(image_shape), axes)})
         spec._check()
         return spec
 
     def _check(self) -> None:
-        """Refuse what `learn_spec` does not give; of arrays, shapes and dtypes are compared, not values."""
+        """Refuse states that `learn_spec` cannot return; checks shapes and dtypes of arrays, not their values."""
         check_n_bins(self.n_bins)
         n_constant = len(self.constant_features)
         shapes = {
@@ -238,10 +238,10 @@ class DataSpec:
         }
         wrong += [name for name, is_wrong in are_wrong.items() if is_wrong]
         if wrong:
-            raise ValueError(f"what was learned of the data does not fit together: {', '.join(wrong)}")
+            raise ValueError(f"the learned description of the data is inconsistent: {', '.join(wrong)}")
 
     def difference(self, other: DataSpec) -> str:
-        """Say in what a spec differs from another so that one model cannot serve both; empty if in nothing."""
+        """Name the differences to another spec that rule out a common model; empty if there are none."""
         ours, theirs = self._structure(), other._structure()
         return "; ".join(f"{name} was {ours[name]}, is {theirs[name]}" for name in ours if ours[name] != theirs[name])
 
@@ -256,7 +256,7 @@ class DataSpec:
 
 
 class TensorSource:
-    """Rows as the tensors that a model takes, with their contexts: what `train` reads.
+    """Rows as a model's input tensors, with their contexts; `train` reads batches from it.
 
     Parameters
     ----------
@@ -273,11 +273,11 @@ class TensorSource:
         return len(self.source)
 
     def on(self, device: str) -> TensorSource:
-        """Give the same rows as tensors on another device."""
+        """Return a source of the same rows on another device."""
         return TensorSource(self.source, self.spec, self.labels, device)
 
     def batch(self, indices: NDArray[np.intp]) -> tuple[Tensor, Tensor | None]:
-        """Read x (n, C, H, W) and the context (n, n_context) or None of some rows."""
+        """Read rows by index: x (n, C, H, W), and the context (n, n_context) or None."""
         x = self.spec.to_tensor(self.source.rows(indices), self.device)
         return x, self.spec.to_context(None if self.labels is None else self.labels[indices], self.device)
 
@@ -290,19 +290,19 @@ def learn_spec(
     n_bins: int | str | None,
     name: str,
 ) -> DataSpec:
-    """Check all rows, and learn from the training rows what a density must know about them.
+    """Check all rows, and learn the spec from the training rows.
 
     Parameters
     ----------
     source : RowSource
         All rows.
     training : RowSource
-        Those that are trained on; centre, scale and constant columns are learned from these alone.
+        Training rows; centre, scale and constant columns are learned from these alone.
     layout : Layout
     n_features : int
     n_bins : "auto", int or None
     name : str
-        Of the density, for messages.
+        Name of the density, for messages.
 
     Returns
     -------
@@ -311,7 +311,7 @@ def learn_spec(
     Raises
     ------
     ValueError
-        If the data break a rule; the message names it, the value and the remedy.
+        If the data break a rule; the message names the rule, the value received and the remedy.
     """
     found = _inputs.inspect(source, name)
     bins = resolve_n_bins_of(found, n_bins, layout.image_shape)
@@ -347,7 +347,7 @@ def _learn_units(spec: DataSpec, training: RowSource, name: str) -> DataSpec:
     _inputs.warn_of_ties(some, spec.modelled, name)
     if spec.is_table:
         _inputs.warn_of_extremes(some, scale, moments, spec.modelled, name)
-    else:  # one scale for all pixels keeps the image an image
+    else:  # images: one scale for all pixels, which keeps their contrasts
         centre = loc.mean()
         scale = np.full(len(loc), np.sqrt(np.mean(scale**2 + (loc - centre) ** 2)))
         loc = np.full(len(loc), centre)

@@ -1,4 +1,4 @@
-"""Streams of randomness: everything random in training is a function of a seed, a stream and a counter."""
+"""Random streams: all randomness in training is a function of a seed, a stream and a counter."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ INITIAL, SPLIT, ORDER, NOISE, SCORING, DROPOUT = range(6)
 
 
 def stream(seed: int, kind: int, counter: int = 0) -> int:
-    """Derive the seed of one stream of randomness, e.g. the noise of one step."""
+    """Derive the seed of one random stream, e.g. of the noise of one step."""
     return int(np.random.SeedSequence([seed, kind, counter]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,4 +1,4 @@
-"""TarFlow: autoregressive transformers over the patches of an image, one after the other, in alternating directions.
+"""TarFlow: a sequence of autoregressive transformers over the patches of an image, in alternating directions.
 
 Zhai et al., "Normalizing Flows are Capable Generative Models" (2024), https://arxiv.org/abs/2412.06329
 """
@@ -22,31 +22,31 @@ from flowdetect.density.flow import FlowDensity, FlowModel
 from flowdetect.density.spec import DataSpec
 from flowdetect.nets.transformer import CausalTransformer
 
-FEWEST_PATCHES = 16  # that patch_size="auto" leaves
+FEWEST_PATCHES = 16  # lower limit for patch_size="auto"
 LARGEST_AUTO_PATCH = 4
 SPLINE_BINS = 8
-UNITS = 16  # hidden units of each value that looks at those before it in its patch
+UNITS = 16  # hidden units per value in the masked perceptron within a patch
 
 
 class PatchAutoregressive(Bijection):
-    r"""z_i = (x_i + t_i) s_i of every patch x_i, with (t_i, s_i) by a causal transformer from the patches before it.
+    r"""z_i = (x_i + t_i) s_i for every patch x_i; a causal transformer computes (t_i, s_i) from the patches before it.
 
-    log|det| is the plain sum of log s, s = exp(b) in (0.050, 20.1). With `n_spline_bins`, a monotone
-    rational-quadratic spline on [-5, 5], whose numbers come from the transformer too, follows, and its log-slopes join
-    the sum. The inverse maps one patch after the other, with a cache of the keys and values of the patches before it;
-    it has no other error than that of rounding.
+    log|det| is the sum of log s, s = exp(b) in (0.050, 20.1). With `n_spline_bins`, a monotone rational-quadratic
+    spline on [-5, 5] follows; the transformer also computes its parameters, and its log-slopes add to the sum. The
+    inverse maps one patch after the other, with a cache of the keys and values of earlier patches; its only error is
+    rounding.
 
     Parameters
     ----------
     event_shape : (C, H, W)
     patch : (ph, pw) or None
-        Height and width of a patch, which divide H and W; the sequence is in raster order. None: each channel of a 1x1
-        image, that is each column of a table, is a patch of one value.
+        Height and width of a patch; they must divide H and W. Patches are in raster order. None: each channel of a 1x1
+        image (each column of a table) is a patch of one value.
     width, n_blocks, n_heads, n_units, n_context : see `CausalTransformer`
     is_reversed : bool
-        Whether the sequence runs from the last value of the last patch to the first of the first.
+        Whether the sequence runs from the last value of the last patch to the first value of the first patch.
     n_spline_bins : int
-        0: none.
+        Bins of the spline; 0: no spline.
     """
 
     inverse_tolerance = 1e-9
@@ -70,7 +70,7 @@ class PatchAutoregressive(Bijection):
         self.n_numbers = 2 + (3 * n_spline_bins - 1 if n_spline_bins else 0)
         self.net = CausalTransformer(n_tokens, n_values, width, self.n_numbers, n_blocks, n_heads, n_units, n_context)
 
-    # ---- patches in their order
+    # ---- images to sequences of patches
 
     def to_sequence(self, x: Tensor) -> Tensor:
         """(n, C, H, W) -> (n, T, ph * pw * C), in the order in which patches depend on each other."""
@@ -126,18 +126,18 @@ class PatchAutoregressive(Bijection):
         return self.from_sequence(u)
 
     def _token(self, v: Tensor, features: Tensor) -> Tensor:
-        """Map one token (n, 1, n_values) back, one value after the other where they depend on each other."""
+        """Invert one token (n, 1, n_values), value by value if values of a patch depend on each other."""
         u = torch.zeros_like(v)
         if self.net.in_order is None:
             return self._unmap(v, self.net.numbers(features, u))
         for i in range(v.shape[2]):
-            own = self.net.numbers(features, u)[..., i :: v.shape[2]]  # of value i
+            own = self.net.numbers(features, u)[..., i :: v.shape[2]]  # parameters of value i
             u[..., i : i + 1] = self._unmap(v[..., i : i + 1], own)
         return u
 
 
 def sequence_shape(event_shape: tuple[int, int, int], patch: tuple[int, int] | None) -> tuple[int, int]:
-    """Give how many patches there are, and how many values each has."""
+    """Return the number of patches and the number of values per patch."""
     c, h, w = event_shape
     if patch is None:
         return c, 1
@@ -146,57 +146,56 @@ def sequence_shape(event_shape: tuple[int, int, int], patch: tuple[int, int] | N
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class TarFlowDensity(FlowDensity):
-    r"""Density by transformers over the patches of an image, each an autoregressive flow (TarFlow).
+    r"""Density by TarFlow: autoregressive flows by transformers over the patches of an image.
 
     .. math:: \log p(x) = \log N(z; 0, 1) + \log|\det dz/dx|, \quad z = f(x)
 
-    with f a sequence of flows, :math:`z_i = (x_i - \mu(x_1 .. x_{i-1})) \exp(-\alpha(x_1 .. x_{i-1}))` each, x_i the
-    i-th patch, exp(-alpha) in (0.050, 20.1); every other flow runs through the patches from last to first. A score
-    takes one pass of each transformer; a sample takes a step of each for every patch, with a cache of what was computed
-    before. Scores are exact for real values; for data in bins they are lower bounds of the discrete data's
-    log-probability, by dequantisation. Labels are added to every patch of every flow. Of a table each column is
-    a patch of one value; a single column is fitted by a Gaussian, after `preprocessing`. It is for images and long
-    trainings, where it had the fewest bits/dim of the flows here.
+    with f a sequence of flows :math:`z_i = (x_i - \mu(x_1 .. x_{i-1})) \exp(-\alpha(x_1 .. x_{i-1}))`, where x_i is the
+    i-th patch and exp(-alpha) lies in (0.050, 20.1); every second flow runs through the patches from last to first. Use
+    it for images and long trainings, where it had the fewest bits/dim of the flows here. A score takes one pass of each
+    transformer; a sample takes one step of each transformer per patch, with a cache of earlier results. Scores are
+    exact for real values; for data in bins, dequantisation makes them lower bounds of the discrete data's
+    log-probability. Label embeddings are added to every patch in every flow. For tables, each column is a patch of one
+    value; a table of one column gets a Gaussian after `preprocessing`.
 
     Parameters
     ----------
     patch_size : "auto" or int, default "auto"
-        Height and width of a patch, which divide the image's. "auto": the largest of 4, 3 and 2 that leaves 16 patches
-        or more, else 1. Smaller patches fit more and cost more. Of a table: "auto" or 1.
+        Height and width of a patch; must divide height and width of the images. "auto": the largest of 4, 3 and 2 that
+        gives at least 16 patches, else 1. Smaller patches are more flexible and cost more. For tables: "auto" or 1.
     n_flows : int, default 2
-        Flows, one after the other, in alternating directions.
+        Number of flows, in alternating directions.
     n_layers : int, default 4
-        Blocks of attention and perceptron of each flow's transformer.
+        Blocks of each flow's transformer, each of attention and a perceptron.
     hidden_channels : int, default 128
-        Width of the transformers; a multiple of n_heads.
+        Width of the transformers; must be a multiple of n_heads.
     n_heads : int, default 2
-        Heads of attention.
+        Attention heads.
     within_patch : "autoregressive" or "independent", default "autoregressive"
-        "independent": mu and alpha of a patch's values depend on the patches before it alone, as in the paper.
-        "autoregressive": on the values before in the same patch as well, by a masked perceptron after the transformer,
-        so that small models fit more; samples take a step for every value.
+        "independent", as in the paper: mu and alpha of a patch's values depend only on earlier patches.
+        "autoregressive": they also depend on earlier values in the same patch, through a masked perceptron after the
+        transformer. Small models are then more flexible, and samples take one step per value.
     univariate : "affine" or "spline", default "spline"
-        What maps a value in the first flow, the one next to the data. "affine": as in the paper. "spline": an affine
-        map and then a rational-quadratic spline of 8 bins on [-5, 5] (Durkan et al. 2019), so that one flow fits
-        values that are, given those before them, skewed, bounded or of several modes.
+        The map of a value in the first flow, the one next to the data. "affine", as in the paper. "spline": an affine
+        map and then a rational-quadratic spline of 8 bins on [-5, 5] (Durkan et al. 2019), so that one flow can fit
+        conditional distributions that are skewed, bounded or multimodal.
     n_draws : int, default 1
-        Draws of the dequantisation noise that a score is made of; more than one: the importance-weighted bound.
+        Draws of the dequantisation noise per score. More than one gives the importance-weighted bound, which is
+        tighter.
     preprocessing : "auto", "gaussianize", "logit" or "linear", default "auto"
-        The fixed map that values pass first, part of the flow and of its log-determinant; see `FlowDensity`.
+        The fixed first map of the flow; its log-determinant is part of the score. See `FlowDensity`.
     logit_range : (low, high), default (0.05, 0.95)
-        Of preprocessing="logit"; see `FlowDensity`.
+        Limits for preprocessing="logit"; see `FlowDensity`.
     dequantization : "uniform" or "variational", default "uniform"
-        Noise of data in bins: uniform, or drawn from a distribution that is learned with the density, which makes the
-        bound tighter (Ho et al. 2019, Flow++); see `FlowDensity`.
+        The noise added to data in bins: uniform, or drawn from a distribution that is learned with the density, which
+        gives a tighter bound (Ho et al. 2019, Flow++); see `FlowDensity`.
     memory_efficient : bool, default False
-        Whether training computes in its backward pass again what it would else keep, so that memory hardly grows with
-        depth, at about 1.4 times the time; see `FlowDensity`.
+        True: training recomputes activations in the backward pass instead of storing them. Memory then hardly grows
+        with depth, and training takes about 1.4 times as long; see `FlowDensity`.
     batch_size : "auto" or int, default "auto"
     learning_rate : float, default 2e-3
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose, random_state; device,
-    precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------
@@ -206,17 +205,17 @@ class TarFlowDensity(FlowDensity):
     value_counts_ : (C, n_bins) array, how often the training rows take each value; where they are gaussianized
     knots_ : (2, D, K) array, where the lines of each column of a table meet, before and after; likewise
     classes_, class_log_prior_ : (K,) arrays, of a conditional density
-    constant_features_ : indices of the columns that are constant and not modelled
+    constant_features_ : indices of the constant columns, which are not modelled
     latent_slices_ : list of one slice
-    history_ : dict of lists, one value an epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
+    history_ : dict of lists, one value per epoch: bits_per_dim, validation_bits_per_dim, skipped_steps, seconds
     n_iter_ : int, epochs trained
     score_is_bound_ : bool
 
     Notes
     -----
-    The paper trains on images with Gaussian noise added, for its samples; such a density is one of noisy images, and
-    its bits/dim do not compare. Here a patch's perceptrons have squared rectifiers, and transformers normalise before
-    each part and start as the identity.
+    For better samples the paper trains on images with added Gaussian noise. That is a density of noisy images, whose
+    bits/dim are not comparable. Here the transformers' perceptrons have squared rectifiers. Each transformer block
+    normalises before each of its parts; at the start of training every block is the identity.
 
     References
     ----------
@@ -264,7 +263,7 @@ class TarFlowDensity(FlowDensity):
                 f"{self.hidden_channels - self.hidden_channels % self.n_heads + self.n_heads}."
             )
         patch = patch_of(self.patch_size, spec)
-        has_order = sequence_shape(spec.event_shape, patch)[0] > 1  # else there is one value, and the top does all
+        has_order = sequence_shape(spec.event_shape, patch)[0] > 1  # else one value, which the top models
         flows = [
             PatchAutoregressive(
                 spec.event_shape,
@@ -284,10 +283,11 @@ class TarFlowDensity(FlowDensity):
 
 
 def patch_of(patch_size: int | str, spec: DataSpec) -> tuple[int, int] | None:
-    """Give height and width of a patch; None for a table, or for images of one pixel: each channel is a patch."""
+    """Return height and width of a patch; None for tables and images of one pixel: each channel is a patch."""
     if spec.is_table and patch_size not in ("auto", 1):
         raise ValueError(
-            f"TarFlowDensity takes each column of a table as a patch of one value, got patch_size={patch_size!r}; pass "
+            f"TarFlowDensity treats each column of a table as a patch of one value, got patch_size={patch_size!r}; "
+            "pass "
             f'"auto" or 1, or image_shape if the rows are images.'
         )
     _, height, width = spec.event_shape
@@ -301,7 +301,7 @@ def patch_of(patch_size: int | str, spec: DataSpec) -> tuple[int, int] | None:
         return 1, 1
     if height % patch_size or width % patch_size or height == width == patch_size:
         raise ValueError(
-            f"TarFlowDensity: patch_size must divide height and width and leave at least 2 patches, got patch_size="
+            "TarFlowDensity: patch_size must divide height and width and give at least 2 patches, got patch_size="
             f'{short(patch_size)} for images of {height}x{width}; pass "auto" or another common divisor, or pad the '
             f"images."
         )

@@ -30,54 +30,53 @@ from flowdetect.nets.autoencoder import (
 )
 
 FEATURES_OF_A_COLUMN = 16
-DRAWS_COMPARED = 8  # of z, on which the bounds of two q(z | x) are compared
+DRAWS_COMPARED = 8  # draws of z for the comparison of the bounds of two q(z | x)
 PATH_NAMES = "reconstruction_error", "latent_norm", "latent_scale"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class VAEDensity(LatentDensity):
-    r"""Density by a variational autoencoder: a decoder of standard normal latents, and an encoder that finds them.
+    r"""Density by a variational autoencoder: a decoder of standard normal latents, and an encoder of rows to latents.
 
     .. math:: \log p(x) \ge \log \frac{1}{K} \sum_{k=1}^K \frac{p(x \mid z_k) \, p(z_k)}{q(z_k \mid x)},
         \quad z_k \sim q(z \mid x)
 
     in expectation, where K is `n_draws`; with K = 1 it is the evidence lower bound
     :math:`E_q \log p(x \mid z) - KL(q(z \mid x) \,\|\, p(z))`, which training maximises. The prior p(z) is standard
-    normal and q(z | x) normal with independent dimensions, or what a flow makes of such a distribution. Given z, pixels
-    are independent of each other. Networks are convolutional for images and perceptrons for tables. Take it for a short
-    code of a row; a score takes one pass for each of the K draws, and a sample one pass.
+    normal. q(z | x) is normal with independent dimensions, or such a distribution mapped by a flow. Given z, pixels are
+    independent of each other. The networks are convolutional for images and perceptrons for tables. Use it for a short
+    code of each row. A score takes one pass for each of the K draws, and a sample one pass.
 
     Parameters
     ----------
     latent_dim : "auto" or int, default "auto"
-        Size of z. "auto": 64 for images; for tables as many as columns, 16 at most.
+        Dimensions of z. "auto": 64 for images; for tables the number of columns, at most 16.
     hidden_channels : int, default 32
-        Width of the networks at full resolution; twice and four times that at coarser ones, and four times that in a
-        table's perceptrons.
+        Width of the networks at full resolution. It is two and four times as large at coarser resolutions, and four
+        times as large in a table's perceptrons.
     n_blocks : int, default 1
         Residual blocks at each resolution.
     likelihood : "auto", "logistic_mixture", "categorical" or "gaussian", default "auto"
-        p(x | z). "logistic_mixture": of each pixel a mixture of logistic distributions, discretised if the data are in
-        bins; "categorical", in bins only: a probability for each value; "gaussian", for real values only, with a mean
-        and a scale of its own for each value. "auto": "logistic_mixture" in bins, else "gaussian".
+        The distribution p(x | z). "logistic_mixture": a mixture of logistic distributions for each pixel, discretised
+        for data in bins. "categorical": a probability for each value; for data in bins only. "gaussian": a mean and a
+        scale for each value; for real values only. "auto": "logistic_mixture" in bins, else "gaussian".
     n_mixtures : int, default 5
         Components of the logistic mixture.
     kl_warm_up : float in [0, 1], default 0.1
-        Share of the training over which the weight of the KL divergence rises from 0 to 1, which keeps latents from
-        being ignored. Scores never use that weight.
+        Share of the training over which the weight of the KL divergence rises from 0 to 1; this prevents the decoder
+        from ignoring the latents. Scores do not use the weight.
     posterior : "gaussian", "planar", "radial", "iaf" or "realnvp", default "gaussian"
-        q(z | x). All but "gaussian" are flows that start from the encoder's normal distribution, and that take 32 more
-        numbers of the encoder: "planar" and "radial" (Rezende & Mohamed 2015), whose parameters are linear in these;
-        "iaf", inverse autoregressive (Kingma et al. 2016), and "realnvp", affine couplings, whose networks see them.
+        The distribution q(z | x). All but "gaussian" are flows that start from the encoder's normal distribution and
+        take 32 further outputs of the encoder as their context. "planar" and "radial" (Rezende & Mohamed 2015): their
+        parameters are linear in the context. "iaf" (inverse autoregressive, Kingma et al. 2016) and "realnvp" (affine
+        couplings): the context is an input of their networks.
     n_posterior_steps : int, default 4
-        Steps of that flow.
+        Steps of the posterior's flow.
     n_draws : int, default 1
-        Draws of z that a score is made of; more give a tighter bound, at as many times the cost.
+        Draws of z per score. More draws give a tighter bound; the cost is proportional to them.
     learning_rate : float, default 4e-3
 
-    All other parameters are those of `BaseDensity`: image_shape, n_bins, conditional; max_epochs, time_limit,
-    batch_size, weight_decay, early_stopping, validation_fraction, n_iter_no_change, tol, warm_start, verbose,
-    random_state; device, precision, n_devices, checkpoint.
+    All other parameters are those of `BaseDensity`.
 
     Attributes
     ----------
@@ -85,24 +84,23 @@ class VAEDensity(LatentDensity):
     image_shape_ : (H, W, C) or None
     n_bins_ : int or None
     classes_, class_log_prior_ : (K,) arrays, of a conditional density
-    constant_features_ : indices of the columns that are constant and not modelled
-    history_ : dict of lists, one value an epoch: bits_per_dim (while the KL warms up, with its weight),
+    constant_features_ : indices of the constant columns, which are not modelled
+    history_ : dict of lists, one value per epoch: bits_per_dim (with the weighted KL during its warm-up),
         validation_bits_per_dim, skipped_steps, seconds
     n_iter_ : int, epochs trained
     score_is_bound_ : bool, True
 
     Notes
     -----
-    `score_samples` draws z by noise that is keyed by seed and row, so a row has one score. With `dequantize=False` z is
-    the mean of q(z | x) instead: the score is then deterministic, but no bound.
+    `score_samples` draws z with noise keyed by seed and row, so a row always has the same score. With
+    `dequantize=False` z is the mean of q(z | x) instead: the score is then deterministic, but no bound.
 
-    Pixels drawn independently make grainy samples, and a temperature below 1 in `sample` makes them smoother: it
-    multiplies z and narrows p(x | z). The smoothest pictures are `inverse_transform` of standard normal latents, the
-    mean of p(x | z).
+    Samples are grainy because pixels are drawn independently. A temperature below 1 in `sample` makes them smoother: it
+    multiplies z and narrows p(x | z). The smoothest images are `inverse_transform` of standard normal latents, the mean
+    of p(x | z).
 
-    Under a flow q(z | x) has no mean of a formula: `transform`, and scores with `dequantize=False`, take the z that the
-    flow makes of the mean of the normal distribution before it. The KL divergence is computed at the z drawn, in
-    training too.
+    With a flow, q(z | x) has no closed-form mean. `transform`, and scores with `dequantize=False`, then map the mean of
+    the normal distribution before the flow. The KL divergence is then estimated at the drawn z, also in training.
 
     References
     ----------
@@ -168,8 +166,8 @@ class VAEDensity(LatentDensity):
             return GaussianHead(features, channels)
         needs, has = ("data in bins", "real-valued") if n_bins is None else ("real values", "in bins")
         raise ValueError(
-            f'{type(self).__name__}: likelihood="{kind}" is for {needs}, and X is {has}; pass "auto" or '
-            f'"logistic_mixture", or another n_bins.'
+            f'{type(self).__name__}: likelihood="{kind}" is for {needs}, but X is {has}; pass "auto" or '
+            '"logistic_mixture", or another n_bins.'
         )
 
     @in_torch_state()
@@ -181,27 +179,27 @@ class VAEDensity(LatentDensity):
         .. math:: R(x) = \max_{\mu, \sigma} L(x; \mu, \sigma) - L(x; \mu(x), \sigma(x)),
             \quad L(x; \mu, \sigma) = E_{z \sim N(\mu, \sigma^2)} \log p(x \mid z) - KL(N(\mu, \sigma^2) \,\|\, p(z))
 
-        Under a flow all that the encoder gives is fitted: mean and scale before the flow, and the numbers that the
-        flow takes; the divergence is then the mean over the same draws of z as that of log p(x | z).
+        With a flow, all outputs of the encoder are fitted: mean and scale before the flow, and the flow's context. The
+        divergence is then the mean over the same draws of z as log p(x | z).
 
         Parameters
         ----------
         X : images or rows as in `fit`
         y : (n,) class labels, optional
-            Of a conditional density, which else takes each row's likeliest class.
+            For a conditional density; without labels, each row's most likely class is used.
         n_steps : int, default 50
             Steps of Adam from the encoder's mean and log-scale, each at a fresh draw of z; all rows of a chunk at once.
         learning_rate : float, default 0.1
-            Of the first step; it falls linearly to 0.
+            Learning rate of the first step; it falls linearly to 0.
 
         Returns
         -------
-        regret : (n,) float64, nats; about 0 where the encoder cannot be improved on, and below where steps did harm
+        regret : (n,) float64, nats; about 0 if the steps find no better q(z | x), below 0 if they end at a worse one
 
         Notes
         -----
-        Noise is keyed by seed and row, so a row has one regret. Both bounds are means over the same 8 draws of z, none
-        of which was used for the steps. The paper fits the encoder's weights to each image instead.
+        Noise is keyed by seed and row, so a row always has the same regret. Both bounds are means over the same 8 draws
+        of z, which the steps do not use. The paper fits the encoder's weights to each image instead.
 
         References
         ----------
@@ -220,21 +218,21 @@ class VAEDensity(LatentDensity):
 
     @in_torch_state()
     def likelihood_path(self, X: ArrayLike, y: ArrayLike | None = None) -> Bunch:
-        """Three numbers of each row that its likelihood passes through, on the way from encoder to decoder.
+        """Three statistics of each row on which the likelihoods of encoder and decoder depend.
 
         Parameters
         ----------
         X : images or rows as in `fit`
         y : (n,) class labels, optional
-            Of a conditional density, which else takes each row's likeliest class.
+            For a conditional density; without labels, each row's most likely class is used.
 
         Returns
         -------
         path : Bunch
-            reconstruction_error : (n,), Euclidean distance of x from the mean of p(x | z) at the mean of q(z | x), in
-            bins of values scaled to [-1, 1], else of standardised ones; latent_norm and latent_scale : (n,), Euclidean
-            norms of mean and standard deviations of q(z | x). All are deterministic. Under a flow the latter two are of
-            the normal distribution before it, and the former of what the flow makes of its mean.
+            reconstruction_error : (n,), Euclidean distance of x from the mean of p(x | z) at the mean of q(z | x), for
+            values scaled to [-1, 1] in bins, else standardised; latent_norm and latent_scale : (n,), Euclidean norms of
+            the mean and of the standard deviations of q(z | x). All are deterministic. With a flow, latent_norm and
+            latent_scale are those of the normal distribution before the flow, and z is its mean mapped by the flow.
 
         References
         ----------

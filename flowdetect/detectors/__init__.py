@@ -1,6 +1,6 @@
-"""Detectors: what a density says, turned into a score on which out-of-distribution rows differ, and a threshold.
+"""Detectors: out-of-distribution scores computed from a density, with a threshold and p-values.
 
-Every detector takes a fitted or unfitted density as an object, ours or anyone's with `score_samples`.
+Every detector takes a density, fitted or not: one of flowdetect, or any estimator with `score_samples`.
 """
 
 from flowdetect._ctrl_c import whole_imports

@@ -1,8 +1,7 @@
 """What all detectors share: a density inside, a score of it, a threshold on the score and p-values.
 
-A likelihood is not a verdict; a detector turns the one into the other. A new detector writes `_score`, and `_calibrate`
-if its score needs reference rows. Everything else is here, with scikit-learn's signs: higher scores are more normal,
-+1 is normal and -1 is not.
+A new detector defines `_score`, and `_calibrate` if its score needs reference rows; this class does the rest. Signs are
+those of scikit-learn: higher scores are more normal, +1 is normal and -1 is an outlier.
 """
 
 from __future__ import annotations
@@ -51,81 +50,82 @@ class BaseDetector(
     CallbackSupportMixin,
     BaseEstimator,
 ):
-    r"""A density, a score made of it, and a threshold; the base of all detectors.
+    r"""Base class of all detectors: a density, a score computed from it, and a threshold.
 
-    A row x is called an outlier if its score s(x) is below `offset_`. Its p-value compares it with the n calibration
-    scores: p(x) = (1 + #{i : s_i <= s(x)}) / (1 + n).
+    A row x is an outlier if its score s(x) is below `offset_`. Its p-value is its rank among the n calibration scores:
+    p(x) = (1 + #{i : s_i <= s(x)}) / (1 + n).
 
     Parameters
     ----------
     density : estimator with `fit` and `score_samples`
-        A density of flowdetect, or any other, such as scikit-learn's GaussianMixture. It is cloned and the clone
-        fitted; with `prefit=True`, or inside scikit-learn's `FrozenEstimator`, it is used as it is.
+        A density of flowdetect or of another library, such as scikit-learn's GaussianMixture. A clone of it is fitted;
+        with `prefit=True`, or inside scikit-learn's `FrozenEstimator`, it is used without training.
     contamination : float in (0, 0.5], default=0.1
         Share of the rows given to `fit` that are to be called outliers; it sets `offset_`.
     calibration_fraction : float in [0, 1), default=0.1
-        Share of the rows given to `fit` that are kept from the density's training; p-values compare with them. With 0
-        the density is trained on all rows and p-values compare with all, so that p-values of new rows are too small.
-        A density used as it is ignores it: p-values compare with all rows.
+        Share of the rows given to `fit` that are held out from training; p-values are computed from their scores. With
+        0 the density trains on all rows and p-values use all of them, so the p-values of new rows are too small. It has
+        no effect on a fitted density, where p-values use all rows.
     prefit : bool, default=False
-        True: `density` is fitted, and used as it is, as one in `FrozenEstimator`; clones of the detector share it.
-        False: a fitted density is trained anew, as a clone, which a warning says.
+        True: `density` is already fitted and is used without training, as in `FrozenEstimator`; clones of the detector
+        share it. False: a clone of `density` is trained; a warning is given if `density` was already fitted.
     cv : int or None, default=None
-        Number of folds for cross-conformal calibration, for small data: the rows are cut into that many, a member is
-        trained for each on the other folds, and p-values compare with all rows. 5 is usual; it costs as many trainings
-        and scores. `calibration_fraction` then has no effect, but where a score learns from rows itself: of each
-        member's rows. See Notes.
+        Number of folds for cross-conformal calibration, for small data; 5 is usual. For each fold a member is trained
+        on the other folds, and p-values use all rows. Training and scoring cost `cv` times as much.
+        `calibration_fraction` then only matters for scores that learn from rows, and is a share of each member's rows.
+        See Notes.
     checkpoint : path or None, default=None
-        A folder, made where there is none, in which every training within keeps a checkpoint and the detector its
-        seed; a fit that was killed goes on from there, and ends bitwise as if it had not been. With random_state=None,
-        fits of the same class, parameters, X and y thus share a seed; a RandomState instance must come in the same
-        state. Checkpoints that an estimator within has itself stay; without a folder, the seed is kept beside them.
+        Folder for the checkpoints of all trainings in `fit` and for the detector's seed; it is created if needed. A
+        killed `fit` resumes from it and ends with bitwise the same result. With random_state=None, fits of the same
+        class, parameters, X and y share that seed; a RandomState instance must be in the same state. An inner estimator
+        with a `checkpoint` of its own keeps it; without a folder, the seed is kept beside that file.
     random_state : int, RandomState instance or None, default=None
-        Draws the calibration rows, and a seed for each `random_state` within the density that is None. With None,
-        each `fit` draws anew and leaves numpy's global generator alone.
+        Draws the calibration rows, and a seed for each `random_state` inside the density that is None. None: each `fit`
+        draws a new seed, without numpy's global generator.
 
     Attributes
     ----------
     density_ : the fitted density; with `cv` each member has its own
     members_ : list of fitted detectors, with `cv`
-        One a fold, of the same class, trained without it; the fold's scores are its `calibration_scores_`.
+        One for each fold, of the same class, trained on the other folds; its `calibration_scores_` are the fold's
+        scores.
     offset_ : float
-        The `contamination` quantile of the scores of all rows given to `fit`; with `cv`, of each row's score by the
+        The `contamination` quantile of the scores of all rows given to `fit`; with `cv`, each row is scored by the
         member that was trained without it.
     calibration_scores_ : (n_calibration,) array
         Scores of the calibration rows, sorted.
     image_shape_ : tuple of int (H, W, C) or None
-        Shape of the images: that of the data given to `fit`, else that of the density; None for tables.
+        Shape of the images, from the data given to `fit` or from the density; None for tables.
     n_features_in_ : int
         Values per row; H * W * C for images.
     feature_names_in_ : (n_features_in_,) array of str
-        Names of the columns, where a frame was given to `fit`.
+        Names of the columns, if `fit` was given a data frame.
 
     Notes
     -----
-    X may hold rows (n, D), as an array or frame, or images: numpy (n, H, W), (n, H, W, C), torch (n, C, H, W). It may
-    be a source that is read in parts: what `load_folder` and `load_parquet` give, an array in a file, a map-style
-    dataset. Of a source that exceeds 262,144 rows or 17 million values, the rows of threshold and p-values are drawn;
-    the density is fitted on all others, in memory if it is not one of ours. A
+    X may be rows (n, D), as an array or data frame, or images: numpy (n, H, W) or (n, H, W, C), torch (n, C, H, W). X
+    may also be a source that is read in parts: the result of `load_folder` or `load_parquet`, an array in a file, or a
+    map-style dataset. From a source of more than 262,144 rows or 17 million values, a sample sets the threshold and the
+    p-values, and the density is fitted on all other rows. A density of another library is then fitted in memory. A
     density with an `image_shape` parameter receives images unchanged; any other receives float rows.
 
-    With `cv`, a row's score is the mean of the members' scores, whereas its p-value adds up, over the folds, how many
-    rows score at most as high under the fold's member; so two rows need not have the same order in both.
+    With `cv`, a row's score is the mean of the members' scores. Its p-value counts, over all folds, the rows that score
+    at most as high under the fold's member. Scores and p-values may therefore order two rows differently.
 
-    A score that learns from rows itself learns from every other calibration row; p-values compare with the rest.
+    A score that learns from rows uses every second calibration row; p-values use the others.
 
-    The density was trained on most of the rows that `offset_` comes from. For a held-out threshold, freeze a fitted
-    density and fit the detector on other rows.
+    The density was trained on most of the rows behind `offset_`. For a held-out threshold, freeze a fitted density and
+    fit the detector on other rows.
 
-    p-values are valid (uniform or larger on rows like the calibration rows) as long as calibration rows and new rows
-    are exchangeable, whatever the density: Vovk et al., "Algorithmic Learning in a Random World" (2005), section 2.2.
-    With `cv` they are approximately so: "Cross-conformal predictors" (Vovk, 2015), https://arxiv.org/abs/1208.0806. At
-    worst a share of about 2 alpha of normal rows has p-values of at most alpha, as for intervals by CV+: "Predictive
-    inference with the jackknife+" (Barber et al., 2021), https://arxiv.org/abs/1905.02928
+    p-values are valid (uniform or larger on normal rows) for any density, if calibration rows and new rows are
+    exchangeable: Vovk et al., "Algorithmic Learning in a Random World" (2005), section 2.2. With `cv` they are
+    approximately valid: "Cross-conformal predictors" (Vovk, 2015), https://arxiv.org/abs/1208.0806. At worst a share of
+    about 2 alpha of the normal rows has p-values of at most alpha, as for CV+ intervals: "Predictive inference with the
+    jackknife+" (Barber et al., 2021), https://arxiv.org/abs/1905.02928
 
     Examples
     --------
-    A detector of one's own says what its score is:
+    A new detector defines its score:
 
     >>> import numpy as np
     >>> from sklearn.mixture import GaussianMixture
@@ -142,13 +142,13 @@ class BaseDetector(
     image_shape: ImageShape = None  # detectors with a parameter of this name overwrite it
     needs: tuple[str, ...] = ()  # methods of the density beyond fit and score_samples
     density: Scorer | None
-    contamination: float | str  # a word only where a detector takes one
+    contamination: float | str  # "auto" only in detectors that accept it
     density_: Scorer
     image_shape_: tuple[int, int, int] | None
 
     @property
     def learns(self) -> bool:
-        """Whether the score learns from rows itself; p-values then compare with other rows."""
+        """Whether the score learns from rows; p-values then use other rows."""
         return False
 
     def __init__(
@@ -171,11 +171,11 @@ class BaseDetector(
         self.random_state = random_state
 
     def _score(self, X: Any) -> NDArray[np.float64]:
-        """Say how normal each row is: the one method that a detector must write.
+        """Score rows; the one method that a detector must define.
 
         Parameters
         ----------
-        X : rows (n, D) or images, checked, as `density_` takes them
+        X : (n, D) array or frame, or images; validated, in the form that `density_` takes
 
         Returns
         -------
@@ -184,35 +184,34 @@ class BaseDetector(
         raise NotImplementedError(f"{type(self).__name__} must define _score(X), higher being more normal.")
 
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
-        """Learn what the score needs besides the density; called once in `fit`, before any `_score`.
+        """Learn what the score needs in addition to the density; `fit` calls it once, before `_score`.
 
         Parameters
         ----------
         X_train : the rows that the density was trained on
         X_calibration : the rows that it was not trained on
-            With calibration_fraction=0 or a density used as it is, X_train and X_calibration are the same; with `cv`
-            too, but for a class that learns.
+            The same as X_train with calibration_fraction=0, with a fitted density, and with `cv` unless ``learns``.
 
-        A class that learns here says ``learns = True``. It then gets every other row that the density was not trained
-        on; the rest make `calibration_scores_`, because p-values are too small if the score has seen the rows they
-        compare with. Fewer than 20 such rows serve both purposes.
+            A class that learns from these rows sets ``learns = True``. It then receives every second held-out row, and
+            the others make `calibration_scores_`: p-values are too small if the score has learned from the rows behind
+            them. Fewer than 20 held-out rows serve both purposes.
         """
 
     @with_callbacks
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> BaseDetector:
-        """Fit the density, unless it is used as it is, and the threshold; a fit that fails leaves the old one.
+        """Fit the density, unless it is already fitted, and set the threshold; a failed `fit` changes nothing.
 
-        Ctrl-C while a density of ours trains ends the training, which keeps its best weights; the detector is
-        calibrated with them, and KeyboardInterrupt goes on. Of an ensemble, or with `cv`, the members so far are kept
-        and those not begun are left out. Where another training would have to follow, such as that of a background,
-        and at any other moment, Ctrl-C leaves the old fit. A second Ctrl-C stops immediately.
+        Ctrl-C during the training of a flowdetect density ends the training and keeps its best weights. The detector is
+        calibrated with them, then KeyboardInterrupt is raised. An ensemble, or a detector with `cv`, keeps the members
+        trained so far. Ctrl-C at any other moment, or before another training that the score needs, leaves the previous
+        fit unchanged. A second Ctrl-C stops immediately.
 
         Parameters
         ----------
         X : (n, D) array or frame, or images
             At least two rows.
         y : (n,) array or None
-            Class labels for a conditional density; handed to the density, not used otherwise.
+            Class labels for a conditional density; passed to the density only.
 
         Returns
         -------
@@ -223,16 +222,17 @@ class BaseDetector(
         TypeError
             If the density lacks `fit` or `score_samples`.
         ValueError
-            If a parameter is out of range, also of an estimator within, X is not finite, or a row has no finite score.
+            If a parameter, also of an inner estimator, is out of range, if X is not finite, or if a score is not
+            finite.
         OSError
             If a checkpoint cannot be written.
         NotFittedError
-            If the density is not fitted, and is to be used as it is.
+            If the density is to be used without training, but is not fitted.
 
         Warns
         -----
         UserWarning
-            If a fitted density is trained anew.
+            If the density was already fitted and is trained again.
         """
         context = begun(self, X, y)
         interrupt = self._fit(X, y)
@@ -243,7 +243,7 @@ class BaseDetector(
 
     @all_or_nothing
     def _fit(self, X: ArrayLike, y: ArrayLike | None) -> KeyboardInterrupt | None:
-        """Do what `fit` promises; give back the interrupt that ended the density's training early."""
+        """Fit; return the KeyboardInterrupt that ended the density's training early, if any."""
         self._check_parameters()
         self._warn_of_retraining()
         self._keep_parameters()
@@ -267,7 +267,7 @@ class BaseDetector(
         return self._end_trainings()
 
     def _learn(self, X: Any, y: Any, train: Any, reference: Any, random: np.random.RandomState) -> None:
-        """Fit the density on the rows `train` of checked X, and what the score needs besides."""
+        """Fit the density on rows `train` of checked X, and learn what else the score needs."""
         X_train, y_train = take(X, train), None if y is None else take(np.asarray(y), train)
         self.density_ = self._with_checkpoints(seeded_clone(self._as_used(self._template()), random))
         if self.image_shape is not None:
@@ -277,44 +277,44 @@ class BaseDetector(
         self._learn_usual(X_train)
         self._calibrate(X_train, self._in_memory(take(X, reference)))
 
-    # ---- what a detector may say differently
+    # ---- what a detector may override
 
     @property
     def _share(self) -> Any:
-        """The share of the rows given to `fit` that are to be called outliers."""
+        """Share of the rows given to `fit` that are called outliers."""
         return self.contamination
 
     def _density_rows(self, X: Any) -> Any:
-        """Give checked rows as the density is to see them."""
+        """Convert checked rows to the form that the density receives."""
         return X
 
     def _narrowed(self, X: Any, random: np.random.RandomState) -> Any:
-        """Give the rows of checked X that are used at all."""
+        """Select the rows of checked X that `fit` uses."""
         return X
 
     def _threshold_rows(
         self, n_rows: int, reference: NDArray[np.int_], calibration: NDArray[np.int_]
     ) -> NDArray[np.int_] | None:
-        """Give the indices of the rows whose scores make the threshold; None stands for all."""
+        """Return the indices of the rows whose scores set the threshold; None: all rows."""
         return None
 
     def _threshold_scores(
         self, X: Any, rows: NDArray[np.int_] | None, reference: NDArray[np.int_]
     ) -> NDArray[np.float64]:
-        """Score the rows of checked X that make the threshold; of `reference` is what `_calibrate` has learned."""
+        """Score the rows of checked X that set the threshold; `_calibrate` has learned from the rows `reference`."""
         return self._finite_scores(X if rows is None else take(X, rows))
 
     def _settle(self, scores: NDArray[np.float64], is_calibration: NDArray[np.bool_]) -> None:
-        """Set the threshold, and the scores that p-values compare with."""
+        """Set the threshold and the calibration scores."""
         self.calibration_scores_ = np.sort(scores[is_calibration])
         self.offset_ = float(np.quantile(scores, self._share))
 
     def _template(self) -> Any:
-        """Give the density to clone and fit; `image_shape_` is known by then."""
+        """Return the density to clone and fit; `image_shape_` is already set."""
         return self.density
 
     def fit_predict(self, X: ArrayLike, y: ArrayLike | None = None) -> NDArray[np.int_]:
-        """Fit on X and say which of its rows are outliers.
+        """Fit to X and label its rows.
 
         Parameters
         ----------
@@ -330,16 +330,16 @@ class BaseDetector(
 
     @staticmethod
     def _reference(X_train: Any, X_calibration: Any) -> Any:
-        """Give the rows to learn statistics from: the calibration rows; if these are few, the training rows."""
+        """Return the rows to learn statistics from: the calibration rows, or the training rows if those are too few."""
         return X_calibration if len(X_calibration) >= FEWEST_REFERENCE else few(X_train)
 
     def _log_likelihood(self, X: Any) -> NDArray[np.float64]:
-        """Ask the density for log p(x): (n,), nats."""
+        """Compute log p(x) with the density: (n,), nats."""
         return self._finite(np.asarray(self.density_.score_samples(self._density_rows(X)), dtype=np.float64))
 
     @by_parts
     def _scores(self, X: Any) -> NDArray[np.float64]:
-        """Score checked rows once fitted: those that lie too far out have the lowest score."""
+        """Score checked rows; rows too far out for the density to score get the lowest score."""
         return lowest_beyond_reach(self._finite_scores, self._log_likelihood, X, lambda: self._ranges(X))
 
     @by_parts
@@ -350,8 +350,8 @@ class BaseDetector(
         scores = np.asarray(self._score(X), dtype=np.float64)
         if scores.shape != (len(X),):
             raise ValueError(
-                f"{type(self).__name__} needs one score a row, shape ({len(X)},), but {name_of(self.density_)} led to "
-                f"scores of shape {scores.shape}; correct its score_samples."
+                f"{type(self).__name__} needs one score for each row, shape ({len(X)},), but "
+                f"{name_of(self.density_)} led to scores of shape {scores.shape}; correct its score_samples."
             )
         return self._finite(scores)
 
@@ -360,7 +360,7 @@ class BaseDetector(
         if len(lost):
             message = (
                 f"{type(self).__name__} needs finite scores, but {name_of(self.density_)} led to {scores[lost[0]]} in "
-                f"row {lost[0]} ({len(lost)} such of {len(scores)} asked); look there, or at how it was trained."
+                f"row {lost[0]} ({len(lost)} of {len(scores)} rows); check this row, and the density's training."
             )
             if (scores[lost] == -np.inf).all():
                 raise OutOfReachError(message, lost)
@@ -368,7 +368,7 @@ class BaseDetector(
         return scores
 
     def _check_parameters(self) -> None:
-        """Refuse parameters that cannot work, before anything is computed."""
+        """Raise if a parameter is invalid, before any computation."""
         name, density = type(self).__name__, self.density
         check_methods(name, density, self.needs)
         check_shares(name, self._share, self.calibration_fraction)
@@ -379,12 +379,12 @@ class BaseDetector(
             check_within(self, *self.shared)
 
     def _check_data(self, X: Any) -> None:
-        """Refuse checked rows that do not suit the parameters, before anything is trained."""
+        """Raise if checked rows do not suit the parameters, before any training."""
 
     def _split(self, n_rows: int, random: np.random.RandomState, most: int | None = None) -> Split:
-        """Give the indices of the rows to train on, to learn the score from and to calibrate on, in the order of X.
+        """Return the indices of the rows to train on, to learn the score from, and to calibrate on, in the order of X.
 
-        Of a source, at most `most` are for the latter two.
+        For a source, at most `most` rows serve the last two purposes.
         """
         rows = np.arange(n_rows) if most is None else drawn(n_rows, most, random)
         if self.calibration_fraction == 0 and not self.is_frozen:

@@ -1,4 +1,4 @@
-"""What a score is compared with: how rare it is, or how dense, among known ones."""
+"""Calibration: how rare, or how probable, a score is among the scores of known rows."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from flowdetect._ctrl_c import whole_imports
 from flowdetect._warning import warn
 
 OUTLIER, NORMAL = -1, 1
-TAIL_SHARE = 0.05  # of the known scores; the exponential through them goes on below
+TAIL_SHARE = 0.05  # share of the known scores that an exponential tail is fitted to
 FEWEST_IN_TAIL = 10  # scores
 SMALLEST_SHARE = 1e-9
 PERMUTED_AT_ONCE = 2_000_000  # values
-ROUNDING = 1e-12  # of a sum: regroupings that differ by less tie
+ROUNDING = 1e-12  # relative; sums and products that differ by less are equal
 
 
 def log_p_value(scores: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logarithm of the p-value of each score by known ones, sorted; below their lowest 5 % an exponential tail."""
+    """Log p-value of each score among sorted known scores, with an exponential tail below their lowest 5 %."""
     p_values = (1 + np.searchsorted(known, scores, side="right")) / (1 + len(known))
     n_tail = max(1, int(TAIL_SHARE * len(known)))
     threshold = known[n_tail]
@@ -30,26 +30,27 @@ def log_p_value(scores: NDArray[np.float64], known: NDArray[np.float64]) -> NDAr
 
 
 def select_by_p_values(p_values: NDArray[np.float64], fdr: float, n_known: int) -> NDArray[np.int_]:
-    """Name outliers, -1, among rows of these p-values with a false discovery rate of `fdr`; all others are +1.
+    """Label rows by their p-values, -1 or +1, with a false discovery rate of at most `fdr`.
 
-    It warns where too few known scores are behind the p-values for a single outlier to be named.
+    Warns if the known scores are too few for a single outlier to be selected.
     """
-    n_together = math.ceil(len(p_values) / (fdr * (1 + n_known)) * (1 - 1e-12))
+    n_together = math.ceil(len(p_values) / (fdr * (1 + n_known)) * (1 - ROUNDING))
     if n_together > 1:
-        n_needed = math.ceil(len(p_values) / fdr * (1 - 1e-12)) - 1
+        n_needed = math.ceil(len(p_values) / fdr * (1 - ROUNDING)) - 1
         warn(
-            f"select compares {len(p_values)} rows with {n_known} calibration scores, so that at fdr={fdr:g} it "
-            f"names outliers only where at least {n_together} rows score below all of these; for a single one it "
-            f"needs {n_needed}. Fit on more rows or with a larger calibration_fraction, compare with every row by "
-            f"cv=5, or give select fewer rows or a larger fdr."
+            f"select compares {len(p_values)} rows with {n_known} calibration scores. At fdr={fdr:g} it finds outliers "
+            f"only if at least {n_together} rows score below all of these; to find a single one it needs {n_needed}. "
+            f"Fit on more rows, with a larger calibration_fraction or with cv=5, or give select fewer rows or a "
+            f"larger fdr."
         )
-    return np.where(false_discovery_control(p_values, method="bh") <= fdr, OUTLIER, NORMAL)
+    adjusted = false_discovery_control(p_values, method="bh")
+    return np.where(adjusted <= fdr * (1 + ROUNDING), OUTLIER, NORMAL)
 
 
 def log_kernel_density(statistics: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum over the columns of (n, J) statistics of the logarithm of each one's kernel density by known rows: (n,).
+    """Log-density of (n, J) statistics, as the product of one kernel density for each column: (n,).
 
-    Statistics are standardised; kernels are Gaussian, their width by Scott's rule.
+    Statistics are standardised by the known rows. Kernels are Gaussian; Scott's rule sets their width.
     """
     with whole_imports():
         from sklearn.neighbors import KernelDensity
@@ -64,20 +65,20 @@ def log_kernel_density(statistics: NDArray[np.float64], known: NDArray[np.float6
 def outlier_probability(
     scores: NDArray[np.float64], known: NDArray[np.float64], threshold: float
 ) -> NDArray[np.float64]:
-    """Probability that each score is an outlier's, by known ones, sorted; above 1/2 exactly below the threshold.
+    """Probability that each score belongs to an outlier, given sorted known scores; above 1/2 below the threshold.
 
-    `predict_proba` says what it is.
+    The formula is in `Verdicts.predict_proba`.
     """
     q = float(np.clip(_share_below(np.array([threshold]), known)[0], SMALLEST_SHARE, 1 - SMALLEST_SHARE))
     u = _share_below(scores, known)
     power = max(2 * (1 - q) / q - 1, 1.0)
     below = np.clip(1 - u / (2 * q), np.nextafter(0.5, 1), 1)
     above = np.clip((1 - u) / (1 - q), 0, 1) ** power / 2
-    return np.where(scores < threshold, below, above)  # by scores, since shares may be equal where scores are not
+    return np.where(scores < threshold, below, above)  # compares scores: different scores may have equal shares
 
 
 def _share_below(scores: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of rows that score lower, in (0, 1): linear between known scores, below the lowest an exponential tail."""
+    """Share of rows that score lower, in (0, 1): linear between known scores, exponential below the lowest."""
     values, counts = np.unique(known, return_counts=True)
     shares = np.cumsum(counts) / (1 + len(known))
     n_tail = min(len(known) - 1, max(FEWEST_IN_TAIL, int(TAIL_SHARE * len(known))))
@@ -89,14 +90,16 @@ def _share_below(scores: NDArray[np.float64], known: NDArray[np.float64]) -> NDA
 def two_sample_p_value(
     batch: NDArray[np.float64], known: NDArray[np.float64], n_permutations: int, random: np.random.Generator
 ) -> tuple[float, float]:
-    """Anderson and Darling's two-sample statistic, and the share of random regroupings in which it is as large.
+    """Compute the two-sample Anderson-Darling statistic, and its p-value by random permutations.
 
     Pettitt, "A two-sample Anderson-Darling rank statistic" (1976), with ties as in Scholz and Stephens (1987).
     """
     pooled = np.concatenate([known, batch])
     order, n_rows = np.argsort(pooled, kind="stable"), len(pooled)
     values, in_batch = pooled[order], order >= len(known)
-    last = np.flatnonzero(values[1:] != values[:-1])  # of equal values, but for the largest
+    last = np.flatnonzero(
+        values[1:] != values[:-1]
+    )  # last index of each group of equal values, without the largest value
     n_up_to = last + 1.0
     weights = np.diff(n_up_to, prepend=0.0) / (n_up_to * (n_rows - n_up_to)) / (len(known) * len(batch))
 
@@ -115,10 +118,10 @@ def two_sample_p_value(
 
 
 def log_copula_tail(statistics: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
-    """COPOD's score of (n, J) statistics by known rows (Li et al. 2020, algorithm 1), times -1: (n,).
+    """Minus the COPOD score of (n, J) statistics, given known rows (Li et al. 2020, algorithm 1): (n,).
 
-    The least of three sums over the columns: of the logarithms of the left tails' probabilities, of the right ones',
-    and of that tail's on whose side the known values are skewed.
+    It is the least of three sums of log tail probabilities over the columns: left tails, right tails, and for each
+    column the tail to which its known values are skewed.
     """
     columns = [np.sort(column) for column in known.T]
     left = np.stack([log_p_value(each, column) for each, column in zip(statistics.T, columns, strict=True)])

@@ -1,7 +1,7 @@
-"""The cells of frames with columns of any kind: numbered, compared, and put into other rows.
+"""Cells of tables with columns of any type: numbered, compared, and exchanged between rows.
 
-A number, a date or a duration has a place on a line; anything else (text, categories, booleans) is equal or not. A
-missing cell is a value of its own. Nothing here imports a library of frames.
+Numbers, dates and durations are compared by their difference; anything else (text, categories, booleans) is equal or
+unequal. A missing cell is a value of its own. Nothing here imports pandas or polars.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from flowdetect._frames import is_polars
 from flowdetect.detectors.rows import is_frame
 
 SECONDS_A_DAY = 86_400
-MISSING = ("missing",)  # the key of all missing cells
+MISSING = ("missing",)  # the one key of all missing cells
 
 
 class Column:
-    """One column of the known rows and of those asked for, its distinct cells numbered.
+    """One column of the known rows and of the rows to explain, with its distinct cells numbered.
 
     Parameters
     ----------
     known, asked : list of Python objects
-        The column's cells in both.
+        The column's cells in the known rows, and in the rows to explain.
 
     Attributes
     ----------
@@ -37,12 +37,12 @@ class Column:
     values : list of n_distinct cells
         Those of the known rows come first.
     places : (n_distinct_known,) array of int
-        A known row in which the cell stands.
+        Index of a known row that has the cell.
     counts : (n_distinct,) array of int
-        In how many known rows it stands.
+        Number of known rows that have the cell.
     is_missing : (n_distinct,) array of bool
-    numbers : (n_distinct,) array, NaN for a missing cell; or None where the column is of categories
-        Numbers as they are, dates and durations in days.
+    numbers : (n_distinct,) array, or None for a column of categories
+        Numbers unchanged, dates and durations in days, NaN for a missing cell.
     """
 
     def __init__(self, known: list[Any], asked: list[Any]) -> None:
@@ -59,7 +59,7 @@ class Column:
 
 
 class Cells:
-    """Two tables of the same columns, known rows and rows asked for; makes rows with one cell exchanged.
+    """Known rows and rows to explain, with the same columns; builds rows with one cell exchanged.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class Cells:
         self.columns = [Column(above.tolist(), below.tolist()) for above, below in pairs]
 
     def exchanged(self, column: int, rows: NDArray[np.intp], cells: NDArray[np.intp]) -> Any:
-        """Give rows of those asked for, (m,) indices, with other cells, (m,) numbers, in one column."""
+        """Return rows to explain, by indices (m,), with one column's cells replaced by those of numbers (m,)."""
         parts = [part[rows] for part in self._asked]
         parts[column] = self._known[column][self.columns[column].places[cells]]
         if self._names is None:
@@ -87,7 +87,7 @@ class Cells:
         return self._kind(dict(zip(self._names, parts, strict=True)))
 
     def values(self, ids: NDArray[np.intp]) -> NDArray[Any]:
-        """Give cells by number (m, D) as an array: of float64 if all are numbers, else of objects, None for missing."""
+        """Return cells by their numbers (m, D): float64 if all are numeric, else objects with None for missing."""
         cells = np.empty(ids.shape, dtype=object)
         for j, column in enumerate(self.columns):
             distinct = np.empty(len(column.values), dtype=object)
@@ -99,7 +99,7 @@ class Cells:
 
 
 def _parts(X: Any, names: list[Any] | None) -> list[Any]:
-    """Give a table's columns, each of which gives `tolist` and takes an array of indices; dtypes are kept."""
+    """Return a table's columns, which keep their dtypes, have `tolist` and take arrays of indices."""
     if names is None:
         return list(np.asarray(X).T)
     columns = [X[name] for name in names]
@@ -148,7 +148,7 @@ def _is_number(cell: Any) -> bool:
 
 
 def _numbers(values: list[Any], is_missing: NDArray[np.bool_]) -> NDArray[np.float64] | None:
-    """Give the places of distinct cells on a line; None if one has none, or there is none."""
+    """Convert distinct cells to numbers; None if a cell is not numeric, or all are missing."""
     if is_missing.all():
         return None
     numbers = np.full(len(values), np.nan)
@@ -185,12 +185,12 @@ def _place(cell: Any) -> float | None:
 
 
 def check_alike(X: Any, background: Any) -> tuple[Any, Any]:
-    """Give both as tables of one kind with the same columns in one order, or refuse them.
+    """Return both as tables of one type, with the same columns in the same order.
 
     Raises
     ------
     ValueError
-        If they differ in kind or in columns, or have none.
+        If they differ in type or in columns, or have no rows or columns.
     """
     for each in (X, background):
         if is_frame(each) and not hasattr(each, "iloc") and not is_polars(each):

@@ -1,4 +1,4 @@
-"""What every detector demands of its parameters, before anything is computed."""
+"""Checks of the parameters that all detectors share, before any computation."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FEWEST_FOLDS = 2
 
 
 def name_of(density: Any) -> str:
-    """Name the density's class, that of the density within if it is frozen."""
+    """Return the name of the density's class; of a frozen density, the class inside."""
     if isinstance(density, type):
         return density.__name__
     return type(density.estimator if isinstance(density, FrozenEstimator) else density).__name__
 
 
 def check_methods(name: str, density: Any, needs: tuple[str, ...]) -> None:
-    """Refuse a density that is a class, or that lacks a method."""
+    """Raise if the density is a class, or lacks a method."""
     if isinstance(density, type):
         raise TypeError(f"{name} needs a density, got the class {name_of(density)}; make an instance of it.")
     for method in ("fit", "score_samples", *needs):
@@ -34,7 +34,7 @@ def check_methods(name: str, density: Any, needs: tuple[str, ...]) -> None:
 
 
 def check_shares(name: str, contamination: Any, calibration_fraction: Any) -> None:
-    """Refuse shares of the rows that are no shares."""
+    """Raise if contamination or calibration_fraction is out of range."""
     if not is_number(contamination) or not 0 < contamination <= 0.5:
         raise ValueError(
             f"{name} needs contamination, the share of rows to call outliers, above 0 and at most 0.5, "
@@ -42,13 +42,13 @@ def check_shares(name: str, contamination: Any, calibration_fraction: Any) -> No
         )
     if not is_number(calibration_fraction) or not 0 <= calibration_fraction < 1:
         raise ValueError(
-            f"{name} needs calibration_fraction, the share of rows kept from training, at least 0 and below 1, "
+            f"{name} needs calibration_fraction, the share of rows held out from training, at least 0 and below 1, "
             f"got {calibration_fraction!r}; the usual value is 0.1."
         )
 
 
 def check_folds(name: str, cv: Any, is_frozen: bool) -> None:
-    """Refuse a number of folds that is none, or folds for a density that is not to be trained."""
+    """Raise if cv is no valid number of folds, or is given for a frozen density."""
     if cv is None:
         return
     if not isinstance(cv, Integral) or isinstance(cv, bool) or cv < FEWEST_FOLDS:
@@ -57,13 +57,13 @@ def check_folds(name: str, cv: Any, is_frozen: bool) -> None:
         )
     if is_frozen:
         raise ValueError(
-            f"{name} with cv={cv} trains a density for each fold, and got a fitted one to be used as it is; leave "
-            f"cv=None, which compares with all rows given to fit, or pass an unfitted density with prefit=False."
+            f"{name} with cv={cv} trains a density for each fold, but got a fitted one to use without training; "
+            f"leave cv=None, where p-values use all rows given to fit, or pass an unfitted density with prefit=False."
         )
 
 
 def check_batch_options(alpha: Any, n_bootstrap: Any) -> None:
-    """Refuse a level or a number of resamples that is none."""
+    """Raise if the options of `test_batch` are out of range."""
     if not is_number(alpha) or not 0 < alpha < 1:
         raise ValueError(
             f"test_batch needs alpha, the share of false alarms, above 0 and below 1, got {alpha!r}; the usual value "
@@ -76,7 +76,7 @@ def check_batch_options(alpha: Any, n_bootstrap: Any) -> None:
 
 
 def check_fdr(fdr: Any) -> None:
-    """Refuse a false discovery rate that is none."""
+    """Raise if the false discovery rate is out of range."""
     if not is_number(fdr) or not 0 < fdr < 1:
         raise ValueError(
             f"select needs fdr, the share of false discoveries, above 0 and below 1, got {fdr!r}; the usual value "
@@ -85,9 +85,9 @@ def check_fdr(fdr: Any) -> None:
 
 
 def check_handed_on(name: str, verbose: Any, device: Any, time_limit: Any) -> None:
-    """Refuse what the density that it is handed to would refuse later, or that there may be none for."""
+    """Raise early for options that are passed on to the density."""
     if not isinstance(verbose, bool | np.bool_) and not is_count(verbose, 0):
-        raise ValueError(f"{name} needs verbose, a whole number >= 0, where 1 says what is done, got {verbose!r}.")
+        raise ValueError(f"{name} needs verbose, a whole number >= 0, 1 to print what is done, got {verbose!r}.")
     if device is not None and not isinstance(device, str):
         raise ValueError(f'{name} needs device, None or a name such as "cpu" or "cuda", got {device!r}.')
     if time_limit is not None and not (is_number(time_limit) and time_limit > 0):
@@ -97,11 +97,11 @@ def check_handed_on(name: str, verbose: Any, device: Any, time_limit: Any) -> No
 
 
 def warn_of_groups(name: str, density: Any, share: float) -> None:
-    """Warn of training rows that a density of neighbours finds in a tight group: a share of them at most."""
+    """Warn of a tight group of training rows, of at most this share, that `NeighborsDensity` finds."""
     n_rows = len(density.tight_group(share)) if hasattr(density, "tight_group") else 0
     if n_rows:
         warn(
-            f"{n_rows} rows lie in a tight group far from all others, and new rows like them are taken for normal. If "
-            f"they are outliers, leave them out or give {name} contamination, the share of outliers; "
-            f"NeighborsDensity.tight_group says which rows they are."
+            f"{n_rows} rows lie in a tight group far from all others, and new rows like them will be called normal. "
+            f"If they are outliers, leave them out or give {name} contamination, the share of outliers; "
+            f"NeighborsDensity.tight_group returns their indices."
         )

@@ -1,4 +1,4 @@
-"""Clones of the estimators within a detector, told what the detector knows: a seed, the images' shape, the bins."""
+"""Clones of the estimators inside a detector, with the detector's seed, image shape and bins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LARGEST_SEED = 2**31 - 1
 
 
 def seeded_clone(estimator: Any, random: np.random.RandomState) -> Any:
-    """Clone an estimator (a frozen one clones to itself) and give a seed to each random_state in it that is None."""
+    """Clone an estimator and set a seed for each random_state in it that is None; a frozen one is its own clone."""
     copy = clone(estimator)
     parameters = copy.get_params(deep=True)
     names = sorted(name for name in parameters if name.split("__")[-1] == "random_state")
@@ -20,20 +20,20 @@ def seeded_clone(estimator: Any, random: np.random.RandomState) -> Any:
 
 
 def with_parameter(estimator: Any, name: str, old: Any, new: Any) -> Any:
-    """Set every parameter of that name, nested ones too, that has the old value, None or a string."""
+    """Set every parameter of this name, also nested, whose value is `old`, None or a string, to `new`."""
     same = {
         key
         for key, value in estimator.get_params(deep=True).items()
         if key.split("__")[-1] == name and type(value) is type(old) and value == old
     }
-    if same:  # a frozen one has none, and gives nothing back
+    if same:  # a frozen estimator has none, and its set_params returns nothing
         estimator.set_params(**dict.fromkeys(same, new))
     return estimator
 
 
 def tell_image_shape(density: Any, image_shape: tuple[int, int, int] | None) -> None:
-    """Tell a density, or the one that an ensemble multiplies, of images in rows, where it does not say itself."""
+    """Set image_shape of a density, or of an ensemble's density, if it is None."""
     said = density.get_params(deep=True)
-    for name in ("image_shape", "density__image_shape"):  # none within a pipeline, whose steps may change the rows
+    for name in ("image_shape", "density__image_shape"):  # not inside a pipeline, whose steps may change the rows
         if name in said and said[name] is None:
             density.set_params(**{name: image_shape})

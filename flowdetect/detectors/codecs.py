@@ -1,4 +1,4 @@
-"""Lossless codecs: how many bits an image takes, on its own and without a model."""
+"""Lossless codecs: the size of an image file in bits, without a model."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from flowdetect._ctrl_c import whole_imports
 
 BITS_PER_BYTE = 8
 
-# name: (Pillow's name of the format, of the library behind it, options for the shortest code in good time)
+# name: (Pillow's format, Pillow's feature for its library, options for a short file in acceptable time)
 BY_PILLOW: dict[str, tuple[str, str, dict[str, Any]]] = {
     "png": ("PNG", "zlib", {"compress_level": 9}),
     "webp": ("WEBP", "webp", {"lossless": True, "method": 2, "quality": 50}),
-    "jpeg2000": ("JPEG2000", "jpg_2000", {"irreversible": False, "no_jp2": True}),  # the bare code, no container
+    "jpeg2000": ("JPEG2000", "jpg_2000", {"irreversible": False, "no_jp2": True}),  # bare codestream without container
 }
 JPEG_XL_EFFORT = 3  # of 1 to 9
 CODECS = (*BY_PILLOW, "jpegxl")
 
 
 def encode(image: NDArray[np.uint8], codec: str) -> bytes:
-    """Code an image without loss.
+    """Encode an image without loss.
 
     Parameters
     ----------
@@ -48,8 +48,8 @@ def encode(image: NDArray[np.uint8], codec: str) -> bytes:
 
     file_format, _, options = BY_PILLOW[codec]
     if codec == "jpeg2000":
-        # wavelet levels cost a header each: none below 32 pixels, one from there on, two from 64, at most 5; the
-        # codec itself refuses more than fit into the shorter side
+        # each wavelet level costs a header: none below 32 pixels, one from 32, two from 64, at most 5; the codec
+        # rejects more levels than the shorter side allows
         resolutions = min(max(min(image.shape[:2]).bit_length() - 4, 1), 6)
         options = {**options, "num_resolutions": resolutions, "mct": int(image.ndim == 3)}  # mct: RGB -> luma, chroma
     file = io.BytesIO()
@@ -58,12 +58,12 @@ def encode(image: NDArray[np.uint8], codec: str) -> bytes:
 
 
 def shortest_code(image: NDArray[np.uint8], codecs: tuple[str, ...]) -> int:
-    """Give the length of the shortest codec's file, bits."""
+    """Return the size of the smallest of the codecs' files, bits."""
     return min(BITS_PER_BYTE * len(encode(image, codec)) for codec in codecs)
 
 
 def check_codecs(owner: str, codecs: Any) -> None:
-    """Refuse codecs that are not known, or that are not installed here."""
+    """Raise if a codec is unknown or not installed."""
     known = ", ".join(repr(name) for name in CODECS)
     chosen = codecs if isinstance(codecs, tuple | list) else ()
     unknown = [name for name in chosen if name not in CODECS]
@@ -90,8 +90,8 @@ def _at_hand(codec: str) -> bool:
         with whole_imports():
             import imagecodecs
 
-        return bool(imagecodecs.JPEGXL.available)  # it can be built without
+        return bool(imagecodecs.JPEGXL.available)  # imagecodecs may be built without JPEG XL
     with whole_imports():
         from PIL import features
 
-        return bool(features.check(BY_PILLOW[codec][1]))  # which imports what it looks for
+        return bool(features.check(BY_PILLOW[codec][1]))  # imports the library it looks for

@@ -1,7 +1,7 @@
-"""Input complexity: the density's code length of an image, compared with a lossless codec's.
+"""Input complexity: the code length of an image under the density, compared with that of a lossless codec.
 
-Smooth images get high likelihoods from every model, and short codes from every codec. The difference of the two code
-lengths, a likelihood ratio with the codec as background model, shows what smoothness does not explain.
+Smooth images have a high likelihood under every model and a short file under every codec. The difference of the two
+code lengths is a likelihood ratio with the codec as background model; it removes the effect of smoothness.
 
 Serra et al., "Input Complexity and Out-of-Distribution Detection with Likelihood-Based Generative Models" (2020),
 https://arxiv.org/abs/1909.11480
@@ -34,41 +34,42 @@ MOST_COMPONENTS = 5  # of a mixture
 
 
 class ComplexityDetector(BaseDetector):
-    """Call an image an outlier if the density codes it worse than a lossless codec does.
+    """Call an image an outlier if the density compresses it worse than a lossless codec.
 
     S(x) = -log2 p(x) - L(x) in bits, and s(x) = -S(x),
 
-    with L(x) the length of the shortest of the codecs' files: a log-likelihood ratio of the density against the
-    codecs, log2 p(x) - log2 p_codec(x), where log2 p_codec(x) = -L(x).
+    where L(x) is the size of the smallest of the codecs' files. s(x) is a log-likelihood ratio of the density against
+    the codecs, log2 p(x) - log2 p_codec(x) with log2 p_codec(x) = -L(x).
 
-    With ``kind="mixture"`` the two are not subtracted: s(x) is the log-density of the pair of L(x) and log p(z), the
-    latents' share of a flow's log-likelihood (of another density log p(x)), under a mixture of Gaussians fitted on
-    every other calibration row; p-values compare with the rest. Too simple and too complex images, and odd pairs of
-    both, are outliers alike.
+    With ``kind="mixture"``, s(x) is the log-density of the pair (L(x), log p(z)) under a mixture of Gaussians. log p(z)
+    is the term of the latents in a flow's log-likelihood; other densities use log p(x). The mixture is fitted on half
+    of the calibration rows, and p-values use the other half. Images that are too simple, too complex, or unusual in the
+    combination of both values are outliers.
 
     Parameters
     ----------
     density : estimator with `fit` and `score_samples`
-        Its score_samples is log p(x), (n,), nats. It is cloned and the clone fitted; one inside scikit-learn's
-        `FrozenEstimator` is used as it is.
+        Its score_samples is log p(x), (n,), nats. A clone of it is fitted; a density in scikit-learn's
+        `FrozenEstimator` is used without training.
     image_shape : tuple of int (H, W) or (H, W, C), or None, default=None
-        None: taken from X if it has images' axes, else from the density; if neither knows, X is a table.
-    codecs : tuple of "png", "webp", "jpeg2000" and "jpegxl", default=("png", "webp", "jpeg2000")
-        Lossless codecs to take the shortest of; without effect on tables. "jpegxl" needs imagecodecs.
+        None: taken from X if X has the axes of images, else from the density. If neither has a shape, X is a table.
+    codecs : tuple of {"png", "webp", "jpeg2000", "jpegxl"}, default=("png", "webp", "jpeg2000")
+        Lossless codecs; the smallest file counts. No effect on tables. "jpegxl" needs imagecodecs.
     kind : {"difference", "mixture"}, default="difference"
+        The score: -S(x), or the log-density of the mixture.
     contamination : float in (0, 0.5], default=0.1
-        Share of the rows given to `fit` that are to be called outliers.
+        Share of the rows given to `fit` that are called outliers.
     calibration_fraction : float in [0, 1), default=0.1
-        Share of the rows given to `fit` that the density is not trained on, and which p-values compare with; see
+        Share of the rows given to `fit` that are held out from training; p-values are computed from their scores. See
         `BaseDetector`.
     prefit : bool, default=False
-        True: `density` is fitted, and used as it is; see `BaseDetector`.
+        True: `density` is already fitted and is used without training; see `BaseDetector`.
     cv : int or None, default=None
-        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+        Number of folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     checkpoint : path or None, default=None
-        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
+        Folder for the checkpoints of all trainings in `fit`. A killed `fit` resumes from them; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
-        Draws the calibration rows, and the seeds within the density that are None.
+        Draws the calibration rows, and a seed for each `random_state` inside the density that is None.
 
     Attributes
     ----------
@@ -80,43 +81,42 @@ class ComplexityDetector(BaseDetector):
     image_shape_ : tuple of int (H, W, C) or None
         None for tables.
     n_bins_ : int or None
-        How many integer values a pixel takes, by the density's `n_bins_`. For a density without one: 256 if the
-        training images hold whole numbers 0..255 only, else None, real values.
+        Number of integer values of a pixel, from the density's `n_bins_`. For a density without it: 256 if the training
+        images have only whole numbers 0..255, else None (real values).
     value_range_ : tuple of float (low, high) or None
-        For real-valued images, the training rows' range, which is what the codecs see as 0..255.
+        For real-valued images: the range of the training rows, which the codecs receive as 0..255.
     mixture_ : pipeline of the scaler and the fitted mixture, with ``kind="mixture"``
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
-        Where a frame was given to `fit`.
+        Only if `fit` was given a data frame.
 
     Notes
     -----
-    What the codecs see is an 8-bit image; the density sees x as it is. In bins (at most 256), values are rounded to
-    the grid and clipped to it, and written as they are, the values of a 16-value image as 0..15. Real values are
-    mapped linearly from `value_range_` to 0..255, rounded and clipped; log p(x) is then a density and S is shifted by
-    a constant that depends on its unit, which changes no ranking.
+    The codecs receive 8-bit images; the density receives x unchanged. Binned values (at most 256 bins) are rounded and
+    clipped to the grid and written unchanged: 16 values are written as 0..15. Real values are mapped linearly from
+    `value_range_` to 0..255, rounded and clipped. Then p(x) is a density, and S is shifted by a constant that depends
+    on the unit of x; this changes no ranking.
 
-    One channel is coded as a gray and three as an RGB image (WebP, which knows no gray, codes gray as RGB); any other
-    number as one gray image with the channels side by side, (H, C * W).
+    One channel is encoded as a gray image and three channels as an RGB image (WebP has no gray images, so gray is
+    encoded as RGB). Any other number of channels becomes one gray image with the channels side by side, (H, C * W).
 
-    L is the length of the whole file, as in the paper, apart from JPEG 2000's container, which is left out. Its fixed
-    part (about 34 bytes for WebP, 69 for PNG and 128 for JPEG 2000) is not subtracted: with one codec that shifts all
-    scores of images of one shape alike and changes no ranking. It does decide which codec is shortest where images
-    are tiny. On scikit-learn's 8 x 8 digits WebP always is, at 93 bytes a digit on average; with the fixed parts
-    taken off PNG would be for three digits in four, but AUROCs against noise, flat, faint, inverted and shuffled
-    digits came out the same. At 28 x 28 and above the fixed parts hardly matter.
+    L is the size of the whole file, as in the paper, but without the container of JPEG 2000. The fixed part (about 34
+    bytes for WebP, 69 for PNG and 128 for JPEG 2000) is not subtracted. With one codec this shifts all scores of images
+    of one shape equally. With several codecs it decides which file is the smallest for tiny images: on scikit-learn's 8
+    x 8 digits always WebP, with 93 bytes for a digit on average. Without the fixed parts it would be PNG for three
+    digits in four, but the AUROCs against noise, flat, faint, inverted and shuffled digits were the same. From 28 x 28
+    pixels the fixed parts hardly matter.
 
-    On tables there is no codec to ask. Each column is cut into 256 quantiles of the training rows, and L is the
-    length of the row of these bytes under zlib. A row of numbers holds little that zlib can use, so L is nearly
-    constant and the detector nearly equals `LikelihoodDetector`. Tables are supported so that one recipe runs on all
-    data.
+    There is no codec for tables. Each column is cut at the quantiles of the training rows into 256 bins, and L is the
+    size of the row's bytes under zlib. zlib can hardly compress one row, so L is nearly constant and the detector is
+    nearly the same as `LikelihoodDetector`. Tables are supported so that one program works on all data.
 
-    The codecs' settings were chosen on Fashion-MNIST, MNIST, CIFAR-10 and SVHN, where the highest effort made files
-    at most two percent shorter, often longer, in 25 times the time and more. JPEG XL is asked for effort 3: effort 7
-    made CIFAR-10 images 7 % shorter in five times the time.
+    The codecs' settings were chosen on Fashion-MNIST, MNIST, CIFAR-10 and SVHN. There the highest effort made files at
+    most 2 % smaller, and often larger, in 25 times the time or more. JPEG XL uses effort 3: effort 7 made CIFAR-10
+    files 7 % smaller in five times the time.
 
-    The mixture has the number of components, 1 to 5, of the lowest Bayesian information criterion. It is fitted on L
-    plus even noise one byte wide, since L is a whole number of bytes.
+    The mixture has 1 to 5 components, chosen by the Bayesian information criterion. L is a whole number of bytes, so
+    uniform noise one byte wide is added to it before the fit.
 
     References
     ----------
@@ -141,7 +141,7 @@ class ComplexityDetector(BaseDetector):
     True
     """
 
-    no_graph = "codecs of images have none"
+    no_graph = "image codecs cannot be exported"
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ class ComplexityDetector(BaseDetector):
         return self.kind == "mixture"
 
     def code_lengths(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Say how long the shortest lossless code of each row is.
+        """Return the size of the smallest lossless file of each row.
 
         Parameters
         ----------
@@ -195,10 +195,10 @@ class ComplexityDetector(BaseDetector):
     def _score(self, X: Any) -> NDArray[np.float64]:
         if self._kept["kind"] == "mixture":
             return np.asarray(self.mixture_.score_samples(self._pair(X)), dtype=np.float64)
-        return self._log_likelihood(X) / np.log(2) + self._code_lengths(X)  # nats -> bits; -S(x)
+        return self._log_likelihood(X) / np.log(2) + self._code_lengths(X)  # nats -> bits; this is -S(x)
 
     def _pair(self, X: Any) -> NDArray[np.float64]:
-        """Give L(x), bits, and log p(z), nats: (n, 2)."""
+        """Return L(x), bits, and log p(z), nats: (n, 2)."""
         if not hasattr(self.density_, "likelihood_terms"):
             return np.stack([self._code_lengths(X), self._log_likelihood(X)], axis=1)
         terms = self.density_.likelihood_terms(X)
@@ -216,7 +216,7 @@ class ComplexityDetector(BaseDetector):
             self._check_n_bins(getattr(self.density, "n_bins", None))
 
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
-        """Learn how values become bytes, from the training rows, and the mixture, from the calibration rows."""
+        """Learn the map from values to bytes from the training rows, and the mixture from the calibration rows."""
         self._learn_bytes(X_train)
         if self.kind == "mixture":
             self.mixture_ = _mixture(self._pair(self._reference(X_train, X_calibration)))
@@ -245,7 +245,9 @@ class ComplexityDetector(BaseDetector):
 
     def _rows(self, X: Any) -> NDArray[Any]:
         rows = np.asarray(to_rows(X, self.image_shape_)[0])  # (n, D)
-        return rows if rows.dtype.kind in "iuf" else rows.astype(np.float64)  # frames of mixed columns
+        return (
+            rows if rows.dtype.kind in "iuf" else rows.astype(np.float64)
+        )  # data frames with columns of several dtypes
 
     def _code_lengths(self, X: Any) -> NDArray[np.float64]:
         rows, lengths = self._rows(X), np.empty(len(X))
@@ -261,7 +263,7 @@ class ComplexityDetector(BaseDetector):
         return np.array([shortest_code(image, codecs) for image in images], dtype=np.float64)
 
     def _to_bytes(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
-        """Turn pixel values into what the codecs see, (n, D)."""
+        """Convert pixel values to the bytes that the codecs receive, (n, D)."""
         if self.value_range_ is not None:
             low, high = self.value_range_
             rows = (rows.astype(np.float64) - low) * ((N_BINS_8_BIT - 1) / ((high - low) or 1.0))
@@ -270,9 +272,9 @@ class ComplexityDetector(BaseDetector):
 
 
 def _mixture(pairs: NDArray[np.float64]) -> Pipeline:
-    """Fit mixtures of 1, 2, ... Gaussians on (n, 2) pairs and give the one of the lowest criterion.
+    """Fit mixtures of 1, 2, ... Gaussians to (n, 2) pairs and return the one with the lowest BIC.
 
-    Codes are whole bytes: without the noise that spreads them a Gaussian could stand on one length.
+    File sizes are whole bytes: without added noise a component could shrink to a single size.
     """
     with whole_imports():
         from sklearn.mixture import GaussianMixture
@@ -283,15 +285,15 @@ def _mixture(pairs: NDArray[np.float64]) -> Pipeline:
     pairs = pairs + np.stack([noise, np.zeros(len(pairs))], axis=1)
     found = []
     for n_components in range(1, max(1, min(MOST_COMPONENTS, len(pairs) // 20)) + 1):
-        # the default start, by k-means, refuses scikit-learn's array API dispatch
+        # the default start, k-means, fails under scikit-learn's array API dispatch
         mixture = GaussianMixture(n_components, init_params="random_from_data", n_init=3, random_state=0)
-        scaler = StandardScaler().set_output(transform="default")  # whatever the user has set for the process
+        scaler = StandardScaler().set_output(transform="default")  # independent of the user's global transform_output
         found.append(make_pipeline(scaler, mixture).fit(pairs))
     return min(found, key=lambda each: each[-1].bic(each[0].transform(pairs)))
 
 
 def _codec_images(rows: NDArray[np.uint8], image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Give (n, D) rows the form in which codecs take images: (n, H, W), (n, H, W, 3) or (n, H, C * W)."""
+    """Reshape (n, D) rows to the images that codecs take: (n, H, W), (n, H, W, 3) or (n, H, C * W)."""
     height, width, channels = image_shape
     images = rows.reshape(-1, height, width, channels)
     if channels == 3:
@@ -301,7 +303,7 @@ def _codec_images(rows: NDArray[np.uint8], image_shape: tuple[int, int, int]) ->
 
 
 def _table_code_lengths(rows: NDArray[Any], quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Length of each row's code, bits: columns cut at their quantiles, (255, D), and zlib on the row of bytes."""
+    """Size of each row in bits: one byte for each column, its bin between quantiles (255, D), compressed by zlib."""
     ranks = [np.searchsorted(cuts, column, side="right") for cuts, column in zip(quantiles.T, rows.T, strict=True)]
     codes = np.stack(ranks, axis=1).astype(np.uint8)  # (n, D)
     return np.array([BITS_PER_BYTE * len(zlib.compress(code.tobytes(), 9)) for code in codes], dtype=np.float64)

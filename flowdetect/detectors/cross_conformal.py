@@ -1,4 +1,4 @@
-"""Cross-conformal calibration: every row calibrates, and none is compared with a score that was trained on it.
+"""Cross-conformal calibration: every row is a calibration row, scored by a member that was not trained on it.
 
 Vovk, "Cross-conformal predictors" (2015), https://arxiv.org/abs/1208.0806
 """
@@ -18,11 +18,11 @@ from flowdetect._resuming import further
 from flowdetect.detectors.clones import LARGEST_SEED
 from flowdetect.detectors.rows import Indices, hold_out, take
 
-FEWEST_ROWS = 3  # two to train on, one to compare with
+FEWEST_ROWS = 3  # two to train on, one to calibrate on
 
 
 class CrossConformal:
-    """A detector that may consist of members, detectors of the same kind, each trained without one fold of the rows."""
+    """A detector that may consist of members of its own class, each trained without one fold of the rows."""
 
     members_: list[Any]
     cv: int | None
@@ -36,13 +36,13 @@ class CrossConformal:
     _interrupt: KeyboardInterrupt
 
     def _singles(self) -> Iterator[Any]:
-        """Give the detectors that have a density each: itself, or the members."""
+        """Yield the detectors that have a density: the members, or the detector itself."""
         yield from getattr(self, "members_", (self,))
 
     def _fit_members(self, X: Any, y: Any, random: np.random.RandomState) -> None:
-        """Fit one member a fold on the other folds; the scores of all rows, each by the member without it, calibrate.
+        """Fit one member for each fold to the other folds, and calibrate with the scores that it gives to the fold.
 
-        X is checked.
+        X has been checked.
         """
         n_rows, n_folds = len(X), int(self.cv or 0)
         if n_rows < max(n_folds, FEWEST_ROWS):
@@ -65,7 +65,7 @@ class CrossConformal:
         except KeyboardInterrupt as error:
             if not members or not is_kept(members[0].density_):
                 raise
-            self._interrupt = error  # the members so far are whole, and the folds without one are left out
+            self._interrupt = error  # keep the members trained so far, and drop the other folds
         for name in [name for name in vars(self) if name.endswith("_") and not name.endswith("__")]:
             if hasattr(members[0], name) and not name.startswith(("n_features_in", "feature_names_in")):
                 delattr(self, name)  # of an earlier fit without cv
@@ -74,7 +74,7 @@ class CrossConformal:
         self.offset_ = float(np.quantile(self.calibration_scores_, self._share))
 
     def _member(self, number: int, seed: int) -> Any:
-        """Give an unfitted detector as this one, with a seed, and files of its own, that knows the images' shape."""
+        """Return an unfitted copy of this detector with its own seed and files, and the shape of the images."""
         member: Any = clone(self).set_params(cv=None, random_state=seed)
         parameters = member.get_params(deep=True)
         if parameters.get("image_shape", 0) is None:
@@ -86,7 +86,7 @@ class CrossConformal:
         return member
 
     def _fit_without(self: Any, X_fold: Any, X: Any, y: Any) -> KeyboardInterrupt | None:
-        """Fit to X as a member, and calibrate on the fold that X is without; give the interrupt that ended it early."""
+        """Fit to X as a member, and calibrate on the fold left out of X; return an early KeyboardInterrupt."""
         self._keep_parameters()
         checked = self._check_X(X, reset=True)
         self._check_data(checked)

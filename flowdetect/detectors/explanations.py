@@ -1,8 +1,7 @@
-"""Explanations by replacement: which columns of a row, or regions of an image, make a detector call it unusual.
+"""Explanations by replacement: which columns of a row, or regions of an image, make it unusual.
 
-They need the detector's score and some training rows, and nothing of what is inside the detector. Every row is
-explained by itself: changed in one column at a time to values that occur in training, or with one patch of the image
-replaced, and scored again.
+They use the detector's score and some training rows, and work for every detector. Each row is explained on its own: one
+column at a time is changed to training values, or one patch of the image is replaced, and the row is scored again.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ Score = Callable[[NDArray[Any]], NDArray[np.float64]]  # of rows (n, D)
 MOST_REMEMBERED = 2048  # rows
 MOST_REMEMBERED_IMAGES = 256
 MOST_VALUES_REMEMBERED = 2**19  # 4 MiB of float64
-N_QUANTILES = 16  # values tried that are spread over a column
-N_NEAREST = 16  # values tried that are the nearest neighbours'
+N_QUANTILES = 16  # candidate values spread over a column
+N_NEAREST = 16  # candidate values of the nearest neighbours
 N_NEIGHBORS = 64
 SCORED_AT_ONCE = 65_536  # rows
 VALUES_AT_ONCE = 2**24
-BEYOND_REACH = -1e200  # a score that only rows have that cannot be scored
-RIDGE = 0.1  # share of a unit matrix in the correlations
+BEYOND_REACH = -1e200  # only rows that cannot be scored have a lower score
+RIDGE = 0.1  # weight of the identity in the correlation matrix
 MOST_COLUMNS_REGRESSED = 1024
-ROUNDING = 1e-9  # relative; a smaller gain is another order of summation
+ROUNDING = 1e-9  # relative; a smaller gain may come from another order of summation
 
 
 def remembered_rows(X: Any, *, is_image: bool) -> NDArray[Any]:
-    """Choose the training rows that explanations compare with, a sample that depends on the number of rows alone.
+    """Sample the training rows that explanations use; the sample depends only on the number of rows.
 
     Parameters
     ----------
@@ -59,14 +58,15 @@ def remembered_rows(X: Any, *, is_image: bool) -> NDArray[Any]:
 
 
 class Explains:
-    """What every detector says of single rows: why it calls them unusual."""
+    """The `explain` method of every detector."""
 
     def explain(self: Any, X: ArrayLike) -> Explanation:
-        """Say what makes each row unusual: which of its columns, or which region of an image.
+        """Explain what makes each row unusual: which columns of a table, or which region of an image.
 
-        Of a table, each column alone is changed to values that occur in training, and the row scored again; of images,
-        overlapping patches of three sizes are replaced by what surrounds them and by what similar training images have
-        there, 196 scorings an image at most. A row's explanation does not depend on the other rows.
+        In a table, one column at a time is changed to training values, and the row is scored again. In an image,
+        overlapping patches of three sizes are replaced, once by their surroundings and once by the mean of similar
+        training images; this takes at most 196 scores for an image. The explanation of a row does not depend on the
+        other rows.
 
         Parameters
         ----------
@@ -75,19 +75,20 @@ class Explains:
         Returns
         -------
         explanation : TableExplanation or ImageExplanation
-            Of a table, by how much each column alone would have to change to make the row usual, and to what value; of
-            images, a map of pixels. With `to_frame()` and `plot(row)`.
+            For a table: how important each column is, and the nearest value with which the row would be normal. For
+            images: a map of the pixels. Both have `to_frame()` and `plot(row)`.
 
         Raises
         ------
         ValueError
-            If X does not fit the data given to `fit`, or the detector was fitted by a version that kept no rows.
+            If X does not match the data given to `fit`, or if an old version of flowdetect fitted the detector and kept
+            no rows.
 
         Notes
         -----
-        It costs 32 scorings for each column of each row of a table. A column that breaks out together with others is
-        found less easily: no change of it alone makes the row usual. The rows that values come from are a sample of
-        at most 2,048 rows given to `fit` (256 images), which the detector keeps.
+        A row of a table costs 32 scores for each column. A column that is unusual together with others is harder to
+        find, because no change of it alone makes the row normal. Replacement values come from a sample of at most 2,048
+        rows given to `fit` (256 images), which the detector keeps.
 
         References
         ----------
@@ -132,15 +133,16 @@ def explain(
 
     Parameters
     ----------
-    score : callable from rows or images, in the form of X, to scores (n,)
+    score : callable
+        Maps rows or images, in the form of X, to scores (n,).
     X : checked rows or images
     remembered : (n_remembered, D) array or None
-        From `remembered_rows`; None in a detector that was fitted before there were explanations.
+        From `remembered_rows`; None in a detector that an old version fitted.
     threshold : float
-        What a usual row scores at least.
+        Least score of a normal row.
     image_shape : (H, W, C), or None for a table
     names : sequence of D str or None
-        Names of the columns; None: those of scikit-learn's, x0, x1, ...
+        Names of the columns; None: x0, x1, ...
 
     Returns
     -------
@@ -153,8 +155,8 @@ def explain(
     """
     if remembered is None:
         raise ValueError(
-            "explain compares with training rows, and this detector was fitted by a version of flowdetect that kept "
-            "none; fit it again."
+            "explain needs training rows, and this detector was fitted by an old version of flowdetect that kept none; "
+            "fit it again."
         )
     rows, as_given = _rows_of(X, image_shape)
     rows = rows.astype(np.result_type(rows, remembered), copy=False)
@@ -174,7 +176,7 @@ def explain(
 
 
 def _rows_of(X: Any, image_shape: Any) -> tuple[NDArray[Any], Callable[[NDArray[Any]], Any]]:
-    """Give X as rows (n, D), and how to bring such rows into the form of X."""
+    """Return X as rows (n, D), and a function that converts such rows to the form of X."""
     if is_frame(X):
         return _numbers(X), lambda rows: like(X, rows)
     rows, layout = to_rows(X, image_shape)
@@ -182,13 +184,13 @@ def _rows_of(X: Any, image_shape: Any) -> tuple[NDArray[Any], Callable[[NDArray[
 
 
 def _numbers(X: Any) -> NDArray[Any]:
-    """Give an array or frame as an array of whole or real numbers."""
+    """Convert an array or frame to an array of integers or floats."""
     array = np.asarray(X)
     return array if array.dtype.kind in "iuf" else array.astype(np.float64)
 
 
 def parts(n_rows: int, n_features: int) -> Iterator[slice]:
-    """Cut rows into parts that are scored at once."""
+    """Cut rows into parts that are scored together."""
     at_once = min(SCORED_AT_ONCE, max(VALUES_AT_ONCE // n_features, 1))
     return (slice(start, start + at_once) for start in range(0, n_rows, at_once))
 
@@ -203,7 +205,7 @@ def _explain_table(
     remembered: NDArray[Any],
     threshold: float,
 ) -> dict[str, NDArray[Any]]:
-    """Give the arrays of a `TableExplanation` that have the shape of the rows, (n, D), by name."""
+    """Return the (n, D) arrays of a `TableExplanation` by name."""
     neighborhood = Neighborhood(remembered)
     spread = np.stack([_spread(column) for column in remembered.T])  # (D, N_QUANTILES)
     candidates = np.empty((*rows.shape, N_QUANTILES + N_NEAREST), dtype=rows.dtype)
@@ -221,7 +223,7 @@ def _explain_table(
 def with_importance(
     found: dict[str, NDArray[Any]], cell_p_values: NDArray[np.float64], residual_p_values: NDArray[np.float64]
 ) -> dict[str, NDArray[Any]]:
-    """Add to the arrays of `choose` both p-values, and what is made of them and the gains."""
+    """Add both p-values, and the importance computed from them and the gains, to the arrays of `choose`."""
     importance = found["gains"] / (cell_p_values * residual_p_values)
     total = importance.sum(axis=1, keepdims=True)
     importance /= np.where(total > 0, total, 1)
@@ -229,7 +231,7 @@ def with_importance(
 
 
 def _spread(column: NDArray[Any]) -> NDArray[Any]:
-    """Give N_QUANTILES values that occur in a column: all if they are few, else quantiles."""
+    """Return N_QUANTILES values of a column: all distinct ones if they are few, else quantiles."""
     distinct = np.unique(column)
     if len(distinct) <= N_QUANTILES:
         return np.resize(distinct, N_QUANTILES)
@@ -237,10 +239,10 @@ def _spread(column: NDArray[Any]) -> NDArray[Any]:
 
 
 class Neighborhood:
-    """What a column's values are among the remembered rows that are nearest to a row in the other columns.
+    """A column's values among the remembered rows that are nearest to a row in the other columns.
 
-    Distances are in standard deviations. A value outside the remembered range counts as its end in all columns but its
-    own, so that a gross value does not choose the neighbours alone.
+    Distances are in standard deviations. In the distances for other columns, a value outside the remembered range is
+    clipped to it, so that one extreme value does not determine the neighbours.
 
     Parameters
     ----------
@@ -263,10 +265,10 @@ class Neighborhood:
         self.residuals = self.standardized @ self.residual_of
 
     def look_up(self, row: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
-        """Give the neighbours' values (n_neighbors, D), the closest 16 first, and both p-values of each value (D,).
+        """Return the neighbours' values (n_neighbors, D), the closest 16 first, and two p-values of each value (D,).
 
-        The first p-value is that of the value, the second that of its residual in a ridge regression on the other
-        columns, which corrects for neighbours that are not near.
+        The first p-value belongs to the value. The second belongs to its residual in a ridge regression on the other
+        columns, and corrects for neighbours that are not near.
         """
         standardized = (row - self.mean) / self.scale
         clipped = np.clip(standardized, self.low, self.high)
@@ -282,7 +284,7 @@ class Neighborhood:
 
 
 def two_sided_p_values(reference: NDArray[Any], row: NDArray[Any]) -> NDArray[np.float64]:
-    """Rank each value among those of its column, from the nearer end, ties counted half: (D,)."""
+    """Two-sided rank p-value of each value among those of its column, with ties counted half: (D,)."""
     below, equal = (reference < row).sum(axis=0), (reference == row).sum(axis=0)
     rank = below + equal / 2
     return np.minimum((2 * np.minimum(rank, len(reference) - rank) + 1) / len(reference), 1)
@@ -310,9 +312,9 @@ def choose(
     threshold: float,
     distances: NDArray[np.float64],
 ) -> dict[str, NDArray[Any]]:
-    """Give the best values, their gains, the usual values and whether these suffice: (n, D) each.
+    """Return the best values, their gains, the usual values and whether these suffice, each (n, D).
 
-    Candidates, their scores and their distances from the row's own value are (n, D, n_candidates).
+    Candidates, their scores, and their distances from the row's own value are (n, D, n_candidates).
     """
 
     def chosen(of: NDArray[Any], index: NDArray[np.intp]) -> NDArray[Any]:
@@ -320,7 +322,7 @@ def choose(
 
     best = scores.argmax(axis=2)
     lowest = np.where(np.isfinite(scores), scores, np.inf).min(axis=(1, 2))
-    base = np.where(np.isfinite(own), own, lowest - 1)[:, None]  # what makes a row scorable at all gains something
+    base = np.where(np.isfinite(own), own, lowest - 1)[:, None]  # a change that makes a row scorable has a gain above 0
     best_scores = chosen(scores, best)
     gains = np.maximum(np.where(np.isfinite(best_scores), best_scores - base, 0), 0)
     gains[gains <= ROUNDING * np.abs(np.where(np.isfinite(base), base, 0))] = 0

@@ -1,7 +1,7 @@
-"""A detector's score, p-value and label as a graph that needs no flowdetect to run.
+"""Export of a detector's score, p-value and label as a graph that runs without flowdetect.
 
-A detector whose score is arithmetic of its density's answers says it once, in `_combined`, for numpy arrays and torch
-tensors alike; the density makes the graph.
+A detector whose score is arithmetic on the density's results defines this arithmetic in `_combined`, for numpy arrays
+and for torch tensors. The density builds the graph.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ NONE = np.array([], dtype=np.intp)
 
 
 class Exports:
-    """A detector that may be written as a graph."""
+    """A detector that can be exported as a graph."""
 
-    no_graph = "its score is not arithmetic of what the density answers"  # why, of a detector without `_combined`
-    _combined: Any = None  # the density's answers -> the score, of numpy arrays and of torch tensors
+    no_graph = "its score is not arithmetic on the density's results"  # the reason, for detectors without `_combined`
+    _combined: Any = None  # the density's results -> the score, for numpy arrays and torch tensors
 
     def export(self: Any, path: PathName, *, format: str = "torch") -> None:
-        """Write score, p-value and label as a graph that needs no flowdetect to run.
+        """Export score, p-value and label as a graph that runs without flowdetect.
 
-        The graph takes X as a float64 array in the layout and units of the training data, any number of rows, and gives
-        ``score`` and ``p_value``, (n,) float64, and ``label``, (n,) int64: what `score_samples`, `p_values` and
-        `predict` give. A graph raises and warns of nothing: a row with NaN or infinity has the score and p-value NaN
-        and the label -1. Where a score is a calibration score or the threshold but for rounding, the p-value may be one
-        step off and the label the other one.
+        The graph takes X as a float64 array with any number of rows, in the layout and units of the training data. It
+        returns ``score`` and ``p_value``, (n,) float64, and ``label``, (n,) int64: the results of `score_samples`,
+        `p_values` and `predict`. A graph does not raise or warn: a row with NaN or infinity has score and p-value NaN
+        and label -1. If a score equals a calibration score or the threshold up to rounding, the p-value may differ by
+        one step, and the label may differ.
 
         Parameters
         ----------
         path : str or path
-            An older file of that name is replaced only when the new one is whole and has been tried, as `export` of a
-            density says.
+            An existing file is replaced only after the new one is complete and has been tested, as in `export` of a
+            density.
         format : {"torch", "onnx"}, default="torch"
-            "torch": a ``.pt2`` of `torch.export`, for ``torch.export.load(path).module()``; load files that you trust.
-            "onnx": for onnxruntime and others; it needs ``pip install 'flowdetect-ood[onnx]'``.
+            "torch": a ``.pt2`` file of `torch.export`, for ``torch.export.load(path).module()``; load only files that
+            you trust. "onnx": for onnxruntime and others; it needs ``pip install 'flowdetect-ood[onnx]'``.
 
         Raises
         ------
         TypeError
-            If the score is more than arithmetic of the density's answers, such as a codec's, or the density is none of
-            flowdetect.
+            If the score is more than arithmetic on the density's results, such as one with a codec, or if the density
+            is not from flowdetect.
         ValueError
-            If the format is neither, or the density has no graph in it, or its score takes noise, which a graph lacks.
+            If `format` is unknown, if the density cannot be exported to it, or if its scores use random noise.
         ImportError
             If a library is missing.
         OSError
             If the file cannot be written.
         RuntimeError
-            If the file's scores are not ours; nothing is then written.
+            If the scores of the new file differ from those of the detector; nothing is then written.
         """
         check_is_fitted(self, "offset_")
         singles = tuple(single._single() for single in self._singles())
@@ -71,7 +71,7 @@ class Exports:
         density._export_verdict(self, Verdict(name, singles, self.offset_, known, LOWEST_SCORE), path, format)
 
     def _single(self: Any) -> Single:
-        """Say what the score is made of."""
+        """Return the parts of the score."""
         if self._combined is None or not self._asked():
             raise TypeError(f"{type(self).__name__} has no graph: {self.no_graph}.")
         usual = self._usual or {"constant": NONE, "constants": np.zeros(0)}
@@ -80,10 +80,10 @@ class Exports:
         )
 
     def _asked(self: Any) -> list[tuple[Any, str]]:
-        """Give the densities whose answers `_combined` takes, each with the name of its method."""
+        """Return the densities whose results `_combined` takes, each with the name of the method to call."""
         return [(self.density_, "score_samples")]
 
 
 def unchanged(log_px: Any) -> Any:
-    """Give the likelihood as the score."""
+    """Return the likelihood as the score."""
     return log_px

@@ -1,4 +1,4 @@
-"""Fisher's combination: several scores of one density, joined by their p-values.
+"""Fisher's combination: several scores of one density, combined by their p-values.
 
 Fisher, "Statistical Methods for Research Workers" (1932), section 21.1; of OoD scores: Bergamin et al., "Model-Agnostic
 Out-of-Distribution Detection Using Combined Statistical Tests" (2022), https://arxiv.org/abs/2203.01097
@@ -27,33 +27,33 @@ class FisherDetector(BaseDetector):
 
     .. math:: s(x) = 2 \sum_i \ln p_i(x)
 
-    with p_i the p-value of the i-th detector among the calibration rows. Below their lowest 5 % it falls exponentially,
-    at the rate of these 5 %, so that very unusual rows do not tie. The score is minus the statistic of Fisher's
-    combination. One detector alone can make a row an outlier.
+    where p_i is the p-value of the i-th detector among the calibration rows. Below their lowest 5 % it falls
+    exponentially, with the rate fitted to these 5 %, so that very unusual rows do not tie. The score is minus the
+    statistic of Fisher's combination. One detector alone can make a row an outlier.
 
-    It costs what its detectors cost. Weakness: a detector that tells nothing adds noise.
+    It costs as much as its detectors together. Weakness: an uninformative detector adds noise.
 
     Parameters
     ----------
     density : estimator with `fit` and `score_samples`
-        One density for all detectors. It is cloned and the clone fitted; one inside scikit-learn's `FrozenEstimator` is
-        used as it is.
+        The density of all detectors. A clone of it is fitted; a density in scikit-learn's `FrozenEstimator` is used
+        without training.
     detectors : sequence of detectors, default=None
-        Unfitted, without `cv`; their own `density` is replaced by the fitted one, and what they learn they learn from
+        Unfitted detectors without `cv`. Their `density` is replaced by the fitted one, and they learn from the
         calibration rows. None: `LikelihoodDetector` and `ComplexityDetector`.
     contamination : float in (0, 0.5], default=0.1
-        Share of the rows given to `fit` that are to be called outliers.
+        Share of the rows given to `fit` that are called outliers.
     calibration_fraction : float in [0, 1), default=0.1
-        Share of the rows given to `fit` that the density is not trained on, and which all p-values compare with; see
-        `BaseDetector`.
+        Share of the rows given to `fit` that are held out from training; all p-values are computed from their scores.
+        See `BaseDetector`.
     prefit : bool, default=False
-        True: `density` is fitted, and used as it is; see `BaseDetector`.
+        True: `density` is already fitted and is used without training; see `BaseDetector`.
     cv : int or None, default=None
-        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+        Number of folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     checkpoint : path or None, default=None
-        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
+        Folder for the checkpoints of all trainings in `fit`. A killed `fit` resumes from them; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
-        Draws the calibration rows, and the seeds within the density that are None.
+        Draws the calibration rows, and a seed for each `random_state` inside the density that is None.
 
     Attributes
     ----------
@@ -66,12 +66,12 @@ class FisherDetector(BaseDetector):
     image_shape_ : tuple of int (H, W, C) or None
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
-        Where a frame was given to `fit`.
+        Only if `fit` was given a data frame.
 
     Notes
     -----
-    The scores are not independent, so that the statistic has no chi-squared distribution; `p_values` compares it with
-    that of the calibration rows instead.
+    The scores are not independent, so the statistic has no chi-squared distribution; `p_values` compares it with that
+    of the calibration rows.
 
     References
     ----------
@@ -90,7 +90,7 @@ class FisherDetector(BaseDetector):
     array([-1,  1, -1])
     """
 
-    no_graph = "it takes gradients by the density's parameters"
+    no_graph = "the p-values that it combines cannot be exported"
     learns = True
 
     def __init__(
@@ -126,11 +126,12 @@ class FisherDetector(BaseDetector):
                 )
             if "density" not in detector.get_params(deep=False) or isinstance(detector, WAICDetector):
                 raise TypeError(
-                    f"FisherDetector joins scores of one density, which {type(detector).__name__} is not; leave it out."
+                    f"FisherDetector combines scores of one density, which {type(detector).__name__} cannot share; "
+                    f"leave it out."
                 )
             if detector.cv is not None:
                 raise ValueError(
-                    f"FisherDetector joins detectors of one fitted density, and {type(detector).__name__} has "
+                    f"FisherDetector combines detectors of one fitted density, and {type(detector).__name__} has "
                     f"cv={detector.cv!r}; give cv to FisherDetector itself."
                 )
             clone(detector).set_params(density=self.density, prefit=False)._check_parameters()
@@ -150,7 +151,7 @@ class FisherDetector(BaseDetector):
             self._train(part, reference)
 
     def _part(self, detector: Any, frozen: FrozenEstimator) -> Any:
-        """Give a clone of the detector that has our density, and where it has none itself our seed and image shape."""
+        """Clone a detector with our density; our seed, image shape and checkpoint replace None."""
         part = clone(detector).set_params(density=frozen, prefit=False)
         known = {"random_state": self._seed, "image_shape": self.image_shape_, "checkpoint": self.checkpoint}
         parameters = part.get_params(deep=False)

@@ -1,4 +1,4 @@
-"""Gradient norms: how much the density would have to change, layer by layer, to like a row better.
+"""Gradient norms: how strongly a row's likelihood depends on the parameters of each layer.
 
 Dauncey et al., "Approximations to the Fisher Information Metric of Deep Generative Models for Out-Of-Distribution
 Detection" (2024), https://arxiv.org/abs/2403.01485
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from flowdetect._protocols import Density
 from flowdetect.detectors.base import BaseDetector
 
-SMALLEST_SPREAD = 1e-9  # of a logarithm, relative to its size; below it a layer is dead and says nothing
-SMALLEST = 1e-30  # of a squared norm: a dead layer's is 0
+SMALLEST_SPREAD = 1e-9  # of a log norm, relative to its size; a layer below it is constant and is left out
+SMALLEST = 1e-30  # of a squared norm; that of a dead layer is 0
 
 
 class GradientNormDetector(BaseDetector):
@@ -23,29 +23,29 @@ class GradientNormDetector(BaseDetector):
 
     .. math:: s(x) = -\sum_l \left( \frac{\log \|\nabla_{\theta_l} \log p(x)\|^2 - m_l}{s_l} \right)^2
 
-    with m_l and s_l the mean and standard deviation of the logarithm over the calibration rows.
+    where m_l and s_l are the mean and standard deviation of the logarithm over the calibration rows.
 
-    It costs a backward pass a row, one row at a time, several times the likelihood. Weakness: layers count alike, large
-    or small, and their norms are taken for independent.
+    It costs a backward pass for each row, several times the cost of the likelihood. Weakness: all layers have the same
+    weight, whatever their size, and their norms are treated as independent.
 
     Parameters
     ----------
     density : estimator with `fit`, `score_samples` and `layer_gradient_norms`
-        Its layer_gradient_norms(X) is (n, n_layers). It is cloned and the clone fitted; one inside scikit-learn's
-        `FrozenEstimator` is used as it is.
+        Its layer_gradient_norms(X) is (n, n_layers). A clone of it is fitted; a density in scikit-learn's
+        `FrozenEstimator` is used without training.
     contamination : float in (0, 0.5], default=0.1
-        Share of the rows given to `fit` that are to be called outliers.
+        Share of the rows given to `fit` that are called outliers.
     calibration_fraction : float in [0, 1), default=0.1
-        Share of the rows given to `fit` that the density is not trained on, from which m and s come, and which p-values
-        compare with; see `BaseDetector`.
+        Share of the rows given to `fit` that are held out from training; m, s and the p-values are computed from them.
+        See `BaseDetector`.
     prefit : bool, default=False
-        True: `density` is fitted, and used as it is; see `BaseDetector`.
+        True: `density` is already fitted and is used without training; see `BaseDetector`.
     cv : int or None, default=None
-        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+        Number of folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     checkpoint : path or None, default=None
-        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
+        Folder for the checkpoints of all trainings in `fit`. A killed `fit` resumes from them; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
-        Draws the calibration rows, and the seeds within the density that are None.
+        Draws the calibration rows, and a seed for each `random_state` inside the density that is None.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class GradientNormDetector(BaseDetector):
     image_shape_ : tuple of int (H, W, C) or None
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
-        Where a frame was given to `fit`.
+        Only if `fit` was given a data frame.
 
     References
     ----------
@@ -75,7 +75,7 @@ class GradientNormDetector(BaseDetector):
     (5,)
     """
 
-    no_graph = "it takes gradients by the density's parameters"
+    no_graph = "gradients with respect to the density's parameters cannot be exported"
     needs = ("layer_gradient_norms",)
     learns = True
     density_: Density

@@ -1,8 +1,8 @@
-"""Statistics of whole images in which sets of images differ: their spectrum, their texture and their shape.
+"""Statistics of whole images that differ between data sets: spectrum, texture and shape.
 
-A likelihood adds up what is local, pixel after pixel. These statistics see what it does not weigh: how strong each
-spatial frequency is, how rough an image is at each scale, and how well it is made of what training images are made of.
-They cost no training worth the name, and a shift or unnoticeable noise hardly moves them.
+A likelihood is a sum of local terms, one for each pixel. These statistics describe the whole image: the strength of
+each spatial frequency, the roughness at each scale, and the distance from the principal components of the training
+images. They train in seconds, and a shift or invisible noise hardly changes them.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Images = NDArray[np.float32]  # (n, H, W, C), values in [0, 1]
 N_COMPONENTS = 60  # principal components kept
 N_NEIGHBORS = 3
 N_MIXTURE = 5  # components of the mixture over textures
-MOST_REFERENCES = 10_000  # training images to look for neighbours among
+MOST_REFERENCES = 10_000  # training images among which neighbours are found
 LEVELS = 3  # of the pyramid, each half the size of the one before
-FLOOR = 1e-3  # a tenth of the smallest step between grey levels, roughly: what counts as no contrast at all
+FLOOR = 1e-3  # about a tenth of the smallest step between grey levels; less counts as no contrast
 AMPLITUDE_FLOOR = 0.1  # added to spectral amplitudes before the logarithm
 SMALLEST = 1e-6  # added to distances before the logarithm
-DECIMALS = 9  # what is left does not depend on the other images of a batch, so that ranks do not either
+DECIMALS = 9  # rounding makes the statistics, and so their ranks, batch-invariant
 AT_ONCE = 256  # images
 
 
 class PrincipalNeighbors(BaseEstimator):
-    """Distances of vectors to training ones, within the training vectors' principal components and away from them.
+    """Distances to training vectors, inside and outside the subspace of their principal components.
 
     Parameters
     ----------
@@ -50,35 +50,38 @@ class PrincipalNeighbors(BaseEstimator):
         n_components = max(1, min(N_COMPONENTS, len(vectors) // 2, vectors.shape[1]))
         self.pca_ = PCA(n_components, svd_solver="randomized", random_state=self.random_state)
         self.pca_.set_output(transform="default").fit(vectors)
-        self.pca_.components_ = np.ascontiguousarray(self.pca_.components_)  # as they come back from a file
+        self.pca_.components_ = np.ascontiguousarray(
+            self.pca_.components_
+        )  # the memory layout that they have after loading
         self.neighbors_ = NearestNeighbors(n_neighbors=min(N_NEIGHBORS, len(vectors)), algorithm="brute")
         self.references_ = np.ascontiguousarray(self.pca_.transform(vectors))
         self.neighbors_.fit(self.references_)
         return self
 
     def log_distances(self, vectors: NDArray[Any]) -> NDArray[np.float64]:
-        """Logarithm of the mean distance to the nearest training vectors, within the components: (n,)."""
+        """Log of the mean distance to the nearest training vectors, inside the subspace: (n,)."""
         asked = self.pca_.transform(vectors)
         nearest = self.neighbors_.kneighbors(asked, return_distance=False)
-        apart = asked[:, None] - self.references_[nearest]  # exact, where scikit-learn expands the square
+        apart = asked[:, None] - self.references_[nearest]  # exact; scikit-learn expands the square
         return np.log(np.sqrt((apart**2).sum(axis=2)).mean(axis=1) + SMALLEST)
 
     def log_residuals(self, vectors: NDArray[Any]) -> NDArray[np.float64]:
-        """Logarithm of the squared distance from the plane of the components: (n,)."""
+        """Log of the squared distance from the subspace of the components: (n,)."""
         plane = self.pca_.inverse_transform(self.pca_.transform(vectors))
         return np.log(((vectors - plane) ** 2).sum(axis=1) + SMALLEST)
 
 
 class ImageStatistics(BaseEstimator):
-    """How far an image is from training images in its spectrum, texture and shape.
+    """Distances of an image from the training images in spectrum, texture and shape.
 
-    - ``"spectrum"``: distance to the nearest training images by the square roots of the amplitudes of the Fourier
-      transform. It does not change when an object moves on a black ground.
-    - ``"log_spectrum"``: the same by their logarithms, which weigh faint and strong frequencies alike.
-    - ``"texture"``: negative log-density, nats, under a mixture of Gaussians of the logarithms of mean contrasts: of
-      five linear filters (differences along x, y and both diagonals, and the Laplacian) on three levels of a pyramid.
-    - ``"shape"``: distance of the centred image from the plane of the principal components of the training images.
-      Outliers lie on both sides: too far, and, where they are simpler than any training image, too near.
+    - ``"spectrum"``: distance to the nearest training images, in the square roots of the Fourier amplitudes. It does
+      not change when an object moves on a black background.
+    - ``"log_spectrum"``: the same distance, in the logarithms of the amplitudes, where weak and strong frequencies
+      count equally.
+    - ``"texture"``: negative log-density, nats, of log mean contrasts under a mixture of Gaussians. The contrasts are
+      those of five linear filters (differences along x, y and both diagonals, and the Laplacian) at three scales.
+    - ``"shape"``: distance of the centred image from the subspace of the training images' principal components.
+      Outliers are too far from it, or, if they are simpler than all training images, too near.
 
     Parameters
     ----------
@@ -86,8 +89,8 @@ class ImageStatistics(BaseEstimator):
 
     References
     ----------
-    Statistics of filters' responses as a model of texture: "A Parametric Texture Model Based on Joint Statistics of
-    Complex Wavelet Coefficients" (Portilla and Simoncelli, 2000). Amplitudes that do not depend on the position:
+    Statistics of filter responses as a model of texture: "A Parametric Texture Model Based on Joint Statistics of
+    Complex Wavelet Coefficients" (Portilla and Simoncelli, 2000). Amplitudes, which do not depend on the position:
     "Statistics of natural image categories" (Torralba and Oliva, 2003).
 
     Examples
@@ -135,7 +138,7 @@ class ImageStatistics(BaseEstimator):
         self.texture_ = GaussianMixture(
             max(1, min(N_MIXTURE, len(images) // 50)),
             reg_covar=0.03,
-            init_params="random_from_data",  # k-means refuses scikit-learn's array API dispatch
+            init_params="random_from_data",  # k-means fails under scikit-learn's array API dispatch
             n_init=3,
             random_state=self.random_state,
         ).fit(self.scaler_.transform(textures))
@@ -172,10 +175,10 @@ class ImageStatistics(BaseEstimator):
 
 
 def spectra(images: Images) -> NDArray[np.float64]:
-    """Square roots of the spectral amplitudes of the mean over channels, zeros around the image: (n, K)."""
+    """Square roots of the spectral amplitudes of the mean over channels, with zero padding: (n, K)."""
     gray = images.mean(axis=3, dtype=np.float64)
     n, height, width = gray.shape
-    amplitudes = np.abs(rfft2(gray, s=(2 * height, 2 * width)))  # twice the size: no wrapping around
+    amplitudes = np.abs(rfft2(gray, s=(2 * height, 2 * width)))  # padded to twice the size: no wrap-around
     return np.sqrt(amplitudes).reshape(n, -1)
 
 
@@ -186,7 +189,7 @@ def log_spectra(images: Images) -> NDArray[np.float64]:
 
 
 def centred(images: Images) -> NDArray[np.float64]:
-    """Mean over channels, moved by whole pixels so that its centre of mass is in the middle: (n, H * W)."""
+    """Mean over channels, shifted by whole pixels until its centre of mass is in the middle: (n, H * W)."""
     gray = images.mean(axis=3, dtype=np.float64)
     n, height, width = gray.shape
     mass = gray.sum(axis=(1, 2)) + 1e-6
@@ -199,7 +202,7 @@ def centred(images: Images) -> NDArray[np.float64]:
 
 
 def contrasts(images: Images) -> NDArray[np.float32]:
-    """Logarithms of the contrast that linear filters find at each scale, in brightness and colour: (n, K)."""
+    """Log contrasts of linear filters at each scale, in brightness and colour: (n, K)."""
     brightness = images.mean(axis=3)
     planes = [brightness, *(images[..., c] - brightness for c in range(images.shape[3] - 1))]
     return np.stack([value for plane in planes for value in _of_pyramid(plane)], axis=1)
@@ -221,7 +224,7 @@ def _of_pyramid(plane: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 
 def _responses(plane: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Give differences along x, y and the diagonals, and the Laplacian."""
+    """Return differences along x, y and the diagonals, and the Laplacian."""
     inner = plane[:, 1:-1, 1:-1]
     return [
         plane[:, :-1, 1:] - plane[:, :-1, :-1],
@@ -233,7 +236,7 @@ def _responses(plane: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 
 def _spread(magnitudes: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Give the log of the mean magnitude, and how far the means of squares and of roots are from it."""
+    """Return the log mean magnitude, and the logs of two other power means (2 and 1/2) minus it."""
     mean = np.log(magnitudes.mean(axis=(1, 2)) + FLOOR)
     square = np.log(np.sqrt((magnitudes**2).mean(axis=(1, 2))) + FLOOR)
     root = 2 * np.log(np.sqrt(magnitudes + 1e-4).mean(axis=(1, 2)))

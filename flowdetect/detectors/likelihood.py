@@ -1,4 +1,4 @@
-"""The likelihood itself as a score: the baseline, and on images often a bad one.
+"""The likelihood as a score: the baseline, which often fails on images.
 
 Nalisnick et al., "Do Deep Generative Models Know What They Don't Know?" (2019), https://arxiv.org/abs/1810.09136
 """
@@ -19,28 +19,28 @@ class LikelihoodDetector(BaseDetector):
 
     s(x) = log p(x)
 
-    On tables this is the sound default. On images it follows smoothness more than content: flows and autoregressive
-    models trained on Fashion-MNIST give MNIST a higher likelihood than Fashion-MNIST, and those trained on CIFAR-10
-    do so for SVHN. `ComplexityDetector` corrects for that.
+    This is a good default for tables. For images the likelihood depends on smoothness more than on content: flows and
+    autoregressive models trained on Fashion-MNIST give MNIST a higher likelihood than Fashion-MNIST, and those trained
+    on CIFAR-10 give SVHN a higher one. `ComplexityDetector` corrects for this.
 
     Parameters
     ----------
     density : estimator with `fit` and `score_samples`
-        Its score_samples is log p(x), (n,), nats. It is cloned and the clone fitted; one inside scikit-learn's
-        `FrozenEstimator` is used as it is.
+        Its score_samples is log p(x), (n,), nats. A clone of it is fitted; a density in scikit-learn's
+        `FrozenEstimator` is used without training.
     contamination : float in (0, 0.5], default=0.1
-        Share of the rows given to `fit` that are to be called outliers.
+        Share of the rows given to `fit` that are called outliers.
     calibration_fraction : float in [0, 1), default=0.1
-        Share of the rows given to `fit` that the density is not trained on, and which p-values compare with; see
+        Share of the rows given to `fit` that are held out from training; p-values are computed from their scores. See
         `BaseDetector`.
     prefit : bool, default=False
-        True: `density` is fitted, and used as it is; see `BaseDetector`.
+        True: `density` is already fitted and is used without training; see `BaseDetector`.
     cv : int or None, default=None
-        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+        Number of folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     checkpoint : path or None, default=None
-        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
+        Folder for the checkpoints of all trainings in `fit`. A killed `fit` resumes from them; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
-        Draws the calibration rows, and the seeds within the density that are None.
+        Draws the calibration rows, and a seed for each `random_state` inside the density that is None.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class LikelihoodDetector(BaseDetector):
     image_shape_ : tuple of int (H, W, C) or None
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
-        Where a frame was given to `fit`.
+        Only if `fit` was given a data frame.
 
     References
     ----------
@@ -67,7 +67,7 @@ class LikelihoodDetector(BaseDetector):
     >>> detector = LikelihoodDetector(GaussianMixture(), random_state=0).fit(X)
     >>> detector.predict([[0.0, 0.0], [9.0, 9.0]])
     array([ 1, -1])
-    >>> detector.p_values([[9.0, 9.0]]).round(3)  # one of 20 calibration rows and itself
+    >>> detector.p_values([[9.0, 9.0]]).round(3)  # 1 / (1 + 20 calibration rows)
     array([0.048])
     """
 

@@ -1,4 +1,4 @@
-"""Likelihood paths: what a VAE computes on the way to its likelihood, joined by a copula-based score.
+"""Likelihood paths: three intermediate results of a VAE's likelihood, combined by a copula-based score.
 
 Huang et al., "Rethinking Test-time Likelihood: The Likelihood Path Principle and Its Application to OOD Detection"
 (2024), https://arxiv.org/abs/2401.04933
@@ -23,38 +23,39 @@ class LPathDetector(BaseDetector):
 
     .. math:: u(x) = \|x - \hat x\|_2, \quad v(x) = \|\mu(x)\|_2, \quad w(x) = \|\sigma(x)\|_2
 
-    with q(z | x) normal of mean μ and standard deviations σ, and x̂ the mean of p(x | z) at z = μ. Encoder and decoder
-    may err in opposite directions, so that the likelihood, their sum, looks usual; these three numbers are looked at
-    before they are summed. Their score is that of COPOD (``kind="copod"``),
+    where q(z | x) is normal with mean μ and standard deviations σ, and x̂ is the mean of p(x | z) at z = μ. The errors
+    of encoder and decoder may cancel in the likelihood, so the three numbers are used separately. With ``kind="copod"``
+    the score is that of COPOD:
 
     .. math:: s(x) = \min\Big( \sum_j \log F_j, \; \sum_j \log \bar F_j, \; \sum_j \log \tilde F_j \Big)
 
-    with F_j the share of calibration rows whose j-th number is at most that of x, F̄_j of those whose is at least that,
-    and F̃_j the one of the two on the side of the longer tail; or the sum of the logarithms of their kernel densities
-    (``kind="kde"``).
+    where F_j is the share of calibration rows whose j-th number is at most that of x, and F̄_j the share of those whose
+    number is at least that of x. F̃_j is the one of the two on the side of the longer tail. With ``kind="kde"`` the
+    score is the sum of the logarithms of one kernel density for each number.
 
-    It costs about four times the likelihood, as it is computed in float64. Weakness: the three numbers are taken for
-    independent, and know nothing of where in the image or in the latent space a row is unusual.
+    It costs about four times the likelihood, because it is computed in float64. Weakness: the three numbers are treated
+    as independent, and do not show where in the image or in the latent space a row is unusual.
 
     Parameters
     ----------
     density : estimator with `fit`, `score_samples` and `likelihood_path`
-        Such as `VAEDensity`; its likelihood_path(X) is a Bunch of the three numbers, (n,) each. It is cloned and the
-        clone fitted; one inside scikit-learn's `FrozenEstimator` is used as it is.
+        Such as `VAEDensity`; its likelihood_path(X) is a Bunch of the three numbers, each (n,). A clone of it is
+        fitted; a density in scikit-learn's `FrozenEstimator` is used without training.
     kind : {"copod", "kde"}, default="copod"
+        How the three numbers are combined.
     contamination : float in (0, 0.5], default=0.1
-        Share of the rows given to `fit` that are to be called outliers.
+        Share of the rows given to `fit` that are called outliers.
     calibration_fraction : float in [0, 1), default=0.1
-        Share of the rows given to `fit` that the density is not trained on, which the three numbers are compared with,
-        and which p-values compare with; see `BaseDetector`.
+        Share of the rows given to `fit` that are held out from training; F, the kernel densities and the p-values are
+        computed from them. See `BaseDetector`.
     prefit : bool, default=False
-        True: `density` is fitted, and used as it is; see `BaseDetector`.
+        True: `density` is already fitted and is used without training; see `BaseDetector`.
     cv : int or None, default=None
-        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+        Number of folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     checkpoint : path or None, default=None
-        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
+        Folder for the checkpoints of all trainings in `fit`. A killed `fit` resumes from them; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
-        Draws the calibration rows, and the seeds within the density that are None.
+        Draws the calibration rows, and a seed for each `random_state` inside the density that is None.
 
     Attributes
     ----------
@@ -68,20 +69,19 @@ class LPathDetector(BaseDetector):
     image_shape_ : tuple of int (H, W, C) or None
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
-        Where a frame was given to `fit`.
+        Only if `fit` was given a data frame.
 
     Notes
     -----
-    Beyond the outermost 5 % of the calibration rows on a side, log F falls exponentially, at the rate of these 5 %, so
-    that very unusual rows do not tie. pyod's COPOD ranks the rows asked about among themselves too, so that a row's
-    score there depends on the others; here rows are compared with calibration rows alone.
+    Beyond the outermost 5 % of the calibration rows on each side, F falls exponentially, with the rate fitted to these
+    5 %, so that very unusual rows do not tie. In pyod's COPOD a row's score depends on the other rows of the batch;
+    here rows are compared with calibration rows only.
 
     References
     ----------
     "Rethinking Test-time Likelihood: The Likelihood Path Principle and Its Application to OOD Detection" (Huang et al.,
-    2024), https://arxiv.org/abs/2401.04933; the variant with one VAE. There training rows take the place of the
-    calibration rows.
-    "COPOD: Copula-Based Outlier Detection" (Li et al., 2020), https://arxiv.org/abs/2009.09463
+    2024), https://arxiv.org/abs/2401.04933; the variant with one VAE. The paper uses training rows in place of
+    calibration rows. "COPOD: Copula-Based Outlier Detection" (Li et al., 2020), https://arxiv.org/abs/2009.09463
 
     Examples
     --------
@@ -93,7 +93,7 @@ class LPathDetector(BaseDetector):
     (3,)
     """
 
-    no_graph = "kernel densities of scikit-learn have none"
+    no_graph = "scikit-learn's kernel densities cannot be exported"
     needs = ("likelihood_path",)
     kept = ("kind",)
     learns = True
@@ -131,7 +131,7 @@ class LPathDetector(BaseDetector):
         self.calibration_path_ = self._path(self._reference(X_train, X_calibration))
 
     def _path(self, X: Any) -> NDArray[np.float64]:
-        """Ask the density for the three numbers of each row: (n, 3)."""
+        """Compute the three numbers of each row: (n, 3)."""
         path = self.density_.likelihood_path(X)
         names = "reconstruction_error", "latent_norm", "latent_scale"
         return np.stack([np.asarray(path[name], dtype=np.float64) for name in names], axis=1)

@@ -1,4 +1,4 @@
-"""How rare a cell is beside the others of its row, in tables with columns of any kind."""
+"""Rarity of a cell given the other cells of its row, in tables with columns of any type."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from flowdetect.detectors.explanations import (
     two_sided_p_values,
 )
 
-MOST_LEVELS = 32  # of a category that the linear prediction tells apart
+MOST_LEVELS = 32  # most frequent categories of a column that the linear prediction distinguishes
 UNLIKE = 2.0  # squared distance of unequal cells: that of two independent standardised numbers, on average
 
 
 class MixedNeighborhood:
-    """What a column's cells are among the known rows that are nearest to a row in the other columns.
+    """A column's cells among the known rows that are nearest to a row in the other columns.
 
-    Numbers are compared in standard deviations, and one outside the known range counts as its end in all columns but
-    its own; unequal categories, and a missing number beside one that is there, differ by 2 squared deviations.
+    Distances of numbers are in standard deviations. In the distances for other columns, a number outside the known
+    range is clipped to it. Unequal categories, and a missing number compared with a present one, have a squared
+    distance of 2.
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ class MixedNeighborhood:
 
     def __init__(self, cells: Cells) -> None:
         self.columns = cells.columns
-        self.scaled = [_scaled(column) for column in cells.columns]  # of numbers, else None
+        self.scaled = [_scaled(column) for column in cells.columns]  # None for a column of categories
         self.known = np.stack([column.known for column in cells.columns], axis=1)  # (n_known, D)
         encoded: list[NDArray[np.float64]] = []
         self.groups: list[slice] = []
@@ -50,15 +51,16 @@ class MixedNeighborhood:
         if n_encoded <= MOST_COLUMNS_REGRESSED:
             covariance = (1 - RIDGE) * known.T @ known / len(known)
             precision = np.linalg.inv(covariance + RIDGE * np.eye(n_encoded))
-        # encoded row -> what the other columns do not predict of each column's part
+        # encoded row -> residual of each column's part, given the other columns
         self.residual_of = [precision[:, g] @ np.linalg.inv(precision[g, g]) for g in self.groups]
         self.residuals = np.stack([self._residual(j, self.known[:, j], known) for j in range(len(self.columns))], 1)
 
     def look_up(self, row: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
-        """Give the 16 closest rows' cells (16, D), and both p-values of each cell (D,), as `Neighborhood` does.
+        """Return the cells of the 16 closest rows (16, D), and two p-values of each cell (D,), as in `Neighborhood`.
 
-        Of a category the first p-value is the share of neighbours whose cells are at most as frequent there, the
-        second that of neighbours whose categories are predicted at most as well by their other columns.
+        For a category, the first p-value is the share of neighbours whose category is at most as frequent among the
+        neighbours. The second is the share of neighbours whose category is predicted at most as well from their other
+        columns.
         """
         squares = np.stack([self._squares(j, cell) for j, cell in enumerate(row)], axis=1)
         elsewhere = squares.sum(axis=1, keepdims=True) - squares
@@ -80,7 +82,7 @@ class MixedNeighborhood:
         return closest, cell_p_values, residual_p_values
 
     def candidates(self, column: int) -> NDArray[np.intp]:
-        """Give N_QUANTILES known cells that are spread over a column, of categories the most frequent first."""
+        """Return N_QUANTILES known cells spread over a column; of categories, the most frequent first."""
         known = self.columns[column]
         numbers = known.numbers
         present = known.known[~known.is_missing[known.known]]
@@ -97,13 +99,13 @@ class MixedNeighborhood:
         return np.resize(order[:N_QUANTILES], N_QUANTILES)
 
     def distances(self, column: int, cell: int, others: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Say how far cells are from a row's own: from the median if that is missing; one for categories."""
+        """Distances of cells from a row's own cell, or from the median if it is missing; 1 between categories."""
         scaled = self.scaled[column]
         if scaled is None:
             return (others != cell).astype(np.float64)
         own = scaled[cell] if np.isfinite(scaled[cell]) else 0.0
         far = np.abs(scaled[others] - own)
-        return np.where(others == cell, 0.0, np.where(np.isfinite(far), far, 1e9))  # a missing one is the last resort
+        return np.where(others == cell, 0.0, np.where(np.isfinite(far), far, 1e9))  # missing cells come last
 
     def _squares(self, column: int, cell: int) -> NDArray[np.float64]:
         known, scaled = self.columns[column].known, self.scaled[column]
@@ -115,7 +117,7 @@ class MixedNeighborhood:
         return np.where(np.isnan(squares), UNLIKE * unlike, squares)
 
     def _residual(self, column: int, cells: NDArray[np.intp], encoded: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Give what the other columns do not predict: of a number signed, of a category 1 less its predicted share."""
+        """Residuals given the other columns: signed for a number, 1 - predicted share for a category."""
         residual = encoded @ self.residual_of[column]  # (n, width of the group)
         scaled, group = self.scaled[column], self.groups[column]
         if scaled is not None:
@@ -153,7 +155,7 @@ class MixedNeighborhood:
 
 
 def _scaled(column: Column) -> NDArray[np.float64] | None:
-    """Give a column's distinct numbers from the median in standard deviations of the known rows; NaN is missing."""
+    """Scale a column's distinct numbers: (x - median) / standard deviation of the known rows; NaN is missing."""
     if column.numbers is None:
         return None
     known = column.numbers[column.known]
@@ -165,18 +167,18 @@ def _scaled(column: Column) -> NDArray[np.float64] | None:
 
 
 def _levels(column: Column) -> NDArray[np.intp]:
-    """Give the most frequent categories of the known rows."""
+    """Return the most frequent categories of the known rows."""
     return np.argsort(-column.counts[: len(column.places)], kind="stable")[:MOST_LEVELS]
 
 
 def _encoded(column: Column, scaled: NDArray[np.float64] | None, cells: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Give cells as columns of numbers: a number as itself, 0 where it is missing, a category as indicators."""
+    """Encode cells as numeric columns: a number unchanged, 0 if missing; a category as indicators."""
     if scaled is None:
         return (cells[:, None] == _levels(column)[None]).astype(np.float64)
     return np.nan_to_num(_clipped(column, scaled)[cells])[:, None]
 
 
 def _clipped(column: Column, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Bring distinct numbers into the range of the known rows."""
+    """Clip distinct numbers to the range of the known rows."""
     known = scaled[column.known]
     return np.clip(scaled, np.nanmin(known, initial=0), np.nanmax(known, initial=0))

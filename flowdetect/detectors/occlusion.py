@@ -1,7 +1,7 @@
-"""Occlusion: what an image's score gains when a patch is replaced by what one would expect there.
+"""Occlusion: the gain of an image's score when a patch is replaced by expected content.
 
 Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks" (2014), https://arxiv.org/abs/1311.2901,
-section 4.2, with a score in the place of a class probability and fills that are no grey square.
+section 4.2, with a score instead of a class probability, and with other fills than a grey square.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from flowdetect._images import is_whole
 
 Patch = tuple[slice, slice]
 
-PATCHES_A_SIDE = (3, 5, 8)  # of three sizes; neighbours overlap by half
-N_NEIGHBORS = 8  # usual images whose mean fills a patch
+PATCHES_A_SIDE = (3, 5, 8)  # for three sizes; adjacent patches overlap by half
+N_NEIGHBORS = 8  # training images whose mean fills a patch
 
 
 def occlusion_maps(
@@ -29,9 +29,10 @@ def occlusion_maps(
 ) -> NDArray[np.float64]:
     """Map the pixels that make images unusual: (n, H, W), score per pixel.
 
-    Every patch is filled twice: smoothly from the pixels around it, and by the mean of the usual images that are
-    nearest outside the patch; the better fill counts. A pixel gets the mean gain of the patches that hold it, each
-    divided by its number of pixels. Where the image's own score is -inf, a patch that makes it finite gains 1.
+    Each patch is filled twice: smoothly from the pixels around it, and with the mean of the training images that are
+    nearest outside the patch. The fill with the higher score counts. A pixel gets the mean gain of the patches that
+    contain it, each divided by its number of pixels. If the image's own score is -inf, a patch that makes it finite has
+    gain 1.
     """
     height, width, _ = image_shape
     images, usual_images = rows.reshape(-1, *image_shape), usual.reshape(-1, *image_shape).astype(np.float64)
@@ -49,23 +50,23 @@ def occlusion_maps(
 
 
 def _patches(height: int, width: int) -> Iterator[Patch]:
-    """Lay overlapping patches of each size over the image, up to its borders."""
+    """Cover the image with overlapping patches of each size."""
     for n in PATCHES_A_SIDE:
         sides = [_places(length, n) for length in (height, width)]
         yield from ((y, x) for y in sides[0] for x in sides[1])
 
 
 def _places(length: int, n: int) -> list[slice]:
-    """Place n slices over a length, each twice as long as the step, or fewer where they would be of one place."""
+    """Place n slices over a length, each twice as long as the step; equal slices are merged."""
     size = max(round(2 * length / (n + 1)), 1)
     starts = np.unique(np.round(np.linspace(0, length - size, n)).astype(int))
     return [slice(int(start), int(start) + size) for start in starts]
 
 
 def _filled(image: NDArray[Any], patches: list[Patch], usual: NDArray[np.float64], rounds: bool) -> NDArray[Any]:
-    """Give the image with each patch filled in both ways, (2 * n_patches, H * W * C), in whole numbers if it `rounds`.
+    """Return the image (H, W, C) with each patch filled in both ways, (2 * n_patches, H * W * C).
 
-    `image` is (H, W, C), `usual` (n_usual, H, W, C).
+    `usual` is (n_usual, H, W, C); with `rounds` the fills are whole numbers.
     """
     squares = ((usual - image) ** 2).sum(axis=3)
     totals = squares.sum(axis=(1, 2))
@@ -79,7 +80,7 @@ def _filled(image: NDArray[Any], patches: list[Patch], usual: NDArray[np.float64
 
 
 def _smooth_fill(image: NDArray[Any], patch: Patch) -> NDArray[np.float64]:
-    """Average the pixels around the patch, weighted by the inverse square of their distance: (h, w, C)."""
+    """Average the pixels around the patch with weights 1 / distance^2: (h, w, C)."""
     (top, bottom), (left, right) = ((side.start, side.stop) for side in patch)
     height, width, _ = image.shape
     y, x = np.mgrid[max(top - 1, 0) : min(bottom + 1, height), max(left - 1, 0) : min(right + 1, width)]

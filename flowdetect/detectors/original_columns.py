@@ -1,4 +1,4 @@
-"""`explain` of a whole pipeline: in the columns that the user has, whatever its transformers make of them."""
+"""`explain` for a whole pipeline, in the columns of the user's table."""
 
 from __future__ import annotations
 
@@ -26,44 +26,44 @@ from flowdetect.explanation import TableExplanation
 
 
 def explain(detector: Any, X: ArrayLike, background: ArrayLike) -> TableExplanation:
-    """Say what makes each row unusual to a pipeline that ends in a detector, in the pipeline's own columns.
+    """Explain what makes each row unusual to a pipeline that ends in a detector, in the pipeline's input columns.
 
-    Each column alone is changed to cells that occur in the background, and the row goes through the whole pipeline
-    again: a column of cities is exchanged as a whole, however many columns a transformer makes of it.
+    One column at a time is changed to cells of the background, and the row passes through the whole pipeline again. A
+    column of cities, for example, is changed as a whole, even if a transformer encodes it as many columns.
 
     Parameters
     ----------
     detector : fitted estimator with `score_samples` and `offset_`
         A detector, such as `OODDetector` or scikit-learn's IsolationForest, or a Pipeline that ends in one.
     X : (n, D) array or frame of pandas or polars
-        The rows to explain, as the pipeline takes them: categories, dates and missing cells included.
+        Rows to explain, in the form that the pipeline takes; categories, dates and missing cells are allowed.
     background : (n_background, D) array or frame
-        Rows that are usual, such as those given to `fit`. Cells come from a sample of at most 2,048 of them.
+        Normal rows, such as those given to `fit`. Replacement cells come from a sample of at most 2,048 of them.
 
     Returns
     -------
     explanation : TableExplanation
-        As a detector's own `explain` gives it, with a category's or a date's cells as they are.
+        As from a detector's own `explain`; cells with categories or dates are kept unchanged.
 
     Raises
     ------
     TypeError
         If the detector has no `score_samples`, or no threshold.
     ValueError
-        If X and background differ in kind or columns, or are no tables.
+        If X and background differ in type or columns, or are not tables.
 
     See Also
     --------
-    OODDetector.explain : the same of a detector without a pipeline, which needs no background.
+    OODDetector.explain : the method of a detector without a pipeline; it needs no background.
 
     Notes
     -----
-    It costs 32 times D scorings of each row. Which usual value is nearest is a question for numbers and dates; of
-    categories it is the most frequent one that suffices.
+    A row costs 32 * D scores. `usual_values` is the nearest value that suffices, for numbers and dates; for categories
+    it is the most frequent one that suffices.
 
-    Of a category, `cell_p_values` is the share of the nearest background rows whose cells are at most as frequent
-    among them, and `residual_p_values` the share whose cells are at most as well predicted, linearly, by the row's
-    other columns. A missing cell counts as a category of its own. Neither p-value depends on the pipeline.
+    For a category, `cell_p_values` is the share of the nearest background rows whose cells are at most as frequent
+    among them. `residual_p_values` is the share of them whose cells are predicted at most as well, linearly, from the
+    other columns. A missing cell counts as a category of its own. Both p-values are independent of the pipeline.
 
     Examples
     --------
@@ -96,7 +96,7 @@ def explain(detector: Any, X: ArrayLike, background: ArrayLike) -> TableExplanat
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*lie too far from the training data", category=UserWarning)
         scores = _scores(detector, asked)
-        warnings.simplefilter("ignore")  # what a transformer has to say, it has said of the rows themselves
+        warnings.simplefilter("ignore")  # transformers have already given their warnings for the rows themselves
         found = _explained(detector, cells, neighborhood, rows, scores, threshold)
     for name in ("usual_values", "best_values"):
         found[name] = cells.values(found[name])
@@ -104,7 +104,7 @@ def explain(detector: Any, X: ArrayLike, background: ArrayLike) -> TableExplanat
 
 
 def _threshold(detector: Any) -> float:
-    """Find the score that a usual row has at least."""
+    """Return the least score of a normal row."""
     last = detector
     while True:
         if is_pipeline(last):
@@ -145,7 +145,7 @@ def _explained(
     scores: NDArray[np.float64],
     threshold: float,
 ) -> dict[str, NDArray[Any]]:
-    """Give the arrays (n, D) of a `TableExplanation`, values as numbers of cells."""
+    """Return the (n, D) arrays of a `TableExplanation`, with cell numbers as values."""
     own, shape = _reached(scores), (*rows.shape, N_QUANTILES + N_NEAREST)
     candidates, distances = np.empty(shape, dtype=np.intp), np.empty(shape)
     cell_p_values, residual_p_values = np.empty(rows.shape), np.empty(rows.shape)

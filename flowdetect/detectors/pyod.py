@@ -1,6 +1,6 @@
-"""Both directions between flowdetect and pyod, whose signs are opposite: there higher is less normal, and 1 an outlier.
+"""Adapters between flowdetect and pyod, whose signs are opposite: in pyod, higher is less normal and 1 is an outlier.
 
-The one module that imports pyod; it is loaded when one of its names is first used.
+Only this module imports pyod. It is loaded when one of its names is first used.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ KNOWLEDGE = {
 
 
 class PyODAdapter(PyODBase):
-    """A detector of flowdetect with pyod's names, signs and attributes; made by `to_pyod`.
+    """A detector of flowdetect with the interface of pyod; `to_pyod` returns it.
 
     Parameters
     ----------
     detector : detector of flowdetect
-        Cloned, and the clone fitted.
+        A clone of it is fitted.
     contamination : float in (0, 0.5], default=0.1
-        Takes the place of the detector's own.
+        Replaces the detector's own value.
 
     Attributes
     ----------
@@ -72,6 +72,16 @@ class PyODAdapter(PyODBase):
         Of the training rows; higher is less normal.
     threshold_ : float
     labels_ : (n,) array of int; 1 is an outlier
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from flowdetect import LikelihoodDetector
+    >>> from flowdetect.detectors.pyod import PyODAdapter
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> PyODAdapter(LikelihoodDetector(GaussianMixture(), random_state=0)).fit(X).predict(np.array([[9.0, 9.0]]))
+    array([1])
     """
 
     def __init__(self, detector: BaseDetector, contamination: float = 0.1):
@@ -79,7 +89,7 @@ class PyODAdapter(PyODBase):
         self.detector = detector
 
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> PyODAdapter:
-        """Fit a clone of the detector; after Ctrl-C with what it has learned by then, as the detector's own `fit`.
+        """Fit a clone of the detector; Ctrl-C has the same effect as in the detector's own `fit`.
 
         Parameters
         ----------
@@ -111,7 +121,7 @@ class PyODAdapter(PyODBase):
         return interrupt
 
     def _checked(self, X: Any) -> Any:
-        """Give rows as an array, as pyod does, and images as they are."""
+        """Convert rows to an array, as pyod does; images stay unchanged."""
         own = self if hasattr(self, "image_shape") else getattr(self, "detector", None)
         rows, layout = to_rows(X, getattr(own, "image_shape", None))
         return check_array(rows) if layout.axes == "rows" else X
@@ -140,7 +150,8 @@ class FlowOD(PyODAdapter):
     Parameters
     ----------
     contamination : float in (0, 0.5], default=0.1
-        As always in pyod, the share of outliers in the rows given to `fit`; `OODDetector` makes use of it on tables.
+        Share of outliers in the rows given to `fit`, as always in pyod; on tables it is also the `contamination` of
+        `OODDetector`.
     density, image_shape, codecs, calibration_fraction, prefit, cv, verbose, device, checkpoint, time_limit
         As those of `OODDetector`.
     random_state : int, RandomState instance or None, default=None
@@ -203,12 +214,12 @@ class FlowOD(PyODAdapter):
 
 
 def to_pyod(detector: BaseDetector) -> PyODAdapter:
-    """Give a detector pyod's names, signs and attributes.
+    """Wrap a detector in the interface of pyod: its names, signs and attributes.
 
     Parameters
     ----------
     detector : detector of flowdetect, fitted or not
-        A clone of it is fitted; with its density in `FrozenEstimator` only the threshold is.
+        `fit` of the adapter fits a clone of it; with a density in `FrozenEstimator` it only sets the threshold.
 
     Returns
     -------
@@ -217,7 +228,7 @@ def to_pyod(detector: BaseDetector) -> PyODAdapter:
     Raises
     ------
     TypeError
-        If it is no detector of flowdetect.
+        If it is not a detector of flowdetect.
 
     Examples
     --------
@@ -231,11 +242,11 @@ def to_pyod(detector: BaseDetector) -> PyODAdapter:
     """
     if not isinstance(detector, BaseDetector):
         raise TypeError(f"to_pyod needs a detector of flowdetect, got {type(detector).__name__}.")
-    return PyODAdapter(detector, contamination=detector._share)  # pyod knows no "auto"
+    return PyODAdapter(detector, contamination=detector._share)  # pyod has no "auto"
 
 
 class PyODScores(BaseEstimator):
-    """A pyod model as a scorer: score_samples is minus its decision function."""
+    """A pyod model as a scorer: score_samples is minus its decision_function."""
 
     def __init__(self, model: PyODBase):
         self.model = model
@@ -256,21 +267,21 @@ class PyODDetector(BaseDetector):
     Parameters
     ----------
     model : a pyod model
-        Cloned, and the clone fitted; with `prefit=True`, or inside scikit-learn's `FrozenEstimator`, it is used as it
-        is.
+        A clone of it is fitted; with `prefit=True`, or inside scikit-learn's `FrozenEstimator`, it is used without
+        training.
     contamination : float in (0, 0.5], default=0.1
-        Share of the rows given to `fit` that are to be called outliers; the model's own has no effect.
+        Share of the rows given to `fit` that are called outliers; the model's own value has no effect.
     calibration_fraction : float in [0, 1), default=0.1
-        Share of the rows given to `fit` that the model is not trained on, and which p-values compare with; see
+        Share of the rows given to `fit` that are held out from training; p-values are computed from their scores. See
         `BaseDetector`.
     prefit : bool, default=False
-        True: `model` is fitted, and used as it is; see `BaseDetector`.
+        True: `model` is already fitted and is used without training; see `BaseDetector`.
     cv : int or None, default=None
-        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+        Number of folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     checkpoint : path or None, default=None
-        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
+        Folder for the checkpoints of all trainings in `fit`. A killed `fit` resumes from them; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
-        Draws the calibration rows, and the model's seed where that is None.
+        Draws the calibration rows, and the model's seed if that is None.
 
     Attributes
     ----------
@@ -281,11 +292,11 @@ class PyODDetector(BaseDetector):
         Scores of the calibration rows, sorted.
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
-        Where a frame was given to `fit`.
+        Only if `fit` was given a data frame.
 
     Examples
     --------
-    On pixels; on the latents of a flow it is ``make_pipeline(FrozenEstimator(flow), PyODDetector(KNN()))``.
+    On pixels; for the latents of a flow, use ``make_pipeline(FrozenEstimator(flow), PyODDetector(KNN()))``.
 
     >>> from pyod.models.knn import KNN
     >>> from sklearn.datasets import load_digits
@@ -328,7 +339,7 @@ class PyODDetector(BaseDetector):
 
     @property
     def is_frozen(self) -> bool:
-        """Whether the model is used as it is."""
+        """Whether the model is used without training."""
         return self.prefit or isinstance(self.model, FrozenEstimator)
 
     @staticmethod
@@ -346,12 +357,12 @@ class PyODDetector(BaseDetector):
 
 
 def write_knowledge(folder: PathName) -> str:
-    """Write pyod's own knowledge and our entry beside it, for `ADEngine(knowledge_dir=...)`, which replaces its own.
+    """Write pyod's knowledge files with our entry added, for `ADEngine(knowledge_dir=...)`.
 
     Parameters
     ----------
     folder : str or path
-        Made if need be; files of pyod's names in it are replaced.
+        Created if needed; files in it with the names of pyod's files are replaced.
 
     Returns
     -------
@@ -360,7 +371,7 @@ def write_knowledge(folder: PathName) -> str:
     Raises
     ------
     OSError
-        If it cannot be written.
+        If the folder cannot be written.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The likelihood ratio to a background density: what is common to all images cancels.
+"""The likelihood ratio to a background density, in which properties common to all images cancel.
 
 Ren et al., "Likelihood Ratios for Out-of-Distribution Detection" (2019), https://arxiv.org/abs/1906.02845
 """
@@ -28,47 +28,47 @@ MUTATION_SEED, BACKGROUND_SEED = 0, 0x5EED
 
 
 class LikelihoodRatioDetector(BaseDetector):
-    r"""Call a row an outlier if the density finds it not much likelier than a background density does.
+    r"""Call a row an outlier if its likelihood is not much higher than under a background density.
 
     .. math:: s(x) = \log p(x) - \log p_\text{bg}(x)
 
-    The background density is meant to learn everything but meaning. It is of the same kind, and trained on rows in
-    which a share of the features is replaced by values that the same feature has in other training rows.
+    The background density should learn everything except semantics. It is a copy of the density, trained on rows in
+    which a share of the features is replaced by values of the same feature in other training rows.
 
     It costs a second training and a second likelihood. Weakness: the best share depends on the data, and the paper
-    chose it with OoD data at hand. Where the background is what tells two sets apart, the likelihood is better.
+    chose it with OoD data. If two sets differ in their background, the likelihood is better.
 
-    Ctrl-C while the background is trained leaves a whole detector; while the density is trained, before there is a
-    background, it leaves the old fit.
+    After Ctrl-C in the training of the background, the detector is fitted and complete. After Ctrl-C in the training of
+    the density, which comes first, the previous fit is unchanged.
 
     Parameters
     ----------
     density : estimator with `fit` and `score_samples`
-        Its score_samples is log p(x), (n,), nats. It is cloned and the clone fitted; one inside scikit-learn's
-        `FrozenEstimator` is used as it is.
+        Its score_samples is log p(x), (n,), nats. A clone of it is fitted; a density in scikit-learn's
+        `FrozenEstimator` is used without training.
     background : estimator with `fit` and `score_samples`, or None, default=None
-        None: a clone of `density`, unfitted, without labels, with `weight_decay` of `background_weight_decay` where it
-        has that parameter. Another density is cloned and fitted on the same redrawn rows; one inside `FrozenEstimator`
-        is used as it is. A local autoregressive background is ``PixelCNNDensity(variant="local")`` with
-        ``mutation_rate=0``, which redraws nothing.
+        None: an unfitted clone of `density`, trained without labels. Its `weight_decay`, if it has one, is
+        `background_weight_decay`. Another density is cloned and fitted on the same changed rows; one in
+        `FrozenEstimator` is used without training. For a local autoregressive background, use
+        ``PixelCNNDensity(variant="local")`` with ``mutation_rate=0``.
     mutation_rate : float in [0, 1], default=0.2
-        Share of the features redrawn for the background; the paper tried 0.1 to 0.3.
+        Share of the features that are replaced for the background; the paper tried 0.1 to 0.3.
     background_weight_decay : float, default=1.0
-        Of a background that is a clone of `density`.
+        Weight decay of a background that is a clone of `density`.
     contamination : float in (0, 0.5], default=0.1
-        Share of the rows given to `fit` that are to be called outliers.
+        Share of the rows given to `fit` that are called outliers.
     calibration_fraction : float in [0, 1), default=0.1
-        Share of the rows given to `fit` that no density is trained on, and which p-values compare with; see
-        `BaseDetector`. A frozen density's background is trained on every other row.
+        Share of the rows given to `fit` that are held out from both trainings; p-values are computed from their scores.
+        See `BaseDetector`. With a frozen density, half of the rows train the background.
     prefit : bool, default=False
-        True: `density` is fitted, and used as it is, and so is a `background`; one of None is still trained, on every
-        other row. See `BaseDetector`.
+        True: `density`, and `background` if given, are already fitted and are used without training. With
+        `background=None` half of the rows train a background. See `BaseDetector`.
     cv : int or None, default=None
-        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+        Number of folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     checkpoint : path or None, default=None
-        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
+        Folder for the checkpoints of all trainings in `fit`. A killed `fit` resumes from them; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
-        Draws the calibration rows, and the seeds within the densities that are None.
+        Draws the calibration rows, and a seed for each `random_state` inside the densities that is None.
 
     Attributes
     ----------
@@ -80,14 +80,14 @@ class LikelihoodRatioDetector(BaseDetector):
     image_shape_ : tuple of int (H, W, C) or None
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
-        Where a frame was given to `fit`.
+        Only if `fit` was given a data frame.
 
     References
     ----------
     "Likelihood Ratios for Out-of-Distribution Detection" (Ren et al., 2019), https://arxiv.org/abs/1906.02845,
-    section 3, eq. (4). There a mutated pixel is drawn evenly from all values; here from its training values.
-    The local background: "On the Out-of-distribution Generalization of Probabilistic Image Modelling" (Zhang et al.,
-    2021), https://arxiv.org/abs/2109.02639
+    section 3, eq. (4). In the paper a mutated pixel is drawn uniformly from all values; here it is drawn from the
+    pixel's training values. The local background: "On the Out-of-distribution Generalization of Probabilistic Image
+    Modelling" (Zhang et al., 2021), https://arxiv.org/abs/2109.02639
 
     Examples
     --------
@@ -96,7 +96,7 @@ class LikelihoodRatioDetector(BaseDetector):
     >>> from flowdetect.detectors import LikelihoodRatioDetector
     >>> X = np.random.default_rng(0).normal(size=(300, 1)) + 0.1 * np.random.default_rng(1).normal(size=(300, 2))
     >>> detector = LikelihoodRatioDetector(GaussianMixture(), mutation_rate=0.5, random_state=0).fit(X)
-    >>> detector.predict([[1.0, 1.0], [1.0, -1.0]])  # equal columns are what the background does not know
+    >>> detector.predict([[1.0, 1.0], [1.0, -1.0]])  # the background has not learned that both columns are nearly equal
     array([ 1, -1])
     """
 
@@ -158,19 +158,19 @@ class LikelihoodRatioDetector(BaseDetector):
             self.background_ = FrozenEstimator(self.background)
             return
         background: Any = self.background if self.background is not None else self._same_kind()
-        random = np.random.RandomState(draw_seed(self._seed) ^ BACKGROUND_SEED)  # another than the density's
+        random = np.random.RandomState(draw_seed(self._seed) ^ BACKGROUND_SEED)  # not the density's seed
         self.background_ = self._with_checkpoints(seeded_clone(background, random))
         self._train(self.background_, self._mutated_rows(background, X_train))
 
     def _mutated_rows(self, background: Any, X: Any) -> Any:
-        """Give training rows with redrawn features as the background takes them; those of a source as they are read."""
+        """Return training rows with replaced features, in the form that the background takes."""
         if not isinstance(X, Source):
             return _as_taken_by(background, mutated(X, self.mutation_rate))
         rows = Mapped(X, partial(mutated, rate=self.mutation_rate, donors=np.asarray(flat(few(X)))))
         return rows if hasattr(background, "image_shape") else _as_taken_by(background, rows.array())
 
     def _same_kind(self) -> Any:
-        """Give an unfitted density as the first, its seeds too, so that the two differ by what they saw alone."""
+        """Return an unfitted copy of the density with the same seeds, so that only the training rows differ."""
         density = self.density_.estimator if isinstance(self.density_, FrozenEstimator) else self.density_
         background = clone(density)
         changes: dict[str, Any] = {}
@@ -200,24 +200,26 @@ class LikelihoodRatioDetector(BaseDetector):
 
 
 def _as_taken_by(density: Any, X: Any) -> Any:
-    """Give X in its own layout to a density that knows images, as a frame or rows of floats to another."""
+    """Return X unchanged for a density with `image_shape`, else as a frame or as rows of floats."""
     if hasattr(density, "image_shape") or hasattr(X, "columns"):
         return X
     return np.asarray(to_rows(X)[0], dtype=np.float64)
 
 
 def mutated(X: Any, rate: float, donors: NDArray[Any] | None = None) -> NDArray[Any]:
-    """Redraw a share of the features of each row from those of other rows, in the layout of X.
+    """Replace a share of the features of each row by those of other rows, in the layout of X.
 
     Parameters
     ----------
     X : (n, D) array or frame, or images
-    rate : float, share of the features
-    donors : (m, D) array, the rows that features come from; None: those of X
+    rate : float
+        Share of the features.
+    donors : (m, D) array or None
+        Rows that the new features come from; None: those of X.
 
     Returns
     -------
-    X_mutated : frame or array in the form of X; torch (n, C, H, W) comes back as numpy (n, H, W, C)
+    X_mutated : frame or array in the form of X; for torch (n, C, H, W) it is numpy (n, H, W, C)
     """
     rows, layout = to_rows(X)
     rows = np.asarray(rows)

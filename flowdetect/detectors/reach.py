@@ -1,4 +1,4 @@
-"""Rows too far out to be scored: to a density an error, to a detector outliers."""
+"""Rows too far out to be scored: a density raises an error, a detector calls them outliers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flowdetect._reach import OutOfReachError
 from flowdetect._warning import warn
 from flowdetect.detectors.rows import take
 
-LOWEST_SCORE = -1e250  # finite, so that differences, means and ranks of scores are
+LOWEST_SCORE = -1e250  # finite, so that differences and means of scores are finite
 FEWEST_WARNED_OF = 10  # rows
 
 RowFunction = Callable[[Any], NDArray[np.float64]]
@@ -21,21 +21,22 @@ RowFunction = Callable[[Any], NDArray[np.float64]]
 def lowest_beyond_reach(
     score: RowFunction, log_likelihood: RowFunction, X: Any, ranges: Callable[[], str]
 ) -> NDArray[np.float64]:
-    """Score rows, and give the lowest score to those whose likelihood the density cannot tell.
+    """Score rows; those whose likelihood the density cannot compute get the lowest score.
 
     Parameters
     ----------
     score, log_likelihood : functions of rows to (n,) arrays
-        The second raises an OutOfReachError, or gives -inf, where a row lies too far out. What else goes wrong with
-        either is an error here too.
+        `log_likelihood` raises an OutOfReachError, or returns -inf, for a row that lies too far out. Any other error of
+        either function is raised here too.
     X : rows (n, D) or images, checked
-    ranges : function that names the ranges of X and of the training data, for a warning
+    ranges : function
+        Describes the ranges of X and of the training data, for a warning.
 
     Returns
     -------
     scores : (n,) array, at least LOWEST_SCORE
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows lies far out; a NaN is an error here
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow means far out; NaN raises later
         try:
             scores = score(X)
         except ValueError:
@@ -44,7 +45,7 @@ def lowest_beyond_reach(
 
 
 def lowest_where(is_out: NDArray[np.bool_], score: RowFunction, X: Any) -> NDArray[np.float64]:
-    """Score the rows that are not out, and give the others the lowest score."""
+    """Score the rows that are not far out; the others get the lowest score."""
     rest, scores = np.flatnonzero(~is_out), np.full(len(X), LOWEST_SCORE)
     if len(rest):
         scores[rest] = score(take(X, rest))
@@ -52,35 +53,35 @@ def lowest_where(is_out: NDArray[np.bool_], score: RowFunction, X: Any) -> NDArr
 
 
 def warns_of_reach(log_likelihood: RowFunction, X: Any, row: int) -> bool:
-    """Say whether scoring will warn that most rows of X lie too far out, as this usual one of them does."""
+    """Return whether scoring will warn that most rows of X lie too far out, judged by one typical row."""
     if len(X) < FEWEST_WARNED_OF:
         return False
     with np.errstate(over="ignore", invalid="ignore"):
         try:
             return bool(_beyond_reach(log_likelihood, take(X, np.array([row]))).all())
-        except ValueError:  # comes again where X is scored
+        except ValueError:  # raised again when X is scored
             return True
 
 
 def _scores_in_reach(
     score: RowFunction, log_likelihood: RowFunction, X: Any, ranges: Callable[[], str]
 ) -> NDArray[np.float64]:
-    """Score what remains without the rows that the density refuses, which must be some."""
+    """Score the rows that the density can score; raise the other error if all of them are within reach."""
     is_far = _beyond_reach(log_likelihood, X)
     reached, scores = np.flatnonzero(~is_far), np.full(len(X), LOWEST_SCORE)
-    if not is_far.any() or len(reached):  # if none is far, the error was another, and comes again
+    if not is_far.any() or len(reached):  # if no row is far out, this raises the other error again
         scores[reached] = score(take(X, reached))
     n_far = len(X) - len(reached)
     if len(X) >= FEWEST_WARNED_OF and 2 * n_far > len(X):
         warn(
-            f"{n_far} of {len(X)} rows lie too far from the training data to be scored, and are taken for outliers; "
+            f"{n_far} of {len(X)} rows lie too far from the training data to be scored, and are called outliers; "
             f"check that X has their unit and range of values: {ranges()}."
         )
     return scores
 
 
 def _beyond_reach(log_likelihood: RowFunction, X: Any) -> NDArray[np.bool_]:
-    """Ask which rows the density refuses as too far out, (n,)."""
+    """Find the rows that the density cannot score because they are too far out, (n,)."""
     is_far = np.zeros(len(X), dtype=bool)
     while not is_far.all():
         rest = np.flatnonzero(~is_far)

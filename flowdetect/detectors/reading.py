@@ -1,4 +1,4 @@
-"""What a detector does with X: it checks rows, opens sources, and hands both to its density as that takes them."""
+"""Input of a detector: checks of rows, opening of sources, and conversion to the form that the density takes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLOATS = [np.float64, np.float32]
 
 
 class ReadsRows:
-    """A detector that takes arrays, frames, tensors, images and sources of rows."""
+    """A detector that accepts arrays, data frames, tensors, images and sources of rows."""
 
     density: Scorer | None
     density_: Scorer
@@ -34,21 +34,21 @@ class ReadsRows:
     _warn_of_range: Any
 
     def _check_X(self, X: Any, *, reset: bool) -> Any:
-        """Validate X and give it as the density takes it; warn, once fitted, of a range unlike the training data's."""
+        """Validate X and convert it for the density; once fitted, warn if its range differs from the training data."""
         checked = self._validated(X, reset=reset)
         if not reset:
             self._warn_of_range(checked)
         return checked
 
     def _validated(self, X: Any, *, reset: bool) -> Any:
-        """Give a frame, images or a source as they are, else an (n, D) array."""
+        """Return frames, images and sources unchanged, anything else as an (n, D) array."""
         if is_lazy(X):
             return self._opened(X, reset=reset)
         X = plain(X)
         rows, layout = to_rows(X, self.image_shape if reset else self.image_shape_)
         density = self.density if reset else getattr(next(self._singles()), "density_", self.density)
         knows_images = density is None or hasattr(density, "image_shape")
-        # only ours get integers: GaussianMixture squares uint8 pixels as uint8, and gives log p in X's dtype
+        # only our densities receive integers: GaussianMixture would square uint8 pixels as uint8
         dtype = "numeric" if knows_images else FLOATS
         checked = validate_data(self, rows, reset=reset, dtype=dtype, ensure_min_samples=2 if reset else 1)
         if reset:
@@ -60,7 +60,7 @@ class ReadsRows:
         return X if knows_images else without_integers(X)
 
     def _opened(self, X: Any, *, reset: bool) -> Source:
-        """Open what is read in parts, and check the form of its rows; their values are checked where they are read."""
+        """Open a source and check the form of its rows; their values are checked when they are read."""
         image_shape = self.image_shape if reset else self.image_shape_
         source = as_source(X, image_shape)
         layout = layout_of(source, image_shape)
@@ -76,7 +76,7 @@ class ReadsRows:
         return source
 
     def _settle_image_shape(self) -> None:
-        """Take the images' shape from the density where the data do not tell it."""
+        """Take the image shape from the density if the data have none."""
         told = getattr(self.density_, "image_shape_", None)
         if self.image_shape_ is None:
             self.image_shape_ = told
@@ -87,7 +87,7 @@ class ReadsRows:
             )
 
     def _density_source(self, X: Any) -> Any:
-        """Give rows, or a source of them, as the density is to be fitted on; densities of others take arrays."""
+        """Return the rows, or the source, that the density is fitted on; densities of other libraries take arrays."""
         if isinstance(X, Source) and not hasattr(self.density_, "image_shape"):
             X = self._in_memory(X)
         if not isinstance(X, Source):
@@ -96,7 +96,7 @@ class ReadsRows:
         return nameless(X) if self._density_rows(head) is head else Mapped(X, self._density_rows)
 
     def _in_memory(self, X: Any) -> Any:
-        """Give checked rows as they are, those of a source as a checked array."""
+        """Return checked rows unchanged, and a source as a checked array."""
         if not isinstance(X, Source):
             return X
         with names_compared(X):

@@ -1,8 +1,7 @@
-"""The detector to start with: neighbours on tables; on images a density's complexity beside spectrum, texture, shape.
+"""The detector to start with: nearest neighbours on tables; complexity, spectrum, texture and shape on images.
 
-Likelihood misses images that are simpler than those of the training set, complexity misses those that a density and a
-codec find equally hard, and each statistic of the whole image misses some set too. Joined, they miss little of what
-was tried.
+Likelihood misses images that are simpler than the training images; complexity misses images that the density and a
+codec find equally hard. The sum of several log p-values misses fewer.
 """
 
 from __future__ import annotations
@@ -31,106 +30,107 @@ from flowdetect.detectors.grey_levels import GreyLevels
 from flowdetect.detectors.image_statistics import ImageStatistics
 from flowdetect.detectors.rows import Split, drawn, extent, few, take
 
-USUAL_SHARE = 0.1  # of the rows given to fit, called outliers where contamination="auto"
+USUAL_SHARE = 0.1  # share of the rows given to fit that contamination="auto" calls outliers
 BATCH_SIZE = 16
-# steps of training, and learning rate, of the density that images get; in gray the shorter pace has the AUROCs of the
-# longer one within 0.0012, in colour it lost 0.003 (CIFAR-10 against SVHN)
+# (training steps, learning rate) of the default image density. On gray images the short training reaches the AUROCs of
+# the long one within 0.0012; on colour images it lost 0.003 (CIFAR-10 against SVHN)
 GRAY_PACE, COLOUR_PACE = (700, 8e-3), (1500, 3e-3)
-MOST_NEIGHBORS = 100_000  # rows of a source that a density of neighbours keeps
-TIME_SHARE = 0.8  # of time_limit, for the density; the rest is for statistics, codecs and calibration
+MOST_NEIGHBORS = 100_000  # rows of a source that NeighborsDensity keeps
+TIME_SHARE = 0.8  # share of time_limit for the density; statistics, codecs and calibration take the rest
 NAMES = ("complexity", *ImageStatistics.names)
-WEIGHTS = {"spectrum": 2.0, "shape": 0.5}  # of log p-values; all others have 1
+WEIGHTS = {"spectrum": 2.0, "shape": 0.5}  # of the log p-values; the others have weight 1
 TWO_SIDED = dict(zip(ImageStatistics.names, ImageStatistics.two_sided, strict=True))
 
 
 class OODDetector(GreyLevels, ComplexityDetector):
-    """The detector to start with: for tables and images, and for both directions of a pair of data sets.
+    """The detector to start with, for tables and for images.
 
-    Without a density, a table is scored by `NeighborsDensity`, the k-nearest-neighbour density at two scales. With one,
-    a table is scored by its log-likelihood.
+    A table is scored by the log-likelihood of the density; the default is `NeighborsDensity`, a k-nearest-neighbour
+    density at two scales.
 
-    Images are rounded to 32 grey levels, so that noise which no eye sees is gone, and scored by the weighted sum of the
-    logarithms of five p-values: of c(x) = log2 p(x) + L(x) (complexity; see `ComplexityDetector`) and of four
-    statistics of the whole image, spectrum, its logarithm, texture and shape (see Notes). Without a density, p is a
-    `PixelCNNDensity` of variant "pixelcnn++" with 32 filters and one block, trained for about 700 steps of 16 images
-    (1,500 where they have colour): about two minutes of one core for images of 28x28 in gray.
+    Images are rounded to 32 grey levels, which removes invisible noise. Their score is the weighted sum of the
+    logarithms of five p-values. The first belongs to the complexity c(x) = log2 p(x) + L(x), see `ComplexityDetector`.
+    The others belong to four statistics of the whole image: spectrum, log-spectrum, texture and shape, see Notes. The
+    default density is a `PixelCNNDensity` of variant "pixelcnn++" with 32 filters and one block. It trains for about
+    700 steps of 16 images (1,500 steps for colour images): about two minutes of one core for gray images of 28x28
+    pixels.
 
     Parameters
     ----------
     density : estimator with `fit` and `score_samples`, or None, default=None
-        None: chosen as said above. Another one is cloned and the clone fitted; with `prefit=True`, or inside
-        scikit-learn's `FrozenEstimator`, it is used as it is. It gets images in its own grey levels.
+        None: the defaults above. Otherwise a clone is fitted; with `prefit=True`, or inside scikit-learn's
+        `FrozenEstimator`, the density is used without training. It receives images in its own number of grey levels.
     image_shape : tuple of int (H, W) or (H, W, C), or None, default=None
-        None: taken from X if it has images' axes, else from the density; if neither knows, X is a table.
-    codecs : tuple of "png", "webp", "jpeg2000" and "jpegxl", default=("png", "webp", "jpeg2000")
+        None: taken from X if X has the axes of images, else from the density. If neither has a shape, X is a table.
+    codecs : tuple of {"png", "webp", "jpeg2000", "jpegxl"}, default=("png", "webp", "jpeg2000")
+        Lossless codecs; L(x) is the length of the shortest file. No effect on tables.
     contamination : float in (0, 0.5] or "auto", default="auto"
-        A number: the share of the rows given to `fit` that are outliers. They are left out of what new rows are
-        compared with, and on tables without a density the smoothing is widened so that outliers, scattered or in one
-        tight group, cannot vouch for each other. "auto": the rows are taken for normal, and the threshold is set so
-        that 10 % of them are called outliers.
+        A number: the share of the rows given to `fit` that are outliers. New rows are not compared with these outliers.
+        `NeighborsDensity` then uses a larger smoothing, so that a tight group of outliers does not look normal. "auto":
+        all rows count as normal, and the threshold calls 10 % of them outliers.
     calibration_fraction : float in [0, 1), default=0.1
-        Share of the rows given to `fit` that the density is not trained on, and which p-values compare with; see
-        `BaseDetector`. On images every other one makes the p-values of the statistics, and the detector's p-values
-        compare with the rest. Tables without a density need none: every row is scored by all others.
+        Share of the rows given to `fit` that are held out from training; p-values are computed from their scores. See
+        `BaseDetector`. On images, half of these rows calibrate the five statistics and the other half the detector's
+        p-values. On tables without a density there is no held-out part: every row is scored by all others.
     prefit : bool, default=False
-        True: the density given is fitted, and used as it is.
+        True: `density` is already fitted and is used without training.
     cv : int or None, default=None
         Number of folds for cross-conformal calibration; see `BaseDetector`.
     verbose : int, default=0
-        1: a line for each stage, and the training's progress.
+        1: print a line for each stage, and the progress of training.
     device : str or None, default=None
-        Where the density is trained, such as "cpu" or "cuda"; None leaves that to the density. This, verbose and
-        time_limit are handed to what has parameters of these names.
+        Device of the training, such as "cpu" or "cuda"; None: the density's own choice. `device`, `verbose` and
+        `time_limit` are passed to every density with a parameter of that name.
     checkpoint : path or None, default=None
-        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
+        Folder for the checkpoints of all trainings in `fit`. A killed `fit` resumes from them; see `BaseDetector`.
     time_limit : float or None, default=None
-        Seconds that `fit` may take, about: 0.8 of them are for the density's training.
+        Approximate seconds for `fit`; the density trains for at most 0.8 of them.
     random_state : int, RandomState instance or None, default=None
-        Draws the calibration rows, and the seeds within the density that are None.
+        Draws the calibration rows, and a seed for each `random_state` inside the density that is None.
 
     Attributes
     ----------
     density_ : the fitted density
     scores_ : tuple of str
-        What is asked: ("likelihood",), or the five names on images.
+        Names of the terms of the score: ("likelihood",) on tables, five names on images.
     statistics_ : ImageStatistics, on images
     calibration_statistics_ : (n, 5) array, on images
-        Of the rows that the statistics' p-values compare with; higher is rarer.
+        Statistics of the rows that calibrate them; higher is rarer.
     offset_ : float
-        The `contamination` quantile of the scores of all rows given to `fit`; of images, of those that the density was
-        not trained on, if they are at least 20.
+        The `contamination` quantile of the scores of all rows given to `fit`; on images, of the held-out rows if there
+        are at least 20.
     calibration_scores_ : (n_calibration,) array
         Scores of the calibration rows, sorted.
     image_shape_ : tuple of int (H, W, C) or None
     n_bins_ : int or None, on images
-        How many grey levels they have.
+        Number of grey levels.
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
-        Where a frame was given to `fit`.
+        Only if `fit` was given a data frame.
 
     Warns
     -----
     UserWarning
-        If a table holds a tight group of rows far from all others. A density takes them for normal, as it must: the
-        rows say that such rows occur. If they are outliers, give `contamination`.
+        If a table has a tight group of rows far from all others. They count as normal, because they are part of the
+        training data; if they are outliers, set `contamination`.
 
     Notes
     -----
-    "spectrum" and "log_spectrum" are distances to the nearest training images by amplitudes of spatial frequencies,
-    "texture" is the log-density of mean filter responses on three scales, "shape" the distance of the centred image
-    from the plane of the training images' principal components, which is rare on both sides. Each p-value continues
-    below the lowest 5 % of the known values as an exponential, so that one statistic far out is enough.
+    "spectrum" and "log_spectrum" are distances to the nearest training images, in the amplitudes of spatial
+    frequencies. "texture" is the log-density of mean filter responses at three scales. "shape" is the distance of the
+    centred image from the subspace of the training images' principal components; small and large distances are both
+    rare. Below the lowest 5 % of the calibration values a p-value falls exponentially, so one extreme statistic is
+    enough.
 
-    The page on detection says what was chosen by which figures.
-
-    Which statistics tell two sets of images apart is a property of these sets. Photographs and house numbers differ in
-    their spectra; images of the same kind, such as two sorts of shoes, hardly differ in any of the five.
+    The study on detection lists the figures behind these choices. The useful statistics differ between pairs of data
+    sets. Photographs and house numbers differ in their spectra; similar images, such as two kinds of shoes, hardly
+    differ in any of the five.
 
     References
     ----------
     Tables: "Fast Outlier Detection in High Dimensional Spaces" (Angiulli and Pizzuti, 2002). Complexity: "Input
     Complexity and Out-of-Distribution Detection with Likelihood-Based Generative Models" (Serra et al., 2020),
-    https://arxiv.org/abs/1909.11480. Joining statistics: "Density of States Estimation for Out-of-Distribution
+    https://arxiv.org/abs/1909.11480. Combining statistics: "Density of States Estimation for Out-of-Distribution
     Detection" (Morningstar et al., 2020), https://arxiv.org/abs/2006.09273; the sum of logarithms of p-values is
     Fisher's, "Statistical Methods for Research Workers" (1925).
 
@@ -177,7 +177,7 @@ class OODDetector(GreyLevels, ComplexityDetector):
 
     @property
     def learns(self) -> bool:
-        """Whether the score learns from calibration rows: on images it does."""
+        """Whether the score learns from calibration rows: True on images."""
         shapes = [getattr(each, "image_shape", None) for each in (self, self.density)]
         shapes.append(getattr(self, "image_shape_", None))
         if self.is_frozen:
@@ -191,7 +191,7 @@ class OODDetector(GreyLevels, ComplexityDetector):
 
         if self.density is None:
             if self.prefit is True:
-                self._check_prefit()  # which refuses
+                self._check_prefit()  # raises
             clone(self).set_params(density=PixelCNNDensity())._check_parameters()
             return
         if self._is_auto:
@@ -224,7 +224,7 @@ class OODDetector(GreyLevels, ComplexityDetector):
         if not self._scores_itself or not isinstance(X, Source):
             return X
         chosen = drawn(len(X), MOST_NEIGHBORS, random)
-        return self._in_memory(X[chosen])  # a density of neighbours keeps its rows
+        return self._in_memory(X[chosen])  # NeighborsDensity keeps its training rows
 
     def _split(self, n_rows: int, random: np.random.RandomState, most: int | None = None) -> Split:
         if not self._scores_itself:
@@ -234,7 +234,7 @@ class OODDetector(GreyLevels, ComplexityDetector):
 
     @property
     def _scores_itself(self) -> bool:
-        """Whether the density scores training rows by the others."""
+        """Whether the density scores each training row by the other training rows."""
         return self.density is None and self.image_shape_ is None
 
     # ---- training
@@ -264,7 +264,7 @@ class OODDetector(GreyLevels, ComplexityDetector):
         return GRAY_PACE if self.image_shape_ is not None and self.image_shape_[2] == 1 else COLOUR_PACE
 
     def _told(self, density: Any) -> Any:
-        """Hand on what the density has parameters for."""
+        """Pass verbose, device and time_limit to a density that has these parameters."""
         limit = None if self.time_limit is None else TIME_SHARE * self.time_limit
         told = {
             "verbose": self.verbose or None,
@@ -279,7 +279,7 @@ class OODDetector(GreyLevels, ComplexityDetector):
     def _learn(self, X: Any, y: Any, train: Any, reference: Any, random: np.random.RandomState) -> None:
         if self.image_shape_ is not None and self.density is None:
             self._learn_levels(X)
-            most = self._pace[0] * BATCH_SIZE  # what training can see
+            most = self._pace[0] * BATCH_SIZE  # training uses no more rows than this
             if len(train) > most and isinstance(train, Without):
                 train = train[drawn(len(train), most, random)]
             elif len(train) > most:
@@ -300,7 +300,7 @@ class OODDetector(GreyLevels, ComplexityDetector):
         X_train = few(X_train)
         reference = self._reference(X_train, X_calibration)
         same = self._learns_of_training_rows(len(X_calibration))
-        if same and len(X_train) >= 2 * FEWEST_REFERENCE:  # images are no neighbours of themselves
+        if same and len(X_train) >= 2 * FEWEST_REFERENCE:  # so that no image is its own nearest neighbour
             even, odd = np.arange(0, len(X_train), 2), np.arange(1, len(X_train), 2)
             X_train, reference = take(X_train, even), take(X_train, odd)
         self._say(f"statistics of {len(X_train)} images")
@@ -309,20 +309,20 @@ class OODDetector(GreyLevels, ComplexityDetector):
         self.calibration_statistics_ = self._statistics(reference)
 
     def _learns_of_training_rows(self, n_reference: int) -> bool:
-        """Whether the rows to learn statistics from are, for want of others, among those that the density knows."""
+        """Whether the statistics must be calibrated on rows that the density was trained on."""
         return n_reference < FEWEST_REFERENCE or self.is_frozen or self.calibration_fraction == 0
 
     def _threshold_rows(
         self, n_rows: int, reference: NDArray[np.int_], calibration: NDArray[np.int_]
     ) -> NDArray[np.int_] | None:
         held_out = np.union1d(reference, calibration)
-        # images are their own nearest neighbours in the statistics, so that those trained on score higher than new ones
+        # a training image is its own nearest neighbour in the statistics, and would score higher than a new image
         return held_out if self.image_shape_ is not None and len(held_out) >= 2 * FEWEST_REFERENCE else None
 
     def _settle(self, scores: NDArray[np.float64], is_calibration: NDArray[np.bool_]) -> None:
         super()._settle(scores, is_calibration)
         if self.image_shape_ is None and not self._is_auto:
-            kept = scores[is_calibration & (scores >= self.offset_)]  # outliers are not to be compared with
+            kept = scores[is_calibration & (scores >= self.offset_)]  # calibration rows without outliers
             self.calibration_scores_ = np.sort(kept) if len(kept) else self.calibration_scores_
         self._say(f"fitted in {time.monotonic() - self._started:.0f} s")
 
@@ -343,12 +343,12 @@ class OODDetector(GreyLevels, ComplexityDetector):
         return np.rint(to_rows(X, self.image_shape_)[0])
 
     def _statistics(self, X: Any) -> NDArray[np.float64]:
-        """Give c(x), bits, with the sign reversed, and the statistics of whole images: (n, 5); higher is rarer."""
+        """Return -c(x), bits, and the four statistics of whole images: (n, 5); higher is rarer."""
         complexity = -self._log_likelihood(X) / np.log(2) - self._code_lengths(X)
         return np.column_stack([complexity, self.statistics_.measure(self._unit_images(X))])
 
     def score_terms(self, X: ArrayLike) -> Bunch:
-        """Say what each statistic adds to the score: which of them found a row unusual.
+        """Return the terms that the score is the sum of, one for each statistic.
 
         Parameters
         ----------
@@ -357,7 +357,8 @@ class OODDetector(GreyLevels, ComplexityDetector):
         Returns
         -------
         terms : Bunch of (n,) arrays
-            One of each name in `scores_`, whose sum is the score. On images, weighted logarithms of p-values.
+            One term for each name in `scores_`; they add up to the score. On images they are weighted logarithms of
+            p-values.
         """
         check_is_fitted(self, "offset_")
         return self._terms(self._check_X(X, reset=False))
@@ -368,7 +369,7 @@ class OODDetector(GreyLevels, ComplexityDetector):
         return self._terms_of(self._statistics(X))
 
     def _terms_of(self, found: NDArray[np.float64]) -> Bunch:
-        """Give the terms of images by their statistics, (n, 5)."""
+        """Return the terms for statistics (n, 5)."""
         terms = Bunch()
         for name, values, known in zip(NAMES, found.T, np.sort(self.calibration_statistics_, axis=0).T, strict=True):
             log_p = log_p_value(-values, -known[::-1])
@@ -390,7 +391,7 @@ class OODDetector(GreyLevels, ComplexityDetector):
     ) -> NDArray[np.float64]:
         if rows is None or self._learns_of_training_rows(len(reference)) or self.image_shape_ is None:
             return super()._threshold_scores(X, rows, reference)
-        # the density has been asked about the reference, and a row scores the same in any company
+        # the reference has been scored already, and scores are batch-invariant
         known = np.asarray(sum(self._terms_of(self.calibration_statistics_).values()), dtype=np.float64)
         is_known, others = np.isin(rows, reference), np.setdiff1d(rows, reference)
         scores = np.empty(len(rows))

@@ -1,4 +1,4 @@
-"""Likelihood regret: how much better a row would be explained if the encoder knew nothing but this row.
+"""Likelihood regret: the gain in a row's likelihood bound if the encoder is fitted to this row alone.
 
 Xiao et al., "Likelihood Regret: An Out-of-Distribution Detection Score For Variational Auto-encoder" (2020),
 https://arxiv.org/abs/2003.02977
@@ -17,38 +17,39 @@ from flowdetect.detectors.base import BaseDetector
 
 
 class LikelihoodRegretDetector(BaseDetector):
-    r"""Call a row an outlier if the encoder's q(z | x) is far from the best one for this row.
+    r"""Call a row an outlier if the encoder's q(z | x) is far from the best q for this row.
 
     .. math:: s(x) = -\left( \max_q L(x; q) - L(x; q(z \mid x)) \right)
 
-    with L the lower bound of log p(x) that a VAE is trained on, and its decoder as it is. On rows like the training
-    rows the encoder is nearly as good as a q fitted to the row alone; on others it is not, however likely they are.
+    where L is the lower bound of log p(x) that a VAE is trained on; the decoder stays fixed. For rows like the training
+    rows the encoder is nearly as good as a q fitted to the row alone. For other rows it is worse, even if they are
+    likely.
 
-    It costs `n_steps` passes through the decoder and back, and 16 passes forwards, a row; about 100 times the
-    likelihood. Weakness: an encoder that overfitted regrets all rows that it was not trained on.
+    Each row costs `n_steps` forward and backward passes through the decoder and 16 forward passes, about 100 times the
+    likelihood. Weakness: an overfitted encoder has a high regret on all rows that it was not trained on.
 
     Parameters
     ----------
     density : estimator with `fit`, `score_samples` and `likelihood_regret`
-        Such as `VAEDensity`; its likelihood_regret(X, n_steps=..., learning_rate=...) is (n,), nats. It is cloned and
-        the clone fitted; one inside scikit-learn's `FrozenEstimator` is used as it is.
+        Such as `VAEDensity`; its likelihood_regret(X, n_steps=..., learning_rate=...) is (n,), nats. A clone of it is
+        fitted; a density in scikit-learn's `FrozenEstimator` is used without training.
     n_steps : int, default=50
         Steps of Adam for each row.
     learning_rate : float, default=0.1
-        Of the first step; it falls linearly to 0.
+        Learning rate of the first step; it falls linearly to 0.
     contamination : float in (0, 0.5], default=0.1
-        Share of the rows given to `fit` that are to be called outliers.
+        Share of the rows given to `fit` that are called outliers.
     calibration_fraction : float in [0, 1), default=0.1
-        Share of the rows given to `fit` that the density is not trained on, and which p-values compare with; see
+        Share of the rows given to `fit` that are held out from training; p-values are computed from their scores. See
         `BaseDetector`.
     prefit : bool, default=False
-        True: `density` is fitted, and used as it is; see `BaseDetector`.
+        True: `density` is already fitted and is used without training; see `BaseDetector`.
     cv : int or None, default=None
-        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+        Number of folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     checkpoint : path or None, default=None
-        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
+        Folder for the checkpoints of all trainings in `fit`. A killed `fit` resumes from them; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
-        Draws the calibration rows, and the seeds within the density that are None.
+        Draws the calibration rows, and a seed for each `random_state` inside the density that is None.
 
     Attributes
     ----------
@@ -60,18 +61,18 @@ class LikelihoodRegretDetector(BaseDetector):
     image_shape_ : tuple of int (H, W, C) or None
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
-        Where a frame was given to `fit`.
+        Only if `fit` was given a data frame.
 
     Notes
     -----
-    `fit` scores all rows given to it. Where that takes long, freeze a fitted density and fit the detector on a few
+    `fit` scores all rows given to it. If this takes too long, freeze a fitted density and fit the detector on a few
     hundred rows that the density was not trained on.
 
     References
     ----------
     "Likelihood Regret: An Out-of-Distribution Detection Score For Variational Auto-encoder" (Xiao et al., 2020),
-    https://arxiv.org/abs/2003.02977, section 4. There the encoder's weights are fitted to each image; here mean and
-    standard deviation of q are, which needs no copy of the encoder and serves many rows at once.
+    https://arxiv.org/abs/2003.02977, section 4. The paper fits the encoder's weights to each image. Here the mean and
+    standard deviation of q are fitted, which needs no copy of the encoder and handles many rows at once.
 
     Examples
     --------

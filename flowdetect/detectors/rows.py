@@ -1,4 +1,4 @@
-"""Rows of frames, arrays, tensors and sources: chosen by their indices, kept from training, read in parts."""
+"""Rows of frames, arrays, tensors and sources: selection by index, hold-out, reading in parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flowdetect._opening import names_compared
 from flowdetect._reach import OutOfReachError
 from flowdetect._sources import Source, Without, rows_at_once
 
-# what a score learns of a source besides its density, and what is compared with: rows, and values, drawn from all
+# most rows, and most values, that are drawn from a source to learn a score and to calibrate
 MOST_ROWS_READ, MOST_VALUES_READ = 2**18, 2**24
 PART_BYTES = 2**23  # of a source, scored at once
 VALUES_AT_ONCE = 2**18
@@ -25,7 +25,7 @@ Split = tuple[Indices, NDArray[np.int_], NDArray[np.int_]]  # to train on, to le
 
 
 def take(X: Any, indices: Indices) -> Any:
-    """Choose rows of a frame, a numpy array, a torch tensor or a source, by sorted indices; all without a copy."""
+    """Select rows of a frame, array, tensor or source by sorted indices; without a copy if all are selected."""
     if len(indices) == len(X):
         return X
     if isinstance(indices, Without) and not isinstance(X, Source):
@@ -34,16 +34,16 @@ def take(X: Any, indices: Indices) -> Any:
 
 
 def is_frame(X: Any) -> bool:
-    """Say whether X has named columns, and is in memory."""
+    """Return whether X is a data frame in memory."""
     return hasattr(X, "columns") and not isinstance(X, Source)
 
 
 def hold_out(
     n_rows: int, fraction: float, random: np.random.RandomState, most: int | None = None
 ) -> tuple[Indices, NDArray[np.int_]]:
-    """Draw the indices of the rows to train on and of those to keep from it, at least one each, in the order of X.
+    """Draw the indices of the training rows and of the held-out rows, at least one each, in the order of X.
 
-    `most` is the largest number of rows to keep, of those of a source.
+    From a source, at most `most` rows are held out.
     """
     n_held = min(max(round(fraction * n_rows), 1), n_rows - 1)
     if most is None or n_rows <= most:
@@ -54,7 +54,7 @@ def hold_out(
 
 
 def drawn(n_rows: int, most: int, random: np.random.RandomState) -> NDArray[np.int_]:
-    """Draw at most so many of n rows, without a list of all: their indices, in order."""
+    """Draw the sorted indices of at most `most` of n rows, without a list of all rows."""
     if n_rows <= most:
         return np.arange(n_rows)
     generator, found = np.random.default_rng(random.randint(2**31)), np.array([], dtype=np.int_)
@@ -64,25 +64,25 @@ def drawn(n_rows: int, most: int, random: np.random.RandomState) -> NDArray[np.i
 
 
 def most_read(X: Any) -> int | None:
-    """Give how many rows of a source are read at most for what a score learns; None: all, of what is in memory."""
+    """Return the most rows of a source that a score learns from; None for rows in memory: all."""
     if not isinstance(X, Source):
         return None
     return int(max(1, min(MOST_ROWS_READ, MOST_VALUES_READ // max(1, int(np.prod(X.row_shape))))))
 
 
 def few(X: Any) -> Any:
-    """Give rows as they are; of a source an array of every k-th, as many as are read at most."""
+    """Return rows unchanged; a source as an array of every k-th row, at most `most_read` rows."""
     most = most_read(X)
     return X if most is None else X[:: -(-len(X) // most)].array()
 
 
 def flat(X: Any) -> Any:
-    """Give checked rows or images as rows (n, D), a frame as it is; the axes of arrays were told when checked."""
+    """Return checked rows or images as rows (n, D), and a frame unchanged."""
     return flatten_images(X) if isinstance(X, np.ndarray) and X.ndim > 2 else to_rows(X)[0]
 
 
 def extent(X: Any) -> tuple[float, float, bool]:
-    """Give least and largest value, and whether all are whole numbers, of rows or images read a few at a time."""
+    """Return the least and the largest value, and whether all are whole numbers; reads in parts."""
     low, high, whole = np.inf, -np.inf, True
     for rows in parts(X):
         low, high, whole = min(low, float(rows.min())), max(high, float(rows.max())), whole and is_whole(rows)
@@ -99,11 +99,11 @@ def parts(X: Any) -> Iterator[NDArray[Any]]:
             continue
         part = take(X, np.arange(start, stop)) if is_frame(X) else X[start:stop]
         rows = np.asarray(flat(part))
-        yield rows.astype(np.float64) if rows.dtype == object else rows  # frames of flags and numbers
+        yield rows.astype(np.float64) if rows.dtype == object else rows  # frames with booleans and numbers
 
 
 def by_parts(method: Callable[[Any, Any], NDArray[np.float64]]) -> Callable[[Any, Any], NDArray[np.float64]]:
-    """Let a method of a detector that gives one number a row read a source in parts, each checked as an array is."""
+    """Make a method that returns one number for each row read a source in parts; each part is checked like an array."""
 
     @wraps(method)
     def read(self: Any, X: Any) -> NDArray[np.float64]:

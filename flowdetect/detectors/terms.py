@@ -1,4 +1,4 @@
-"""Scores made of the terms of a density's likelihood: the last scale, and how usual all terms are together."""
+"""Scores from the terms of a density's likelihood: the last scale, and the density of all terms."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from flowdetect.detectors.base import BaseDetector
 from flowdetect.detectors.calibration import log_kernel_density
 
 N_DECIMALS = 6  # of a decision function
-SMALLEST_SPREAD = 1e-9  # of a statistic, relative to its size; below it is constant and says nothing
+SMALLEST_SPREAD = 1e-9  # of a statistic, relative to its size; below it the statistic counts as constant
 
 
 class ScaleDetector(BaseDetector):
-    r"""Call an image an outlier if the last scale of a multi-scale flow finds it unlikely.
+    r"""Call an image an outlier if it is unlikely at the last scale of a multi-scale flow.
 
     .. math:: s(x) = \log p(z_L) + \log \left|\det J_L\right|
 
-    the share of level L, the last, in the log-likelihood. The first scales see edges and smoothness, in which sets of
-    images hardly differ; what is left for the last one is more about what the image shows.
+    the part of the last level L in the log-likelihood. The first scales describe edges and smoothness, in which sets of
+    images hardly differ; the last scale describes more of the content.
 
-    It costs no more than the likelihood. Weakness: it needs a multi-scale flow, and sees only what reaches its last
-    scale.
+    It costs no more than the likelihood. Weakness: it needs a multi-scale flow, and ignores what the earlier scales
+    factor out.
 
     Parameters
     ----------
     density : estimator with `fit`, `score_samples` and `likelihood_terms`
-        A flow of at least two levels; `likelihood_terms(X)` has `log_pz_levels` and `log_det_levels`, (n, L), nats. It
-        is cloned and the clone fitted; one inside scikit-learn's `FrozenEstimator` is used as it is.
+        A flow of at least two levels; `likelihood_terms(X)` has `log_pz_levels` and `log_det_levels`, (n, L), nats. A
+        clone of it is fitted; a density in scikit-learn's `FrozenEstimator` is used without training.
     contamination : float in (0, 0.5], default=0.1
-        Share of the rows given to `fit` that are to be called outliers.
+        Share of the rows given to `fit` that are called outliers.
     calibration_fraction : float in [0, 1), default=0.1
-        Share of the rows given to `fit` that the density is not trained on, and which p-values compare with; see
+        Share of the rows given to `fit` that are held out from training; p-values are computed from their scores. See
         `BaseDetector`.
     prefit : bool, default=False
-        True: `density` is fitted, and used as it is; see `BaseDetector`.
+        True: `density` is already fitted and is used without training; see `BaseDetector`.
     cv : int or None, default=None
-        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+        Number of folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     checkpoint : path or None, default=None
-        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
+        Folder for the checkpoints of all trainings in `fit`. A killed `fit` resumes from them; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
-        Draws the calibration rows, and the seeds within the density that are None.
+        Draws the calibration rows, and a seed for each `random_state` inside the density that is None.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class ScaleDetector(BaseDetector):
     image_shape_ : tuple of int (H, W, C) or None
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
-        Where a frame was given to `fit`.
+        Only if `fit` was given a data frame.
 
     References
     ----------
@@ -82,7 +82,7 @@ class ScaleDetector(BaseDetector):
         if n_levels[0] < 2:
             raise ValueError(
                 "ScaleDetector needs a multi-scale flow of at least two levels, whose likelihood_terms have "
-                f"log_pz_levels (n, L); this density has {n_levels[0]}. Give it n_levels=2 or more, or take "
+                f"log_pz_levels (n, L); this density has {n_levels[0]}. Give it n_levels=2 or more, or use "
                 "LikelihoodDetector."
             )
         return np.asarray(self._combined(terms), dtype=np.float64)
@@ -96,44 +96,45 @@ class ScaleDetector(BaseDetector):
 
 
 class DoSEDetector(BaseDetector):
-    r"""Call a row an outlier if the terms of its likelihood are unusual, each by itself or all together.
+    r"""Call a row an outlier if the terms of its likelihood are unusual.
 
     .. math:: s(x) = \sum_j \log \hat p_j(T_j(x))
 
-    with a one-dimensional kernel density :math:`\hat p_j` of each statistic T_j over the calibration rows
-    (``kind="kde"``), or the decision function of a one-class support vector machine on all statistics together
-    (``kind="svm"``). The statistics are log p(x) and all that `likelihood_terms` has for a row: of a flow log p(z) and
-    log|det|, both of each level, the part of the standardisations, and log_class of a conditional one.
+    With ``kind="kde"``, :math:`\hat p_j` is a one-dimensional kernel density of the statistic T_j over the calibration
+    rows. With ``kind="svm"``, the score is the decision function of a one-class support vector machine on all
+    statistics. The statistics are log p(x) and all values that `likelihood_terms` returns for a row. For a flow these
+    are log p(z) and log|det| of each level, the term of the standardisations, and log_class of a conditional flow.
 
-    It costs no more than the likelihood. Weakness: it knows only what the statistics tell; on a density without terms
-    (scikit-learn's) it is a two-sided test of the likelihood.
+    It costs no more than the likelihood. Weakness: it uses only these statistics; on a density without terms, such as
+    those of scikit-learn, it is a two-sided test of the likelihood.
 
     Parameters
     ----------
     density : estimator with `fit` and `score_samples`
-        One with `likelihood_terms(X)` gives its terms too. It is cloned and the clone fitted; one inside
-        scikit-learn's `FrozenEstimator` is used as it is.
+        If it has `likelihood_terms(X)`, its terms are used. A clone of it is fitted; a density in scikit-learn's
+        `FrozenEstimator` is used without training.
     kind : {"kde", "svm"}, default="kde"
+        Kernel densities, or a one-class support vector machine.
     contamination : float in (0, 0.5], default=0.1
-        Share of the rows given to `fit` that are to be called outliers.
+        Share of the rows given to `fit` that are called outliers.
     calibration_fraction : float in [0, 1), default=0.1
-        Share of the rows given to `fit` that the density is not trained on, from which the kernel densities come, and
-        which p-values compare with; see `BaseDetector`.
+        Share of the rows given to `fit` that are held out from training; the kernel densities and the p-values are
+        computed from them. See `BaseDetector`.
     prefit : bool, default=False
-        True: `density` is fitted, and used as it is; see `BaseDetector`.
+        True: `density` is already fitted and is used without training; see `BaseDetector`.
     cv : int or None, default=None
-        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+        Number of folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     checkpoint : path or None, default=None
-        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
+        Folder for the checkpoints of all trainings in `fit`. A killed `fit` resumes from them; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
-        Draws the calibration rows, and the seeds within the density that are None.
+        Draws the calibration rows, and a seed for each `random_state` inside the density that is None.
 
     Attributes
     ----------
     density_ : the fitted density
     statistic_names_ : list of str
     calibration_statistics_ : (n_calibration, n_statistics) array
-        What the kernel densities are made of.
+        Statistics of the rows that the kernel densities are fitted to.
     svm_ : the fitted support vector machine, with ``kind="svm"``
     offset_ : float
         The `contamination` quantile of the scores of all rows given to `fit`.
@@ -142,17 +143,17 @@ class DoSEDetector(BaseDetector):
     image_shape_ : tuple of int (H, W, C) or None
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
-        Where a frame was given to `fit`.
+        Only if `fit` was given a data frame.
 
     Notes
     -----
-    Statistics are standardised; kernels are Gaussian, their width by Scott's rule. They are made of every other
-    calibration row, p-values compare with the rest.
+    Statistics are standardised. Kernels are Gaussian; Scott's rule sets their width. Half of the calibration rows make
+    the kernel densities, and p-values use the other half.
 
     References
     ----------
     "Density of States Estimation for Out-of-Distribution Detection" (Morningstar et al., 2020),
-    https://arxiv.org/abs/2006.09273, section 3. There the statistics' densities come from training rows.
+    https://arxiv.org/abs/2006.09273, section 3. The paper fits the densities of the statistics to training rows.
 
     Examples
     --------
@@ -165,7 +166,7 @@ class DoSEDetector(BaseDetector):
     array([-1])
     """
 
-    no_graph = "kernel densities and support vectors of scikit-learn have none"
+    no_graph = "scikit-learn's kernel densities and support vectors cannot be exported"
     learns = True
     kept = ("kind",)
 
@@ -202,9 +203,14 @@ class DoSEDetector(BaseDetector):
         values = np.stack(list(found.values()), axis=1)  # (n, J)
         varies = values.std(axis=0) > SMALLEST_SPREAD * (1 + np.abs(values).mean(axis=0))
         if not varies.any():
-            raise ValueError("DoSEDetector needs a statistic that varies over the calibration rows; all are constant.")
+            raise ValueError(
+                "DoSEDetector needs a statistic that varies over the calibration rows, got constant ones; fit on other "
+                "rows."
+            )
         self.statistic_names_ = [name for name, kept in zip(found, varies, strict=True) if kept]
-        self.calibration_statistics_ = np.ascontiguousarray(values[:, varies])  # as a file gives it back, bit for bit
+        self.calibration_statistics_ = np.ascontiguousarray(
+            values[:, varies]
+        )  # the memory layout after loading, for bitwise equal scores
         if self.kind == "svm":
             with whole_imports():
                 from sklearn.pipeline import make_pipeline
@@ -212,17 +218,19 @@ class DoSEDetector(BaseDetector):
                 from sklearn.svm import OneClassSVM
 
             svm = OneClassSVM(nu=0.1, tol=1e-9)
-            svm.random_state = 0  # no parameter of its own: it would draw from numpy's global generator
-            scaler = StandardScaler().set_output(transform="default")  # whatever the user has set for the process
+            svm.random_state = 0  # OneClassSVM has no such parameter, and would draw from numpy's global generator
+            scaler = StandardScaler().set_output(
+                transform="default"
+            )  # independent of the user's global transform_output
             self.svm_ = make_pipeline(scaler, svm).fit(self.calibration_statistics_)
 
     def _statistics(self, X: Any) -> dict[str, NDArray[np.float64]]:
-        """Give every statistic by name, (n,) each."""
+        """Return every statistic by name, (n,) each."""
         if not hasattr(self.density_, "likelihood_terms"):
             return {"log_px": self._log_likelihood(X)}
         terms = self.density_.likelihood_terms(X)
         columns = {name: np.asarray(term, dtype=np.float64).reshape(len(X), -1) for name, term in terms.items()}
-        if "log_pz" not in columns:  # one term a pixel: their sum alone is a statistic
+        if "log_pz" not in columns:  # one term for each pixel: only their sum is a statistic
             return {"log_px": sum_of_terms(columns, len(X))}
         found = {"log_px": np.sum([columns[name][:, 0] for name in SUMMED if name in columns], axis=0)}
         for name, values in columns.items():
@@ -234,7 +242,7 @@ class DoSEDetector(BaseDetector):
         found = self._statistics(X)
         values = np.stack([found[name] for name in self.statistic_names_], axis=1)
         if self._kept["kind"] == "svm":
-            return np.round(self.svm_.decision_function(values), N_DECIMALS)  # support vectors shall tie
+            return np.round(self.svm_.decision_function(values), N_DECIMALS)  # rounded so that support vectors tie
         return log_kernel_density(values, self.calibration_statistics_)
 
 
@@ -242,7 +250,7 @@ SUMMED = ("log_pz", "log_det", "log_class")  # the terms whose sum is the score 
 
 
 def sum_of_terms(terms: Mapping[str, Any], n_rows: int) -> NDArray[np.float64]:
-    """Add up all that a Bunch of terms has for each row: (n,)."""
+    """Sum all terms of each row: (n,)."""
     return np.sum(
         [np.asarray(term, dtype=np.float64).reshape(n_rows, -1).sum(axis=1) for term in terms.values()], axis=0
     )

@@ -1,4 +1,4 @@
-"""What a detector does about kills and Ctrl-C: it keeps checkpoints and its seed, and what was trained by then."""
+"""Interrupted trainings of a detector: checkpoints and the seed for resuming, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from flowdetect.detectors.clones import with_parameter
 
 
 class Trainings:
-    """A detector whose trainings can be killed and go on, or be ended by Ctrl-C."""
+    """A detector whose trainings can resume after a kill, or be ended by Ctrl-C."""
 
-    checkpoint: PathName | None = None  # for detectors of others, and of older files, that have no such parameter
-    keeps_interrupted = True  # a fit that Ctrl-C ends leaves a whole detector, or the old one
+    checkpoint: PathName | None = None  # for detectors of users and of older files that lack this parameter
+    keeps_interrupted = True  # after Ctrl-C the detector is complete, or unchanged
     shared: tuple[str, ...]
     prefit: bool
     _seed: RandomState
     _interrupt: KeyboardInterrupt
 
     def _check_before_fit(self: Any) -> None:
-        """Refuse what cannot work whatever the data are; an estimator around this one asks before it trains another."""
+        """Raise if a parameter is invalid for any data; an outer estimator calls this before it trains."""
         self._check_parameters()
 
     def _settle_seed(self: Any, X: Any, y: Any) -> np.random.RandomState:
-        """Settle the seed of this fit, and give the generator that all else is drawn from; X is checked."""
+        """Set the seed of this fit, and return the generator for all other draws; X has been checked."""
         checkpoint = self.checkpoint
         if checkpoint is not None:
             checkpoint = make_folder(checkpoint)
@@ -41,19 +41,19 @@ class Trainings:
         return check_random_state(self._seed)
 
     def _with_checkpoints(self, estimator: Any) -> Any:
-        """Give the detector's checkpoint to each estimator within that has none of its own."""
+        """Set the detector's checkpoint on each inner estimator that has none."""
         if self.checkpoint is not None:
             with_parameter(estimator, "checkpoint", None, make_folder(self.checkpoint))
         return estimator
 
     def _train(self, estimator: Any, X: Any, y: Any = None) -> None:
-        """Fit an estimator; if Ctrl-C ends its training and leaves it fitted, the interrupt waits for the end of `fit`.
+        """Fit an estimator; if Ctrl-C ends its training and leaves it fitted, keep the interrupt for the end of `fit`.
 
-        After that nothing new is trained: the interrupt is raised instead.
+        The next training then raises the interrupt immediately.
         """
         if "_interrupt" in vars(self):
             if isinstance(estimator, Trainings):
-                estimator._interrupt = self._interrupt  # it may calibrate, and not train
+                estimator._interrupt = self._interrupt  # it may calibrate but not train
             elif not isinstance(estimator, FrozenEstimator):
                 raise self._interrupt
         task = None if isinstance(estimator, FrozenEstimator) else subtask(self, "training")
@@ -66,7 +66,7 @@ class Trainings:
             self._interrupt = interrupt
 
     def _end_trainings(self) -> KeyboardInterrupt | None:
-        """Forget the seed, and give the interrupt that ended a training early."""
+        """Delete the seed, and return the interrupt that ended a training early."""
         self.__dict__.pop("_seed", None)
         interrupt: KeyboardInterrupt | None = self.__dict__.pop("_interrupt", None)
         return interrupt

@@ -1,4 +1,4 @@
-"""Stirring and shaking: the likelihood that an image loses when its pixels change places."""
+"""Stirring and shaking: the loss of likelihood when an image's pixels change places."""
 
 from __future__ import annotations
 
@@ -24,48 +24,48 @@ N_DECIMALS = 6  # of a difference, nats
 
 
 class TransformDetector(BaseDetector):
-    r"""Call an image an outlier if it loses little likelihood when it is turned over, or when its parts change places.
+    r"""Call an image an outlier if it loses little likelihood when it is flipped or when its patches are reordered.
 
     .. math:: s(x) = \log p(x) - \frac{1}{K} \sum_{k=1}^{K} \log p(T_k(x))
 
-    with bijections T that leave an image as smooth and as bright as it was. They keep what neighbouring pixels tell
-    about each other, so this cancels in the difference; what remains is the density's knowledge of long-range
-    structure. *Stirring* turns the whole image over (mirrored, upside down, both). *Shaking* cuts it into equal
-    patches, at most 4 along each side, and reorders them, three times; where a side cannot be cut into 2, 3 or 4, the
-    last pixels stay where they are.
+    with bijections T that keep the smoothness and brightness of an image. They keep the relations between neighbouring
+    pixels, whose terms cancel in the difference; the rest depends on long-range structure. *Stirring* flips the whole
+    image (left-right, upside down, both). *Shaking* cuts it into equal patches, at most 4 along each side, and reorders
+    them, three times. If 2, 3 or 4 do not divide a side, the last pixels stay in place.
 
-    It costs 4 likelihoods an image and no other training. Weakness: sets whose images look alike when turned over, or
-    whose density knows little beyond neighbours.
+    It costs 4 likelihoods for each image and no other training. Weakness: it fails on images that look the same after
+    flipping, and with densities that model little beyond neighbouring pixels.
 
     Parameters
     ----------
     density : estimator with `fit` and `score_samples`
-        It is cloned and the clone fitted; one inside scikit-learn's `FrozenEstimator` is used as it is.
+        A clone of it is fitted; a density in scikit-learn's `FrozenEstimator` is used without training.
     transforms : {"stirring", "shaking"} or tuple of transformers, default="stirring"
-        Transformers, such as the SITs, are cloned and fitted on the rows that the density was trained on; to a frozen
-        density on every other row given to `fit`, and p-values compare with the rest. They get rows (n, D), and, where
-        theirs say nothing, `image_shape` from the data, `n_bins` from the density, and seeds from `random_state`.
+        Transformers, such as the SITs, are cloned and fitted on the training rows of the density. With a frozen density
+        they are fitted on half of the rows given to `fit`, and p-values use the other half. They receive rows (n, D).
+        If not set, their `image_shape` comes from the data, `n_bins` from the density, and seeds from `random_state`.
     image_shape : tuple of int (H, W) or (H, W, C), or None, default=None
-        None: taken from X if it has images' axes, else from the density; if neither knows, rows are strips of 1 x D
-        pixels.
+        None: taken from X if X has the axes of images, else from the density. If neither has a shape, rows are images
+        of 1 x D pixels.
     contamination : float in (0, 0.5], default=0.1
-        Share of the rows given to `fit` that are to be called outliers.
+        Share of the rows given to `fit` that are called outliers.
     calibration_fraction : float in [0, 1), default=0.1
-        Share of the rows given to `fit` that the density is not trained on, and which p-values compare with; see
+        Share of the rows given to `fit` that are held out from training; p-values are computed from their scores. See
         `BaseDetector`.
     prefit : bool, default=False
-        True: `density` is fitted, and used as it is; see `BaseDetector`.
+        True: `density` is already fitted and is used without training; see `BaseDetector`.
     cv : int or None, default=None
-        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+        Number of folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     checkpoint : path or None, default=None
-        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
+        Folder for the checkpoints of all trainings in `fit`. A killed `fit` resumes from them; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
-        Draws the calibration rows, and the seeds within the density that are None.
+        Draws the calibration rows, and a seed for each `random_state` inside the density that is None.
 
     Attributes
     ----------
     density_ : the fitted density
-    transforms_ : tuple of (D,) arrays that say from where each feature is taken, or of fitted transformers
+    transforms_ : tuple of (D,) arrays, or of fitted transformers
+        An array has the index from which each feature is taken.
     offset_ : float, nats
         The `contamination` quantile of the scores of all rows given to `fit`.
     calibration_scores_ : (n_calibration,) array, nats
@@ -73,13 +73,13 @@ class TransformDetector(BaseDetector):
     image_shape_ : tuple of int (H, W, C) or None
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
-        Where a frame was given to `fit`.
+        Only if `fit` was given a data frame.
 
     Notes
     -----
-    The paper's abstract names the two families, what they are for, and that they are bijections that are computed when
-    an image is scored; which transformations are taken here, and that their mean is subtracted, is ours. The orders of
-    the patches are the same for all images.
+    The paper's abstract names the two families, their purpose, and that they are bijections applied at scoring time.
+    The choice of the transformations, and the mean over them, are ours. The orders of the patches are the same for all
+    images.
 
     References
     ----------
@@ -141,7 +141,7 @@ class TransformDetector(BaseDetector):
 
     @property
     def learns(self) -> bool:
-        """Whether the score learns from rows that could calibrate: own transformers to a frozen density do."""
+        """Whether the score learns from calibration rows: True for transformers with a frozen density."""
         return not isinstance(self.transforms, str) and self.is_frozen
 
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
@@ -156,11 +156,11 @@ class TransformDetector(BaseDetector):
             chosen = [with_parameter(each, "image_shape", None, self.image_shape_) for each in chosen]
         self.transforms_ = tuple(each.fit(rows, None) for each in chosen)
         for each in self.transforms_:
-            self._moved(each, rows[:1])  # whether it keeps the shape
+            self._moved(each, rows[:1])  # raises if it changes the shape
 
     def _check_data(self, X: Any) -> None:
         if isinstance(self.transforms, str):
-            self._orders()  # refuses a single pixel
+            self._orders()  # raises for a single pixel
         elif self.image_shape_ is not None and self.image_shape_[0] != self.image_shape_[1]:
             within = [part for each in self.transforms for part in (each, *each.get_params(deep=True).values())]
             for turn in within:
@@ -178,7 +178,7 @@ class TransformDetector(BaseDetector):
         """Apply one transformation to rows (n, D)."""
         if isinstance(transformation, np.ndarray):
             return np.ascontiguousarray(rows[:, transformation])
-        moved = np.ascontiguousarray(transformation.transform(rows))  # it may give a frame
+        moved = np.ascontiguousarray(transformation.transform(rows))  # the transformer may return a frame
         if moved.shape != rows.shape:
             raise ValueError(
                 f"TransformDetector needs transformers that keep the shape, got {moved.shape[1:]} for {rows.shape[1:]} "
@@ -187,7 +187,7 @@ class TransformDetector(BaseDetector):
         return moved
 
     def _transformed(self, X: Any) -> Iterator[Any]:
-        """Give X after each transformation, in its own form."""
+        """Yield X after each transformation, in the form of X."""
         rows, layout = to_rows(X, self.image_shape_)
         rows = np.asarray(rows)
         for each in self.transforms_:
@@ -197,11 +197,11 @@ class TransformDetector(BaseDetector):
     def _score(self, X: Any) -> NDArray[np.float64]:
         moved = [self._log_likelihood(each) for each in self._transformed(X)]
         difference = self._log_likelihood(X) - np.mean(moved, axis=0)
-        return np.asarray(np.round(difference, N_DECIMALS))  # what cancels shall tie
+        return np.asarray(np.round(difference, N_DECIMALS))  # rounded so that scores that cancel to 0 tie
 
 
 def stirrings(image_shape: tuple[int, int, int]) -> tuple[NDArray[np.intp], ...]:
-    """Give the orders that mirror an image, turn it upside down, and do both: from where each feature is taken, (D,).
+    """Return three orders (D,) of the features: left-right flip, upside-down flip, and both.
 
     Parameters
     ----------
@@ -213,13 +213,13 @@ def stirrings(image_shape: tuple[int, int, int]) -> tuple[NDArray[np.intp], ...]
 
 
 def shakes(image_shape: tuple[int, int, int]) -> tuple[NDArray[np.intp], ...]:
-    """Draw orders of an image's patches: for each order from where each feature is taken, (D,).
+    """Draw orders (D,) of the features in which the image's patches are permuted.
 
     Parameters
     ----------
     image_shape : tuple of int (H, W, C)
-        A side is cut into the most equal parts, at most 4, that divide it; if none do, into 4 (a shorter one into
-        single pixels), and what is left over stays.
+        A side is cut into 4, 3 or 2 equal parts, the most that divide it. If none does, it is cut into 4 parts, or into
+        single pixels if it is shorter, and the remaining pixels stay in place.
     """
     _check_pixels(image_shape)
     height, width, channels = image_shape
@@ -243,7 +243,7 @@ def shakes(image_shape: tuple[int, int, int]) -> tuple[NDArray[np.intp], ...]:
 
 
 def _parts(side: int) -> tuple[int, int]:
-    """Give into how many parts a side is cut, and their length."""
+    """Return the number of parts of a side, and their length."""
     divisors = [n for n in range(2, MOST_PATCHES + 1) if side % n == 0]
     n_parts = max(divisors, default=min(MOST_PATCHES, side))
     return n_parts, side // n_parts

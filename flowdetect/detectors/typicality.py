@@ -1,4 +1,4 @@
-"""Typicality: not the likeliest rows are normal, but those about as likely as most.
+"""Typicality: normal rows are those with a typical likelihood, not those with the highest.
 
 Nalisnick et al., "Detecting Out-of-Distribution Inputs to Deep Generative Models Using Typicality" (2019),
 https://arxiv.org/abs/1906.02994
@@ -27,39 +27,38 @@ class TypicalityDetector(BaseDetector):
 
     .. math:: s(x) = -\left| -\log p(x) - \hat H \right|
 
-    with :math:`\hat H` the mean of -log p over the calibration rows, an estimate of the density's entropy. In high
-    dimensions nearly all rows have about this value, and the likeliest row there is is not among them.
+    where :math:`\hat H` is the mean of -log p over the calibration rows, an estimate of the density's entropy. In high
+    dimensions nearly all rows have about this value; the mode of the density has not.
 
-    It costs nothing beside the likelihood. Weakness: of a single image it sees the likelihood alone, and where two sets
-    of images overlap in likelihood, as CIFAR-10 and SVHN do, it cannot tell them apart; batches (`test_batch`) fare
-    better.
+    It costs no more than the likelihood. Weakness: for a single image it uses only the likelihood, and cannot separate
+    sets that overlap in likelihood, as CIFAR-10 and SVHN do. Batches (`test_batch`) are separated better.
 
     Parameters
     ----------
     density : estimator with `fit` and `score_samples`
-        Its score_samples is log p(x), (n,), nats. It is cloned and the clone fitted; one inside scikit-learn's
-        `FrozenEstimator` is used as it is.
+        Its score_samples is log p(x), (n,), nats. A clone of it is fitted; a density in scikit-learn's
+        `FrozenEstimator` is used without training.
     contamination : float in (0, 0.5], default=0.1
-        Share of the rows given to `fit` that are to be called outliers.
+        Share of the rows given to `fit` that are called outliers.
     calibration_fraction : float in [0, 1), default=0.1
-        Share of the rows given to `fit` that the density is not trained on, from which the entropy comes, and which
-        p-values compare with; see `BaseDetector`.
+        Share of the rows given to `fit` that are held out from training; the entropy and the p-values are computed from
+        them. See `BaseDetector`.
     prefit : bool, default=False
-        True: `density` is fitted, and used as it is; see `BaseDetector`.
+        True: `density` is already fitted and is used without training; see `BaseDetector`.
     cv : int or None, default=None
-        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+        Number of folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     checkpoint : path or None, default=None
-        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
+        Folder for the checkpoints of all trainings in `fit`. A killed `fit` resumes from them; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
-        Draws the calibration rows, and the seeds within the density that are None.
+        Draws the calibration rows, and a seed for each `random_state` inside the density that is None.
 
     Attributes
     ----------
     density_ : the fitted density
     entropy_ : float, nats
-        Mean of -log p over every other calibration row; p-values compare with the rest.
-    calibration_nll_ : array, nats
-        Their -log p, sorted.
+        Mean of -log p over half of the calibration rows; p-values use the other half.
+    calibration_nll_ : (n_reference,) array, nats
+        -log p of the rows behind `entropy_`, sorted.
     offset_ : float, nats
         The `contamination` quantile of the scores of all rows given to `fit`.
     calibration_scores_ : (n_calibration,) array, nats
@@ -67,7 +66,7 @@ class TypicalityDetector(BaseDetector):
     image_shape_ : tuple of int (H, W, C) or None
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
-        Where a frame was given to `fit`.
+        Only if `fit` was given a data frame.
 
     References
     ----------
@@ -81,7 +80,7 @@ class TypicalityDetector(BaseDetector):
     >>> from flowdetect.detectors import TypicalityDetector
     >>> X = np.random.default_rng(0).normal(size=(400, 50))
     >>> detector = TypicalityDetector(GaussianMixture(reg_covar=0.1), random_state=0).fit(X)
-    >>> detector.predict(np.zeros((1, 50)))  # the mode: more likely than any row, and typical of none
+    >>> detector.predict(np.zeros((1, 50)))  # the mode: more likely than any row, but not typical
     array([-1])
     >>> detector.test_batch(np.zeros((10, 50)), random_state=0).p_value
     0.000999...
@@ -98,7 +97,7 @@ class TypicalityDetector(BaseDetector):
         return scores
 
     def _combined(self, log_px: Any) -> Any:
-        # rows as far above as others below shall tie, whatever the last bit
+        # rounded so that rows equally far above and below the entropy tie
         return -abs(-log_px - self.entropy_).round(decimals=N_DECIMALS)
 
     def test_batch(
@@ -108,17 +107,18 @@ class TypicalityDetector(BaseDetector):
 
         .. math:: \hat\epsilon = \left| \frac{1}{M} \sum_{m=1}^{M} -\log p(x_m) - \hat H \right|
 
-        is compared with the same number of `n_bootstrap` batches of M rows, drawn with replacement from the rows that
-        the entropy comes from, and with an entropy drawn anew each time, since it has an error too.
+        is compared with the same statistic of `n_bootstrap` batches of M rows, drawn with replacement from the rows
+        behind the entropy. The entropy is resampled each time, because it is an estimate too.
 
         Parameters
         ----------
         X : (M, D) array or frame, or images
             One batch.
         alpha : float in (0, 1), default=0.05
-            Share of typical batches that may be called drifted.
+            Level of the test: the share of typical batches that it calls drifted.
         n_bootstrap : int, default=1000
-        random_state : int, RandomState instance or None, default=None
+            Number of resampled batches.
+        random_state: int, RandomState instance or None, default=None
 
         Returns
         -------
@@ -129,7 +129,7 @@ class TypicalityDetector(BaseDetector):
 
         Notes
         -----
-        With `cv`, whose members have an entropy each, it is the test of scores that other detectors have; see
+        With `cv` each member has its own entropy; the test is then that of the other detectors, see
         `BaseDetector.test_batch`.
         """
         check_is_fitted(self, "offset_")
@@ -138,7 +138,7 @@ class TypicalityDetector(BaseDetector):
             return super().test_batch(X, alpha=alpha, n_bootstrap=n_bootstrap, random_state=random_state)
         nll = -self._log_likelihood(self._check_X(X, reset=False))
         if not np.isfinite(nll).all():
-            raise ValueError("test_batch needs rows of finite likelihood; leave the others out.")
+            raise ValueError("test_batch needs rows with a finite likelihood; leave the other rows out.")
         statistic = abs(float(nll.mean()) - self.entropy_)
         rng, known = np.random.default_rng(draw_seed(random_state)), self.calibration_nll_
         at_once = max(1, RESAMPLED_AT_ONCE // max(len(nll), len(known)))

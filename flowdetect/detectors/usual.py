@@ -1,7 +1,7 @@
-"""What the rows that a detector learned from had in common: their range, and columns of one value.
+"""Range and constant columns of the training rows, to find batches in other units.
 
-A column that never varied says nothing of how far a value lies out, so that any other value is beyond reach. A batch
-whose whole range is another, such as 0..1 after 0..255, has another unit, most likely, which is warned of.
+In a column that was constant in training, any other value is beyond reach, because there is no scale for it. A batch
+with another range, such as 0..1 after 0..255, probably has another unit; this gives a warning.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from flowdetect._warning import warn
 from flowdetect.detectors.reach import warns_of_reach
 from flowdetect.detectors.rows import few, parts
 
-FEWEST = 10  # rows, so that none of them is an outlier alone; an image has many values
-TOO_LARGE, TOO_SMALL = 50.0, 50.0  # how many times the largest, or smaller than the smallest, of usual rows
+FEWEST = 10  # rows, so that no single outlier decides; not needed for images, which have many values
+TOO_LARGE, TOO_SMALL = 50.0, 50.0  # factors above the largest and below the smallest training rows
 
 
 class KnowsUsual:
-    """A detector that knows the range and the constant columns of the rows that it learned from."""
+    """A detector that stores the range and the constant columns of its training rows."""
 
-    _usual: dict[str, Any] | None = None  # None in detectors that an earlier version wrote
+    _usual: dict[str, Any] | None = None  # None in detectors that an earlier version saved
 
     def _learn_usual(self: Any, X_train: Any) -> None:
-        """Learn both; a fitted density of ours knows what was constant in all the rows that it was trained on."""
+        """Learn both; a fitted density of ours already has the columns that were constant in its training."""
         self._usual = learn_usual(few(X_train), self.image_shape_ is None)
         knows = self.is_frozen or isinstance(X_train, Source)
         columns = getattr(self.density_, "constant_features_", None) if knows else None
@@ -43,7 +43,7 @@ class KnowsUsual:
         return "" if self._usual is None else _ranges(*_range(X, True)[:2], self._usual)
 
     def _warn_of_range(self: Any, X: Any) -> None:
-        """Warn of checked rows whose range is another, unless scoring them will."""
+        """Warn of checked rows with another range, unless scoring them will warn."""
         single, X = next(self._singles()), X[: rows_at_once(X)].array() if isinstance(X, Source) else X
         ranges, row = other_range(X, single._usual, self.image_shape_ is None)
         with warnings.catch_warnings():
@@ -51,8 +51,8 @@ class KnowsUsual:
             is_known = bool(ranges) and warns_of_reach(single._log_likelihood, X, row)
         if ranges and not is_known:
             warn(
-                f"{type(self).__name__} is asked about another range of numbers than it was fitted on: {ranges}. "
-                f"Scores then compare nothing; give X the unit and range of the training data."
+                f"{type(self).__name__} got another range of numbers than it was fitted on: {ranges}. "
+                f"Their scores mean nothing; give X the unit and range of the training data."
             )
 
 
@@ -62,8 +62,8 @@ def learn_usual(X: Any, is_table: bool) -> dict[str, Any]:
     Returns
     -------
     usual : dict
-        low, high : least and largest value; smallest, largest : size of nearly all rows; is_whole : whether all are
-        whole numbers; constant, constants : (k,) columns of one value, and the values.
+        low, high : least and largest value; smallest, largest : 1 % and 99 % quantiles of the sizes of rows; is_whole :
+        whether all values are whole numbers; constant, constants : (k,) constant columns, and their values.
     """
     least, most = zip(*((rows.min(axis=0), rows.max(axis=0)) for rows in parts(X)), strict=True)
     lowest, highest = np.min(least, axis=0).astype(np.float64), np.max(most, axis=0).astype(np.float64)
@@ -82,7 +82,7 @@ def learn_usual(X: Any, is_table: bool) -> dict[str, Any]:
 
 
 def breaks_out(X: Any, usual: dict[str, Any] | None) -> NDArray[np.bool_]:
-    """Say which checked rows have another value in a column that held one, (n,)."""
+    """Mark checked rows with another value in a column that was constant in training, (n,)."""
     if usual is None or not len(usual["constant"]):
         return np.zeros(len(X), dtype=bool)
     columns, constants = usual["constant"], usual["constants"]
@@ -90,12 +90,12 @@ def breaks_out(X: Any, usual: dict[str, Any] | None) -> NDArray[np.bool_]:
 
 
 def other_range(X: Any, usual: dict[str, Any] | None, is_table: bool) -> tuple[str, int]:
-    """Say how the range of checked rows differs from the usual one, "" if it does not; and which row is a usual one."""
+    """Describe how the range of checked rows differs from training, or ""; and return the index of a typical row."""
     if usual is None or (is_table and len(X) < FEWEST):
         return "", 0
     low, high, whole, size = _range(X, is_table)
     if not np.isfinite([low, high]).all():
-        return "", 0  # which is refused later
+        return "", 0  # raises later
     before = usual["low"], usual["high"], usual["is_whole"]
     is_other = (_looks_divided(low, high, whole) and _looks_counted(*before)) or (
         _looks_counted(low, high, whole) and _looks_divided(*before)
@@ -119,7 +119,7 @@ def _looks_counted(low: float, high: float, whole: bool) -> bool:
 
 
 def _range(X: Any, is_table: bool) -> tuple[float, float, bool, NDArray[np.float64]]:
-    """Give least and largest value, whether all are whole, and the size of each row, (n,)."""
+    """Return the least and largest value, whether all are whole numbers, and the size of each row (n,)."""
     low, high, whole, sizes = np.inf, -np.inf, True, []
     for rows in parts(X):
         sizes.append(_sizes(rows, is_table))
@@ -128,7 +128,7 @@ def _range(X: Any, is_table: bool) -> tuple[float, float, bool, NDArray[np.float
 
 
 def _sizes(rows: NDArray[Any], is_table: bool) -> NDArray[np.float64]:
-    """Give the largest absolute value of each image; of a table's row the median one, whatever single columns do."""
+    """Return the largest absolute value of each image, or the median absolute value of each row of a table."""
     if is_table:
         return np.median(np.abs(rows.astype(np.float64)), axis=1)
     return np.maximum(rows.max(axis=1).astype(np.float64), -rows.min(axis=1).astype(np.float64))

@@ -1,4 +1,4 @@
-"""What a fitted detector answers: scores, labels, p-values, selections, probabilities, drift."""
+"""The results of a fitted detector: scores, labels, p-values, selections, probabilities and drift."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from flowdetect.detectors.rows import take
 
 
 def _mean(scores: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Give the mean over members, of one its own scores: (n,)."""
+    """Average the members' scores: (n,)."""
     return scores[0] if len(scores) == 1 else np.mean(scores, axis=0)
 
 
 class Verdicts(Exports):
-    """What every detector answers, by its scores and those of rows that it was not trained on."""
+    """Methods of a fitted detector that compare scores with those of the calibration rows."""
 
     offset_: float
 
     @property
     def classes_(self) -> NDArray[np.int_]:
-        """The labels in the order of predict_proba's columns: -1, 1."""
+        """Labels in the order of the columns of `predict_proba`: -1, 1."""
         return np.array([OUTLIER, NORMAL])
 
     def score_samples(self: Any, X: ArrayLike) -> NDArray[np.float64]:
-        """Say how normal each row is.
+        """Score rows; higher is more normal.
 
         Parameters
         ----------
@@ -50,24 +50,24 @@ class Verdicts(Exports):
         Returns
         -------
         scores : (n,) array of float64; higher is more normal; unit and meaning are the detector's
-            Rows that lie too far from the training data to be scored have -1e250, the lowest score, and so have rows of
-            a table with another value in a column that was constant in training.
+            The lowest score, -1e250, means that a row lies too far from the training data to be scored, or that a
+            column that was constant in training has another value.
 
         Raises
         ------
         ValueError
-            If X does not fit the data given to `fit`, or has NaN, or the density's answer for a row is NaN or inf.
+            If X does not match the data given to `fit`, or has NaN, or if the density returns NaN or inf for a row.
 
         Warns
         -----
         UserWarning
-            If more than half of the rows, of 10 and more, lie too far out. If the range of X is another than the
-            training data's, such as 0..1 after 0..255; of tables, 10 rows or more are needed to tell.
+            If more than half of at least 10 rows lie too far out. If the range of X differs from that of the training
+            data, such as 0..1 after 0..255; for tables this needs at least 10 rows.
         """
         return _mean(self._all_scores(X))
 
     def _all_scores(self: Any, X: ArrayLike) -> list[NDArray[np.float64]]:
-        """Score rows: (n,), with `cv` as often as there are members."""
+        """Score rows: one (n,) array, or with `cv` one for each member."""
         check_is_fitted(self, "offset_")
         checked = self._check_X(X, reset=False)
         return [single._scores(checked) for single in self._singles()]
@@ -78,19 +78,19 @@ class Verdicts(Exports):
         Parameters
         ----------
         path : str or path
-            An older file of that name is replaced only when the new one is whole.
+            An existing file is replaced only after the new one is complete.
 
         Raises
         ------
         OSError
             If the file cannot be written.
         ValueError
-            If a parameter is something that a file does not keep, such as a RandomState.
+            If a parameter cannot be stored in a file, such as a RandomState.
         """
         _persistence.save(self, path)
 
     def _example(self: Any) -> Any:
-        """Give a row for a loaded detector to score; None if it is not fitted."""
+        """Return a row that a loaded detector scores as a test; None if it is not fitted."""
         if not hasattr(self, "offset_"):
             return None
         known = self.__dict__.get("calibration_scores_", np.zeros(0))
@@ -100,7 +100,7 @@ class Verdicts(Exports):
         return np.zeros((1, self.n_features_in_)) if rows is None else rows[:1]
 
     def decision_function(self: Any, X: ArrayLike) -> NDArray[np.float64]:
-        """Say how far above the threshold each row scores: score_samples(X) - offset_.
+        """Return the distance of each score from the threshold: score_samples(X) - offset_.
 
         Parameters
         ----------
@@ -113,7 +113,7 @@ class Verdicts(Exports):
         return self.score_samples(X) - self.offset_
 
     def predict(self: Any, X: ArrayLike) -> NDArray[np.int_]:
-        """Say which rows are outliers.
+        """Label rows as normal or as outliers.
 
         Parameters
         ----------
@@ -129,12 +129,11 @@ class Verdicts(Exports):
         return np.where(scores - self.offset_ >= 0, NORMAL, OUTLIER)
 
     def p_values(self: Any, X: ArrayLike) -> NDArray[np.float64]:
-        """Say how rare a score as low as each row's is among the calibration rows.
+        """Return the share of calibration rows that score as low as each row.
 
         p(x) = (1 + number of calibration scores at most s(x)) / (1 + n_calibration)
 
-        With `cv`, each fold's scores are compared with the score by the member that was trained on the other folds,
-        and the numbers added up.
+        With `cv`, the count runs over the folds; each fold's member scores x and is compared with the fold's scores.
 
         Parameters
         ----------
@@ -153,7 +152,7 @@ class Verdicts(Exports):
         return (1 + at_most) / (1 + len(self.calibration_scores_))
 
     def verdicts(self: Any, X: ArrayLike) -> Bunch:
-        """Give the scores, p-values and labels of rows at the cost of the scores alone.
+        """Return scores, p-values and labels, for the cost of the scores.
 
         Parameters
         ----------
@@ -162,23 +161,24 @@ class Verdicts(Exports):
         Returns
         -------
         verdicts : Bunch of (n,) arrays
-            score as `score_samples` gives it, p_value as `p_values`, label as `predict`.
+            score, p_value and label: the results of `score_samples`, `p_values` and `predict`.
         """
         scores = self._all_scores(X)
         score = _mean(scores)
         return Bunch(score=score, p_value=self._p_values(scores), label=self._labels(score))
 
     def select(self: Any, X: ArrayLike, fdr: float = 0.1) -> NDArray[np.int_]:
-        """Say which rows are outliers, such that few of those named are not: the false discovery rate is held.
+        """Label rows as outliers with a controlled false discovery rate.
 
-        `predict` calls a fixed share of normal rows outliers, so that in a large batch with few outliers most rows
-        that it names are normal. Of the rows that this names, a share of at most `fdr` is normal, on average over
-        batches: p-values are adjusted by Benjamini and Hochberg's procedure, and outliers have at most `fdr`.
+        `predict` calls a fixed share of the normal rows outliers. In a large batch with few outliers, most of the rows
+        it labels are therefore normal. Among the outliers that `select` returns, at most a share of `fdr` is normal, on
+        average over batches. It adjusts the p-values by the Benjamini-Hochberg procedure and selects those of at most
+        `fdr`.
 
         Parameters
         ----------
         X : (n, D) array or frame, or images
-            One batch; the answer for a row depends on the others.
+            One batch; the label of a row depends on the other rows.
         fdr : float in (0, 1), default=0.1
 
         Returns
@@ -188,14 +188,14 @@ class Verdicts(Exports):
         Warns
         -----
         UserWarning
-            If there are too few calibration rows for a single outlier to be named, however far out it lies. No
-            p-value is below 1 / (1 + n_calibration), so that at least n / (fdr * (1 + n_calibration)) rows have to be
-            that low before any is named.
+            If the calibration rows are too few to select a single outlier, however extreme it is. No p-value is below 1
+            / (1 + n_calibration), so at least n / (fdr * (1 + n_calibration)) rows must have this value before any is
+            selected.
 
         Notes
         -----
-        The rate is held where p-values are valid and calibration rows are shared by all rows of the batch (Bates et
-        al., 2023). With `cv` there is no proof; p-values are then close to valid.
+        The rate is controlled if the p-values are valid and all rows of the batch share the calibration rows (Bates et
+        al., 2023). With `cv` there is no proof, but the p-values are close to valid.
 
         References
         ----------
@@ -220,36 +220,35 @@ class Verdicts(Exports):
     def test_batch(
         self: Any, X: ArrayLike, *, alpha: float = 0.05, n_bootstrap: int = 1000, random_state: RandomState = None
     ) -> Bunch:
-        """Test whether the rows of X together score as the calibration rows do: whether this batch has drifted.
+        """Test whether a batch has drifted: whether its scores are distributed like those of the calibration rows.
 
         Parameters
         ----------
         X : (n, D) array or frame, or images
             One batch.
         alpha : float in (0, 1), default=0.05
-            Share of batches without drift that may be called drifted.
+            Level of the test: the share of batches without drift that it calls drifted.
         n_bootstrap : int, default=1000
-            How often batch and calibration scores are regrouped at random.
+            Number of random permutations of batch and calibration scores.
         random_state : int, RandomState instance or None, default=None
 
         Returns
         -------
         result : Bunch
-            statistic : float, Anderson and Darling's; p_value : float, (1 + number of regroupings in which it is at
-            least as large) / (1 + n_bootstrap); drifted : bool, whether p_value <= alpha; n_rows : int
+            statistic : float, of the Anderson-Darling test; p_value : float, (1 + number of permutations whose
+            statistic is at least as large) / (1 + n_bootstrap); drifted : bool, p_value <= alpha; n_rows : int
 
         Notes
         -----
-        It is the two-sample test of Anderson and Darling by random permutations. It sees scores that have become
-        higher, lower, more or less spread, and keeps its level for batches of any size, a single row included, and
-        for tied scores. On normal scores (100 calibration rows, batches of 20, level 0.05) it found a shift of half a
-        standard deviation as often as Cramer and von Mises' test (0.54 and 0.52; Kolmogorov and Smirnov's 0.41),
-        a spread 1.7 times as large twice as often (0.41; 0.21; 0.20), and one row of ten lying four standard
-        deviations out twice as often (0.21; 0.11; 0.09). Drifts that leave the distribution of scores as it was are
-        not seen.
+        This is the two-sample Anderson-Darling test with random permutations. It detects scores that are higher, lower,
+        more spread or less spread. Its level holds for batches of any size, also of one row, and for tied scores. It
+        cannot detect drift that leaves the distribution of the scores unchanged.
 
-        With `cv` the rows are scored by one member each, in turn, as calibration rows are; the level is then
-        approximate.
+        Its power on Gaussian scores (100 calibration rows, batches of 20, level 0.05), next to the tests of Cramer-von
+        Mises and Kolmogorov-Smirnov: 0.54 (0.52; 0.41) for a shift by half a standard deviation; 0.41 (0.21; 0.20) for
+        a standard deviation 1.7 times as large; 0.21 (0.11; 0.09) for one row in ten at four standard deviations.
+
+        With `cv` the members take turns to score the rows, one member for each row; the level is then approximate.
 
         References
         ----------
@@ -280,9 +279,9 @@ class Verdicts(Exports):
         return Bunch(statistic=statistic, p_value=p_value, drifted=p_value <= alpha, n_rows=len(scores))
 
     def predict_proba(self: Any, X: ArrayLike) -> NDArray[np.float64]:
-        r"""Say how probable it is that each row is an outlier, and that it is normal.
+        r"""Return the probability that each row is an outlier, and that it is normal.
 
-        With u the share of calibration rows that score lower than x, and q that share at the threshold `offset_`,
+        Let u be the share of calibration rows that score lower than x, and q this share at the threshold `offset_`:
 
         .. math:: P(-1 \mid x) = 1 - \frac{u}{2q} \;\text{if } s(x) < \text{offset}, \text{ else }
                   \frac{1}{2} \left(\frac{1 - u}{1 - q}\right)^{2 (1 - q) / q - 1}
@@ -297,18 +296,16 @@ class Verdicts(Exports):
 
         Notes
         -----
-        What outliers look like is not known, so that a probability needs an assumption. Here it is `contamination`: a
-        share q, about that much, of rows like those of the calibration are outliers, and they are those that score
-        lowest. Of the functions that fall as the score rises, are 1/2 at the threshold and have the mean q over the
-        calibration rows, this is a simple one: linear in u below the threshold, a power above. So
-        ``predict(X) == -1`` exactly where the outlier's probability is above 1/2. It depends on ranks alone: an
-        increasing map of the scores changes it little.
+        A probability needs an assumption about outliers. The assumption is `contamination`: about a share q of rows
+        like the calibration rows are outliers, namely those with the lowest scores. The function above decreases with
+        the score, is 1/2 at the threshold, and has mean q over the calibration rows. Therefore ``predict(X) == -1``
+        exactly where the probability of an outlier is above 1/2. It depends on ranks: an increasing map of the scores
+        changes it little. `p_values` need no such assumption.
 
         u is linear between calibration scores, and falls exponentially below the lowest. The exponent is at least 1.
-        `p_values` need no such assumption.
 
-        Kriegel et al. (2011) scale scores by the error function of a normal distribution instead, which pyod calls
-        "unify"; its values do not agree with the labels.
+        pyod's "unify" follows Kriegel et al. (2011), who scale scores by the error function of a normal distribution;
+        its values do not agree with the labels.
 
         References
         ----------
@@ -330,26 +327,25 @@ class Verdicts(Exports):
         return np.stack([outlier, 1 - outlier], axis=1)
 
     def score(self: Any, X: ArrayLike, y: ArrayLike | None = None) -> float:
-        """Say how well the detector does on X: what `GridSearchCV` and `cross_val_score` compare by.
+        """Rate the detector on X, as `GridSearchCV` and `cross_val_score` need it.
 
         Parameters
         ----------
         X : (n, D) array or frame, or images
         y : (n,) array or None
-            Of +1 (normal) and -1 (outlier) alone: what X holds. Anything else, such as class labels, is ignored.
+            True labels of X, +1 (normal) and -1 (outlier). Any other values, such as class labels, are ignored.
 
         Returns
         -------
         score : float; higher is better
-            With such a y, the area under the ROC curve of the scores. Without, the mean of the density's
-            score_samples over X, for ours and scikit-learn's the log-likelihood, nats: without outliers one can know
-            how well the density fits, not how well the score tells outliers. It does not depend on the parameters of
-            the detector itself.
+            With such a y, the AUROC of the scores. Without it, the mean of the density's `score_samples` over X: for
+            densities of flowdetect and scikit-learn the mean log-likelihood, nats. This mean measures the fit of the
+            density, not the detection of outliers, and does not depend on the detector's own parameters.
 
         Raises
         ------
         ValueError
-            If y holds +1 alone or -1 alone.
+            If all values of y are +1, or all are -1.
 
         Examples
         --------

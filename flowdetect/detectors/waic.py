@@ -1,4 +1,4 @@
-"""WAIC: what several densities, fitted alike, agree on.
+"""WAIC: the mean log-likelihood of an ensemble, minus its variance.
 
 Choi et al., "WAIC, but Why? Generative Ensembles for Robust Anomaly Detection" (2018), https://arxiv.org/abs/1810.01392
 """
@@ -18,35 +18,36 @@ from flowdetect.detectors.checks import name_of
 
 
 class WAICDetector(BaseDetector):
-    r"""Call a row an outlier if an ensemble finds it unlikely, or does not agree.
+    r"""Call a row an outlier if it is unlikely under an ensemble, or if the members disagree.
 
     .. math:: s(x) = \mathbb{E}_m\left[\log p_m(x)\right] - \operatorname{Var}_m\left[\log p_m(x)\right]
 
     over the members m of an ensemble that differ in their seeds.
 
-    It costs as many trainings and likelihoods as there are members. Weakness: members of one kind share their mistakes;
-    a rerun of the paper's experiments found 0.221 for its 0.766 on Fashion-MNIST against MNIST (Ren et al., 2019).
+    It costs one training and one likelihood for each member. Weakness: similar members share their errors. On
+    Fashion-MNIST against MNIST, a repetition of the experiments found an AUROC of 0.221 instead of the paper's 0.766
+    (Ren et al., 2019).
 
     Parameters
     ----------
     density : estimator with `fit` and `score_samples`
-        Cloned and fitted `n_members` times. An ensemble, with `member_scores(X)`, such as `EnsembleDensity`, is cloned
-        and fitted once; in scikit-learn's `FrozenEstimator` it is used as it is.
+        `n_members` clones of it are fitted. An ensemble with `member_scores(X)`, such as `EnsembleDensity`, is cloned
+        and fitted once; in scikit-learn's `FrozenEstimator` it is used without training.
     n_members : int, default=5
-        Of no effect on an ensemble.
+        Number of members; no effect if `density` is an ensemble.
     contamination : float in (0, 0.5], default=0.1
-        Share of the rows given to `fit` that are to be called outliers.
+        Share of the rows given to `fit` that are called outliers.
     calibration_fraction : float in [0, 1), default=0.1
-        Share of the rows given to `fit` that no member is trained on, and which p-values compare with; see
-        `BaseDetector`.
+        Share of the rows given to `fit` that are held out from the training of all members; p-values are computed from
+        their scores. See `BaseDetector`.
     prefit : bool, default=False
-        True: `density` is a fitted ensemble, and used as it is; see `BaseDetector`.
+        True: `density` is a fitted ensemble and is used without training; see `BaseDetector`.
     cv : int or None, default=None
-        Folds of a cross-conformal calibration, for small data; see `BaseDetector`.
+        Number of folds of a cross-conformal calibration, for small data; see `BaseDetector`.
     checkpoint : path or None, default=None
-        A folder that keeps all trainings within, so that a fit that was killed goes on; see `BaseDetector`.
+        Folder for the checkpoints of all trainings in `fit`. A killed `fit` resumes from them; see `BaseDetector`.
     random_state : int, RandomState instance or None, default=None
-        Draws the calibration rows, and the members' seeds.
+        Draws the calibration rows and the members' seeds.
 
     Attributes
     ----------
@@ -58,12 +59,12 @@ class WAICDetector(BaseDetector):
     image_shape_ : tuple of int (H, W, C) or None
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
-        Where a frame was given to `fit`.
+        Only if `fit` was given a data frame.
 
     Notes
     -----
-    The variance is that of the members, divided by their number. It is in squared nats, so that on images it soon
-    outweighs the mean.
+    The variance is the mean squared deviation of the members. Its unit is squared nats, so on images it may be larger
+    than the mean.
 
     References
     ----------
@@ -112,7 +113,7 @@ class WAICDetector(BaseDetector):
         if self.prefit and not hasattr(self.density, "member_scores"):
             raise TypeError(
                 f"WAICDetector with prefit=True needs a fitted ensemble, with member_scores, such as EnsembleDensity, "
-                f"got one {name_of(self.density)}; leave prefit=False, and it fits {self.n_members} clones of it."
+                f"got a {name_of(self.density)}; leave prefit=False, and it fits {self.n_members} clones of it."
             )
 
     def _template(self) -> Any:
@@ -129,4 +130,4 @@ class WAICDetector(BaseDetector):
     @staticmethod
     def _combined(scores: Any) -> Any:
         mean = scores.mean(axis=1)
-        return mean - ((scores - mean[:, None]) ** 2).mean(axis=1)  # whose variance torch divides by another number
+        return mean - ((scores - mean[:, None]) ** 2).mean(axis=1)  # var() divides by n - 1 in torch, by n in numpy

@@ -31,6 +31,18 @@ class CombinedReport(Report):
     reports : list of OODReport
     unscored : list of Unscored
         Of all reports.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from flowdetect import LikelihoodDetector, TypicalityDetector, combine, ood_report
+    >>> near, far = np.random.default_rng(0).normal(size=(2, 200, 5)) * [[[1.0]], [[1.5]]]
+    >>> def compare(X_in, X_out, name, other):
+    ...     detectors = [LikelihoodDetector(GaussianMixture()), TypicalityDetector(GaussianMixture())]
+    ...     return ood_report([d.fit(X_in[:100]) for d in detectors], X_in[100:], {other: X_out}, name=name)
+    >>> report = combine([compare(near, far, "near", "far"), compare(far, near, "far", "near")])
+    >>> ax = report.plot()
     """
 
     reports: list[OODReport]

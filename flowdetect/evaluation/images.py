@@ -113,6 +113,13 @@ def plot_pixel_likelihood(
     Returns
     -------
     ax : matplotlib Axes
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowdetect.evaluation import plot_pixel_likelihood
+    >>> image = np.eye(8)[None]  # (1, 8, 8)
+    >>> ax = plot_pixel_likelihood(image, np.where(image, -3.0, -0.1))
     """
     bits = -np.asarray(log_px, dtype=float) / np.log(2)
     if bits.shape != np.shape(images):

@@ -52,6 +52,16 @@ class OODReport(Report):
         The raw scores, NaN where a row could not be scored.
     unscored : list of Unscored
         Empty if every row was scored.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from flowdetect import ood_report
+    >>> random = np.random.default_rng(0)
+    >>> X, X_near, X_far = (random.normal(shift, size=(300, 2)) for shift in (0, 1, 3))
+    >>> report = ood_report([GaussianMixture().fit(X[:200])], X[200:], {"near": X_near, "far": X_far}, name="normal")
+    >>> figure = report.plot()
     """
 
     in_set: str
@@ -157,7 +167,15 @@ class OODReport(Report):
 
         Examples
         --------
-        >>> report.save_html("report.html", images={"in": X_in, "mnist": X_out})  # doctest: +SKIP
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from sklearn.neighbors import KernelDensity
+        >>> from flowdetect import ood_report
+        >>> images = np.random.default_rng(0).normal(size=(40, 4, 4))
+        >>> scorer = KernelDensity().fit(images[:20].reshape(20, 16))
+        >>> report = ood_report([scorer], images[20:], {"brighter": images + 1})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     report.save_html(os.path.join(folder, "report.html"), images={"brighter": images + 1})
         """
         self._write_page(path, ood_page.sections(self, images))
 

@@ -66,6 +66,16 @@ class SITReport(Report):
     units : dict of scorer to "bits/dim" or "standard deviations"
     unscored : list of Unscored
         Empty if every row was scored.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from flowdetect import AddNoise, Translate, sit_report
+    >>> X = np.random.default_rng(0).normal(size=(200, 4))
+    >>> sits = {"moved": Translate(dx=1), "noise": AddNoise(0.1, random_state=0)}
+    >>> report = sit_report([GaussianMixture(random_state=0).fit(X)], X, sits)
+    >>> ax = report.plot_shifts()
     """
 
     results: list[dict[str, Any]]

@@ -1,4 +1,4 @@
-"""The networks inside couplings, standardisations and autoregressive models."""
+"""Networks inside couplings, standardisations, autoregressive models and autoencoders."""
 
 from flowdetect._ctrl_c import whole_imports
 

@@ -1,8 +1,8 @@
-"""Activations of causal networks, each with its derivative, in few passes over memory.
+"""Activations of causal networks with their derivatives, in few passes over memory.
 
-Only functions whose vectorised and scalar code agree bit for bit are used (expm1 and tanh, but neither torch's elu nor
-its sigmoid), so that a row scores the same in any batch. A gate sigma(b) = (1 + tanh(b / 2)) / 2 is written
-1 + tanh(b): the two factors 1/2 are left to the weights before and after it.
+They use only functions whose vectorised and scalar code agree bitwise (expm1 and tanh, but neither torch's elu nor its
+sigmoid), so that a row has the same score in any batch. A gate sigma(b) = (1 + tanh(b / 2)) / 2 is written 1 + tanh(b):
+the weights before and after it absorb the two factors 1/2.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ R = TypeVar("R")
 
 
 class ConcatElu(torch.autograd.Function):
-    """Elu of x and of -x side by side, padded with zeros: (n, c, H, W) -> (n, 2 c, top + H + bottom, left + W + right).
+    """Elus of x and of -x, concatenated and zero-padded: (n, c, H, W) -> (n, 2 c, top + H + bottom, left + W + right).
 
-    One exponential serves both: e = exp(-|x|) - 1 lies above x or above -x.
+    One exponential serves both: e = exp(-|x|) - 1 is the elu of whichever of x and -x is negative.
     """
 
     generate_vmap_rule = True
@@ -49,7 +49,7 @@ class ConcatElu(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (out,) = ctx.saved_tensors
-        # grad where the elu is above 0, else grad (elu + 1)
+        # derivative of elu: 1 if the elu is above 0, else elu + 1
         grad = torch.ops.aten.elu_backward(grad[ctx.inner], 1, 1, 1, True, out[ctx.inner])
         plus, minus = grad.chunk(2, dim=1)
         return plus - minus, None
@@ -105,7 +105,7 @@ class AddGated(torch.autograd.Function):
 
 
 def concat_elu(x: Tensor, pads: Pads = (0, 0, 0, 0)) -> Tensor:
-    """Call `ConcatElu`; for a graph in operators that write nothing in place, with the same bits."""
+    """Apply `ConcatElu`; during export without in-place operators, with bitwise equal results."""
     if torch.compiler.is_exporting():
         e = torch.minimum(x, -x).expm1()
         return F.pad(torch.cat([torch.maximum(x, e), torch.maximum(-x, e)], dim=1), pads)
@@ -113,16 +113,16 @@ def concat_elu(x: Tensor, pads: Pads = (0, 0, 0, 0)) -> Tensor:
 
 
 def tanh_gate(x: Tensor) -> Tensor:
-    """Call `TanhGate`."""
+    """Apply `TanhGate`."""
     return _call(TanhGate.apply, TanhGate.forward, x)[0]
 
 
 def add_gated(x: Tensor, y: Tensor) -> Tensor:
-    """Call `AddGated`."""
+    """Apply `AddGated`."""
     return _call(AddGated.apply, AddGated.forward, x, y)[0]
 
 
 def _call(apply: Callable[..., Any], forward: Callable[[*Ts], R], *inputs: *Ts) -> R:
-    """Apply a function; without autograd's bookkeeping where no gradient is asked for, as when pixels are sampled."""
+    """Apply a function; skip autograd's bookkeeping if no gradient is needed, e.g. in sampling."""
     found: R = apply(*inputs) if torch.is_grad_enabled() else forward(*inputs)
     return found

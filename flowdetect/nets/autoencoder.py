@@ -1,8 +1,8 @@
-"""Encoders and decoders of latent-variable models, and the likelihoods that these end in.
+"""Encoders and decoders of latent-variable models, and the likelihoods of decoders.
 
 An encoder maps values (n, C, H, W) to a vector; a decoder maps a vector to features of every pixel, (n, F, H, W), which
 a head turns into the distribution of the pixel's channels. A table of D columns is a strip of D pixels, (n, 1, D, 1).
-Their only non-linearity is ReLU, which computes the same bits in any batch.
+Their only non-linearity is ReLU, whose results are bitwise the same in any batch.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from flowdetect.nets.causal import pointwise
 from flowdetect.nets.conv import ContextMap, MixedPrecision
 from flowdetect.nets.heads import CategoricalHead, LogisticMixtureHead
 
-LEAST_SIDE = 8  # an image is halved while its shorter side has so many pixels
-WIDEST = 4  # times the width at full resolution
-BLOCK_GAIN = 0.3  # initial weights of a block's last layer
-ENCODER_GAIN = 0.5  # of an encoder's last layer
+LEAST_SIDE = 8  # images are halved while their shorter side has at least this many pixels
+WIDEST = 4  # largest width, in widths at full resolution
+BLOCK_GAIN = 0.3  # gain of a block's last layer
+ENCODER_GAIN = 0.5  # gain of an encoder's last layer
 MAX_LOG_SCALE = 7.0
 
 
 class Affine(nn.Module):
-    """A linear layer, or a convolution that keeps height and width, or divides them by its stride and rounds up.
+    """A linear layer, or a convolution that divides height and width by its stride, rounded up.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Affine(nn.Module):
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         if weight.ndim == 2 and self.training:
             return F.linear(x, weight, bias)
-        if weight.ndim == 2:  # as a convolution, whose bits depend neither on a row's place nor on the threads
+        if weight.ndim == 2:  # as a convolution: bitwise independent of a row's position and of the number of threads
             return F.conv2d(x[:, :, None, None], weight[:, :, None, None], bias)[:, :, 0, 0]
         return F.conv2d(x, weight, bias, self.stride, weight.shape[-1] // 2)
 
@@ -78,7 +78,7 @@ class Block(nn.Module):
 
 
 class Double(nn.Module):
-    """A convolution to 4 times the channels, each four of which become 2x2 pixels; what sticks out is cut off.
+    """A convolution to 4 times the channels, each four of which become 2x2 pixels, cropped to (H, W).
 
     Shi et al. 2016, "Real-Time Single Image and Video Super-Resolution", section 3.2.
     """
@@ -95,7 +95,7 @@ class Double(nn.Module):
 
 
 def image_sides(height: int, width: int) -> list[tuple[int, int]]:
-    """Give height and width at each resolution of a network, full resolution first; each is half of the one before."""
+    """Return height and width at each resolution, full resolution first; each is half of the one before."""
     sides = [(height, width)]
     while min(sides[-1]) >= LEAST_SIDE:
         sides.append(((sides[-1][0] + 1) // 2, (sides[-1][1] + 1) // 2))
@@ -103,14 +103,14 @@ def image_sides(height: int, width: int) -> list[tuple[int, int]]:
 
 
 class ImageEncoder(MixedPrecision):
-    """Convolutions that halve an image, with residual blocks after each, and a linear layer at the end.
+    """Convolutions that halve an image, each followed by residual blocks, and a linear layer at the end.
 
     Parameters
     ----------
     image_shape : (C, H, W)
     hidden_channels : int
-        Width at full resolution, where the encoder has no layer if there is a coarser one; it doubles with each
-        halving, up to 4 times.
+        Width at full resolution; it doubles with each halving, up to 4 times. If there is a coarser resolution, the
+        encoder has no layer at full resolution.
     n_blocks : int
         At each resolution.
     out_features : int
@@ -145,13 +145,13 @@ class ImageEncoder(MixedPrecision):
 
 
 class ImageDecoder(MixedPrecision):
-    """The mirror image of `ImageEncoder`, and at least one residual block at full resolution.
+    """The mirror image of `ImageEncoder`, with at least one residual block at full resolution.
 
     Parameters
     ----------
     in_features : int
     image_shape, hidden_channels, n_blocks
-        As of `ImageEncoder`; `hidden_channels` is how many features a pixel has in the end.
+        As in `ImageEncoder`; `hidden_channels` is the number of output features per pixel.
     n_context : int
         Length of a context, mapped linearly and added to the first hidden layer; 0: none.
     """
@@ -185,12 +185,12 @@ class ImageDecoder(MixedPrecision):
 
 
 class VectorNet(nn.Module):
-    """A perceptron with residual blocks: from a row or a vector to a vector, or to features of every column.
+    """A perceptron with residual blocks, from a row or vector to a vector or to features of every column.
 
     Parameters
     ----------
     in_features : int
-        All axes but the first taken together.
+        All axes but the first, flattened.
     hidden_features, n_blocks : int
     out_shape : tuple of int
     n_context : int
@@ -217,7 +217,7 @@ class VectorNet(nn.Module):
 
 
 class GaussianHead(nn.Module):
-    """Features of a pixel -> a normal distribution of each channel, whose log-scale lies within (-7, 7)."""
+    """Features of a pixel -> a normal distribution of each channel, with log-scale in (-7, 7)."""
 
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()
@@ -235,7 +235,7 @@ class GaussianHead(nn.Module):
         return -0.5 * ((y - mean) * (-log_s).exp()).square() - log_s - HALF_LOG_2PI
 
     def draw(self, h: Tensor, u: Tensor, temperature: float) -> Tensor:
-        """Values y (n, C, H, W) at uniform draws u (n, C, H, W); the temperature multiplies the scale."""
+        """Draw values y (n, C, H, W) from uniform numbers u (n, C, H, W); the temperature multiplies the scale."""
         mean, log_s = self._normal(h)
         return mean + temperature * log_s.exp() * standard_normal_quantile(u)
 
@@ -245,12 +245,12 @@ class GaussianHead(nn.Module):
 
 
 class DecodedMixture(LogisticMixtureHead):
-    """`LogisticMixtureHead` that knows its mean."""
+    """`LogisticMixtureHead` with a mean."""
 
     def mean(self, h: Tensor) -> Tensor:
-        """Mean of each channel before it is rounded to bins, of data in bins within [-1, 1]: (n, C, H, W).
+        """Mean of each channel before rounding, in [-1, 1] for data in bins: (n, C, H, W).
 
-        Within a component a channel's location is linear in the channels before it, so it is taken at their means.
+        Within a component, a channel's location is linear in the channels before it, so their means give its mean.
         """
         log_pi, mu, log_s, coefficients = self._mixture(h)
         means: list[Tensor] = []  # (n, M, H, W) each
@@ -270,13 +270,13 @@ def _clipped_mean(mu: Tensor, log_s: Tensor) -> Tensor:
 
 
 class DecodedCategorical(CategoricalHead):
-    """`CategoricalHead` that knows its mean."""
+    """`CategoricalHead` with a mean."""
 
     def mean(self, h: Tensor) -> Tensor:
         """Mean of each channel, given the means of the channels before it: (n, C, H, W)."""
         grid = torch.linspace(-1, 1, self.n_bins, dtype=h.dtype, device=h.device)
         y = h.new_zeros(h.shape[0], 0, *h.shape[2:])
         for c in range(self.channels):
-            p = self._logits(h, y, c).log_softmax(1).exp()  # softmax depends on the number of threads
+            p = self._logits(h, y, c).log_softmax(1).exp()  # not softmax, which depends on the number of threads
             y = torch.cat([y, (p * grid[:, None, None]).sum(1, keepdim=True)], 1)
         return y

@@ -1,9 +1,9 @@
-"""Gated residual layers in scoring: a few images at a time, so that what lies between two convolutions stays in cache.
+"""Gated residual layers in scoring: a few images at a time, so that features between convolutions stay in the cache.
 
-A kernel of two rows takes three products for two rows of its output in place of four (Winograd 1980, F(2, 2)): with
-rows p0, p1, p2 of what is convolved, and w0, w1 of the kernel, w0 p0 + w1 p1 = w0 (p0 - p1) + (w0 + w1) p1 and
-w0 p1 + w1 p2 = (w0 + w1) p1 - w1 (p1 - p2). So features are kept as two tensors, of even and of odd rows. All numbers
-are float32, and only functions are used whose vectorised and scalar code agree.
+A kernel of two rows needs three products instead of four for two rows of its output (Winograd 1980, F(2, 2)): with
+input rows p0, p1, p2 and kernel rows w0, w1, w0 p0 + w1 p1 = w0 (p0 - p1) + (w0 + w1) p1 and w0 p1 + w1 p2 = (w0 + w1)
+p1 - w1 (p1 - p2). Features are therefore stored as two tensors, for even and for odd rows. All numbers are float32, and
+only functions whose vectorised and scalar code agree are used.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor
 
 from flowdetect.nets.masked import CausalConv, Layers
 
-FEWEST_VALUES = 2**14  # features of an image
-BLOCK_BYTES = 2**20  # of a block's features
+FEWEST_VALUES = 2**14  # features per image
+BLOCK_BYTES = 2**20  # features of one block
 CHANNELS_LAST = torch.channels_last
 
 
 def can_split(x: Tensor, training: bool) -> bool:
-    """Whether features (n, c, H, W) are scored in blocks."""
+    """Whether to score features (n, c, H, W) in blocks."""
     return (
         not training
         and not torch.is_grad_enabled()
@@ -35,7 +35,7 @@ def can_split(x: Tensor, training: bool) -> bool:
 
 
 def blocks(n: int, bytes_of_one: int, most_bytes: int) -> Iterator[slice]:
-    """Split n images into blocks of one length, n divided by a power of two, of about so many bytes each."""
+    """Split n images into equal blocks, n divided by a power of two, of about `most_bytes` bytes each."""
     length = n
     while length % 2 == 0 and length * bytes_of_one > most_bytes:
         length //= 2
@@ -43,13 +43,13 @@ def blocks(n: int, bytes_of_one: int, most_bytes: int) -> Iterator[slice]:
 
 
 class _Memory:
-    """Tensors that are used again for the next block."""
+    """Tensors that are reused for the next block."""
 
     def __init__(self) -> None:
         self.tensors: dict[object, Tensor] = {}
 
     def like(self, key: str, shape: tuple[int, ...], x: Tensor) -> Tensor:
-        """Give a tensor (n, c, H, W) in channels-last order; its values are those of its last use, at first zeros."""
+        """Return a channels-last tensor (n, c, H, W) with the values of its last use, initially zeros."""
         found = self.tensors.get((key, shape))
         if found is None:
             n, c, height, width = shape
@@ -59,7 +59,7 @@ class _Memory:
 
 
 def _write_elus(x: Tensor, out: Tensor, memory: _Memory) -> None:
-    """Write the elus of x and of -x, side by side."""
+    """Write the concatenated elus of x and of -x."""
     n, c, height, width = x.shape
     minus = torch.neg(x, out=memory.like("minus", (n, c, height, width), x))
     e = torch.minimum(x, minus, out=memory.like("e", (n, c, height, width), x)).exp_().sub_(1)
@@ -68,7 +68,7 @@ def _write_elus(x: Tensor, out: Tensor, memory: _Memory) -> None:
 
 
 class _Pairs:
-    """A convolution of the elus of x and of -x by a kernel of two rows, with zeros above, left and right."""
+    """A convolution of the elus of x and of -x with a kernel of two rows, zero-padded above, left and right."""
 
     def __init__(self, layer: CausalConv, memory: _Memory) -> None:
         weight = layer.kernel_weight().detach()
@@ -81,7 +81,7 @@ class _Pairs:
         """Rows 0, 2, ... and 1, 3, ... of the features -> the same rows of the output."""
         n, c, pairs, width = even.shape
         padded, inner = self.left + width + self.right, slice(self.left, self.left + width)
-        # with the zeros, an even row is an odd one
+        # with the row of zeros, even rows become odd
         between = self.memory.like("between", (n, 2 * c, pairs, padded), even)
         around = self.memory.like("around", (n, 2 * c, pairs + 1, padded), even)
         _write_elus(even, between[..., inner], self.memory)
@@ -110,7 +110,7 @@ class _Points:
 def gated_residual(
     x: Tensor, message: Tensor | None, skip: Tensor | None, context: Tensor | None, layers: Layers
 ) -> tuple[Tensor, Tensor | None]:
-    """Compute a gated residual layer, and the message that it sends; see `fused.gated_residual`."""
+    """Compute a gated residual layer and its message; see `fused.gated_residual`."""
     memory = _Memory()
     first, second = _Pairs(layers.first, memory), _Pairs(layers.second, memory)
     of_skip, of_message = (None if e is None else _Points(e, memory) for e in (layers.skip, layers.message))

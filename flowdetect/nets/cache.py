@@ -1,8 +1,8 @@
-"""How causal layers are computed: on whole images, or row by row and pixel by pixel with caches of what came before.
+"""Evaluation of causal layers: on whole images, or row by row and pixel by pixel with caches of earlier inputs.
 
-A causal network is written once, as pointwise operations and calls `evaluate(layer, x)`. With `whole`, x holds all
-pixels. With a `Cache`, x holds the present row or pixel alone; the cache keeps what each layer was given before, so
-that a sampled pixel costs one patch a layer.
+A causal network is written once, with pointwise operations and calls of `evaluate(layer, x)`. With `whole`, x holds all
+pixels. With a `Cache`, x holds only the current row or pixel; the cache stores the earlier inputs of each layer, so
+that a sampled pixel costs one patch per layer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Whole:
         return features
 
     def halve(self, layer: CausalConv, x: Tensor) -> Tensor | None:
-        """Apply a layer of stride 2; a cache gives None where the layer rests."""
+        """Apply a layer of stride 2; with a cache, return None at pixels that the layer skips."""
         return self(layer, x)
 
     def first(self, layer: CausalConv, image: Tensor) -> Tensor:
@@ -36,28 +36,28 @@ class Whole:
         return features
 
     def part(self, positions: Tensor) -> Tensor:
-        """Give the part of a map of all positions that is computed now."""
+        """Return the current part of a map of all positions."""
         return positions
 
     def below(self) -> Whole:
-        """Give the evaluation at half the resolution."""
+        """Return the evaluation at half the resolution."""
         return self
 
     def keep(self, owner: object, value: Kept | None) -> Kept:
-        """Give the value, or the last one that was not None."""
-        assert value is not None  # on whole images none rests
+        """Return the value or, if it is None, the last one that was not."""
+        assert value is not None  # on whole images no layer skips pixels
         return value
 
     def at_pixel(self, row: Tensor | None) -> Tensor | None:
-        """Give the part of a row's features that belongs to what is computed now."""
+        """Return the current part of a row's features."""
         return row
 
     def at(self, features: Tensor) -> Tensor:
-        """Give the part of whole images' features that belongs to what is computed now."""
+        """Return the current part of whole images' features."""
         return features
 
     def upsample(self, owner: object, low: Tensor | None, shape: tuple[int, int]) -> Tensor:
-        """Bring (n, 4 C, H/2, W/2) features of half the resolution to (n, C, H, W)."""
+        """Upsample features (n, 4 C, H/2, W/2) to (n, C, H, W)."""
         return F.pixel_shuffle(self.keep(owner, low), 2)[:, :, : shape[0], : shape[1]]
 
 
@@ -65,33 +65,33 @@ whole = Whole()
 
 
 class Cache(Whole):
-    """Computes layers at the present row, or the present pixel, from what they were given before.
+    """Computes layers at the current row or pixel from their earlier inputs.
 
     Parameters
     ----------
     image : (n, C, H, W) tensor
-        The image as far as it is known; the cache reads it, and whoever samples writes it.
+        The image so far; the sampler writes it, and the cache reads it.
     by_row : bool
-        Whether a whole row or one pixel is computed at a time.
+        Whether to compute a whole row at a time, instead of one pixel.
     """
 
     def __init__(self, image: Tensor, by_row: bool, shape: tuple[int, int] | None = None) -> None:
         self.image, self.by_row = image, by_row
         self.height, self.width = shape or (image.shape[2], image.shape[3])
         self.i = self.j = 0
-        self.inputs: dict[CausalConv, Tensor] = {}  # (n, rows, columns, C), padded by the layer's reach
+        self.inputs: dict[CausalConv, Tensor] = {}  # (n, rows, columns, C), padded by the kernel's reach
         self.weights: dict[CausalConv, tuple[Tensor, Tensor]] = {}
         self.kept: dict[object, Any] = {}
         self.half: Cache | None = None
 
     def move(self, i: int, j: int = 0) -> None:
-        """Go to a row, or a pixel."""
+        """Move to a row or a pixel."""
         self.i, self.j = i, j
         if self.half is not None:
             self.half.move(i // 2, j // 2)
 
     def reorder(self, index: Tensor) -> None:
-        """Let row i of the batch go on from what was kept of row index[i]; the image is the caller's to reorder."""
+        """Continue row i of the batch from the stored inputs of row index[i]; the caller reorders the image."""
         self.inputs = {layer: inputs[index] for layer, inputs in self.inputs.items()}
         self.kept = {owner: value[index] for owner, value in self.kept.items()}
         if self.half is not None:
@@ -109,7 +109,7 @@ class Cache(Whole):
         return None if rests else self._apply(layer, inputs, self.i, self.j)
 
     def _inputs_with(self, layer: CausalConv, x: Tensor) -> Tensor:
-        """Give a layer's inputs so far, the present row's or pixel's written into them."""
+        """Write the current row or pixel into a layer's stored inputs, and return these."""
         inputs = self.inputs.get(layer)
         if inputs is None:
             kh, kw = layer.kernel

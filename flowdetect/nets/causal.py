@@ -1,8 +1,9 @@
 """Causal networks: features of every pixel that depend on the pixels before it, in raster order.
 
-Two streams run side by side. The vertical one holds, at row i, what the rows above say; the horizontal one what the
-pixels to the left in row i say as well. Messages go from the vertical to the horizontal stream, never back, so that the
-blind spot of a single stream is gone (van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders").
+There are two parallel streams. At row i, the vertical stream depends on the rows above; the horizontal stream also
+depends on the pixels to the left in row i. Messages go only from the vertical to the horizontal stream. Two streams
+have no blind spot, unlike a single one (van den Oord et al. 2016, "Conditional Image Generation with PixelCNN
+Decoders").
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from flowdetect.nets.cache import Cache, Whole, whole
 from flowdetect.nets.conv import MixedPrecision
 from flowdetect.nets.masked import CausalConv, Dropout
 
-Features = Tensor | None  # None: of a stream, or a shortcut, that is not there
+Features = Tensor | None  # None: a missing stream or shortcut
 
 
 def pointwise(in_channels: int, out_channels: int, gain: float = 1.0, elu: bool = False) -> CausalConv:
-    """Make a 1x1 convolution."""
+    """Build a 1x1 convolution."""
     return CausalConv(in_channels, out_channels, (1, 1), 0, 0, gain=gain, elu=elu)
 
 
 class ContextBias(nn.Module):
-    """A linear map of a context, starting at zero, added to all pixels; (n, n_context) -> (n, channels, 1, 1)."""
+    """A linear map of a context, initially zero, for all pixels: (n, n_context) -> (n, channels, 1, 1)."""
 
     def __init__(self, n_context: int, channels: int) -> None:
         super().__init__()
@@ -38,22 +39,22 @@ class ContextBias(nn.Module):
 
 
 def context_bias(n_context: int, channels: int) -> ContextBias | None:
-    """Make a `ContextBias`; None where there is no context."""
+    """Build a `ContextBias`; None without a context."""
     return ContextBias(n_context, channels) if n_context else None
 
 
 def add_context(h: Tensor, bias: ContextBias | None, context: Tensor | None) -> Tensor:
-    """Add what a context says to all pixels' features."""
+    """Add the map of a context to the features of all pixels."""
     return h if bias is None or context is None else h + bias(context).to(h.dtype)
 
 
 class Block(nn.Module):
-    """One layer of both streams. A stream that a network does not have is None, and so are its messages."""
+    """One layer of both streams; a missing stream is None, and so are its messages."""
 
     context_bias: ContextBias | None
 
     def conditioned(self, h: Tensor, context: Tensor | None) -> Tensor:
-        """Add what the context says to the horizontal stream."""
+        """Add the map of the context to the horizontal stream."""
         return add_context(h, self.context_bias, context)
 
     def vertical(
@@ -70,7 +71,7 @@ class Block(nn.Module):
 
 
 class MaskedBlock(Block):
-    """Residual block of PixelCNN: 1x1, masked 3x3 ("B": the pixel itself included) and 1x1, each after a ReLU.
+    """Residual block of PixelCNN: 1x1, masked 3x3 (mask "B": includes the pixel itself) and 1x1, each after a ReLU.
 
     van den Oord et al. 2016, "Pixel Recurrent Neural Networks", Figure 5.
     """
@@ -92,9 +93,9 @@ class MaskedBlock(Block):
 
 
 class PointwiseBlock(Block):
-    """Residual block of two 1x1 convolutions, each after a ReLU: no pixel sees further than the first layer did.
+    """Residual block of two 1x1 convolutions, each after a ReLU, so that the first layer's reach does not grow.
 
-    A local autoregressive model, as of Zhang et al. 2021, https://arxiv.org/abs/2109.02639.
+    For a local autoregressive model (Zhang et al. 2021, https://arxiv.org/abs/2109.02639).
     """
 
     def __init__(self, channels: int, n_context: int, dropout: float) -> None:
@@ -115,7 +116,7 @@ class GatedBlock(Block):
     """Gated PixelCNN layer: tanh times sigmoid in both streams, residual in the horizontal one.
 
     van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders", Figure 2 and eq. 4: the context
-    enters both streams, before the gates; with both_streams=False the horizontal one alone.
+    enters both streams, before the gates; with both_streams=False only the horizontal stream.
     """
 
     def __init__(self, channels: int, n_context: int, dropout: float, both_streams: bool = True) -> None:
@@ -145,37 +146,37 @@ class GatedBlock(Block):
 
 @dataclass
 class Messages:
-    """What the vertical stream of a stage says to the horizontal one: a tensor a block, and the stage below's."""
+    """Messages from a stage's vertical to its horizontal stream: one tensor per block, and those of the stage below."""
 
     first: list[Features]
     second: list[Features]
     below: Messages | None = None
-    last: Features = None  # the vertical stream itself, at the end of the stage
+    last: Features = None  # the vertical stream at the end of the stage
 
     def __getitem__(self, index: Tensor) -> Messages:
-        """Give the messages of some rows of the batch."""
+        """Return the messages of some rows of the batch."""
         first, second = ([None if m is None else m[index] for m in each] for each in (self.first, self.second))
         below = None if self.below is None else self.below[index]
         return Messages(first, second, below, None if self.last is None else self.last[index])
 
 
 def overlapping(channels: int) -> CausalConv:
-    """Make the layer that a pixel shuffle turns into a transposed convolution of stride 2 and kernel 2x3.
+    """Build the layer that, with a pixel shuffle, is a transposed convolution of stride 2 and kernel 2x3.
 
-    Of the two columns that one column becomes, the right one sees the next column too.
+    Each input column gives two output columns; the right one also depends on the next input column.
     """
-    mask = torch.ones(channels, 2, 2, 2)  # channel, row and column of the output, column of the input
+    mask = torch.ones(channels, 2, 2, 2)  # axes: channel, row and column of the output, column of the input
     mask[:, :, 0, 1] = 0
     return CausalConv(channels, 4 * channels, (1, 2), 0, 0, mask=mask.reshape(4 * channels, 1, 1, 2))
 
 
 class Stage(nn.Module):
-    """Blocks at one resolution, around those at half of it: down, below, up, with shortcuts from down to up.
+    """Blocks at one resolution, around the blocks at half of it: down, below, up, with shortcuts from down to up.
 
-    With all_shortcuts, what enters the stage is a shortcut too, so that there is one block more on the way up; at the
-    lowest resolution, where the last block down is what the first one up sees anyway, as many. The vertical stream then
-    comes up by a transposed convolution of kernel 2x3, all as in PixelCNN++'s authors' code; else of kernel 2x2, which
-    is a 1x1 convolution with a pixel shuffle.
+    With all_shortcuts, as in the code of PixelCNN++'s authors, the input of the stage is also a shortcut, so the way up
+    has one block more. The lowest resolution has as many blocks up as down, since the output of its last block down
+    already enters the first block up. The vertical stream is then upsampled by a transposed convolution of kernel 2x3;
+    otherwise of kernel 2x2, which is a 1x1 convolution with a pixel shuffle.
     """
 
     def __init__(
@@ -196,7 +197,7 @@ class Stage(nn.Module):
             self.h_up = pointwise(channels, 4 * channels)
 
     def vertical(self, u: Features, context: Tensor | None, evaluate: Whole) -> Messages:
-        """Run the vertical stream through the stage."""
+        """Compute the vertical stream of the stage."""
         messages, shortcuts = Messages([], []), [u]
         for block in self.first:
             u, message = block.vertical(u, None, context, evaluate)
@@ -221,7 +222,7 @@ class Stage(nn.Module):
         return messages
 
     def horizontal(self, h: Tensor, messages: Messages, context: Tensor | None, evaluate: Whole) -> Tensor:
-        """Run the horizontal stream through the stage."""
+        """Compute the horizontal stream of the stage."""
         shortcuts: list[Features] = [h]
         for block, message in zip(self.first, messages.first, strict=True):
             h = block.horizontal(h, evaluate.at_pixel(message), None, context, evaluate)
@@ -239,7 +240,7 @@ class Stage(nn.Module):
         return h
 
     def _drop_unused(self, shortcuts: list[Features]) -> None:
-        """Take out what is no shortcut: what enters the stage, or what leaves the last block of the lowest."""
+        """Remove unused features: the stage's input, or the output of the lowest stage's last block."""
         if not self.all_shortcuts:
             del shortcuts[0]
         elif self.below is None:
@@ -247,7 +248,7 @@ class Stage(nn.Module):
 
 
 class Positions(nn.Module):
-    """A learned feature map of every position, starting at zero: what a stream knows before it sees a pixel."""
+    """Learned features of every position, initially zero: a stream's value before any pixel is added."""
 
     def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()
@@ -256,16 +257,16 @@ class Positions(nn.Module):
 
 
 class CausalNet(MixedPrecision):
-    """Features of every pixel from the pixels before it: first layers that leave out the pixel itself, then a stage.
+    """Features of every pixel from the pixels before it: first layers without the pixel itself, then a stage.
 
     Parameters
     ----------
     u_first : CausalConv or None
         Image -> vertical stream, from the rows above.
     h_first : list of CausalConv
-        Image -> horizontal stream, summed; from the row above and the pixels to the left.
+        Image -> horizontal stream, from the row above and the pixels to the left; their outputs are summed.
     stage : Stage
-    positions : two Positions, of the vertical and the horizontal stream, or none
+    positions : two Positions, for the vertical and the horizontal stream, or none
     last : CausalConv or None
         A hidden layer after the stage, 1x1, between ReLUs.
     """
@@ -289,14 +290,14 @@ class CausalNet(MixedPrecision):
         return self.horizontal(image, self.vertical(image, context), context).to(x.dtype)
 
     def vertical(self, image: Tensor, context: Tensor | None, evaluate: Whole = whole) -> Messages:
-        """Run the vertical stream, at all rows or at the evaluation's row."""
+        """Compute the vertical stream, at all rows or at the evaluation's current row."""
         u = None if self.u_first is None else evaluate.first(self.u_first, image)
         if u is not None and len(self.positions):
             u.add_(evaluate.part(self.positions[0].value).to(u.dtype))
         return self.stage.vertical(u, context, evaluate)
 
     def horizontal(self, image: Tensor, messages: Messages, context: Tensor | None, evaluate: Whole = whole) -> Tensor:
-        """Run the horizontal stream, at all pixels or at the evaluation's pixel."""
+        """Compute the horizontal stream, at all pixels or at the evaluation's current pixel."""
         h, *more = [evaluate.first(layer, image) for layer in self.h_first]
         for part in more:
             h.add_(part)
@@ -308,10 +309,10 @@ class CausalNet(MixedPrecision):
     def in_order(
         self, image: Tensor, context: Tensor | None = None
     ) -> Generator[tuple[int, int, Tensor], Tensor | None, None]:
-        """Features (n, channels, 1, 1) of one pixel (i, j) after the other, in raster order.
+        """Yield (i, j, features) of one pixel after the other, in raster order; features are (n, channels, 1, 1).
 
-        Whoever takes a pixel's features writes its value into `image` before asking for the next. Whoever reorders the
-        rows of `image`, as resampling does, sends their indices (n,); the context is then reordered here.
+        The caller writes each pixel's value into `image` before it requests the next pixel. If the caller reorders the
+        rows of `image`, as in resampling, it sends their indices (n,), and the context is reordered here.
         """
         rows, pixels = Cache(image, by_row=True), Cache(image, by_row=False)
         for i in range(image.shape[2]):

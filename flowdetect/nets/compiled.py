@@ -1,8 +1,7 @@
-"""The part of the networks that is written in C: three convolutions at once, where the processor has what it needs.
+"""Three convolutions at once, compiled from C, on processors with the necessary instructions.
 
-It is built when the package is installed and a C compiler is there, and takes processors with AVX-512 (for bfloat16
-with AMX too). Elsewhere torch computes the same; results then differ by rounding. The environment variable
-FLOWDETECT_COMPILED=0 turns it off.
+The library is built at installation if there is a C compiler. It needs AVX-512, and AMX for bfloat16. Otherwise torch
+computes the same, and results differ by rounding. The environment variable FLOWDETECT_COMPILED=0 turns it off.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-VERSION = 2  # of the structure and functions below, as the C file has it
-FLOAT32, BFLOAT16 = 1, 2  # levels of what the processor can do
-FEWEST_SHARED = 2**24  # products of two numbers; a computation of fewer stays in one thread
+VERSION = 2  # of the structure and functions below; must equal that of the C file
+FLOAT32, BFLOAT16 = 1, 2  # levels of the processor's support
+FEWEST_SHARED = 2**24  # multiplications; smaller computations use one thread
 
 SIZES = ("n", "c", "height", "width", "hidden", "out", "k", "x_stride", "bf16", "threads")
 ARRAYS = (
@@ -45,14 +44,14 @@ ARRAYS = (
 
 
 class Call(ctypes.Structure):
-    """What the C function is asked for: sizes and addresses."""
+    """Arguments of the C function: sizes and addresses."""
 
     _fields_ = [(name, ctypes.c_int64) for name in SIZES] + [(name, ctypes.c_void_p) for name in ARRAYS]  # noqa: RUF012
 
 
 @cache
 def library() -> tuple[Any, int]:
-    """Give the compiled library and the processor's level; None and 0 where there is none, or not for this version."""
+    """Return the compiled library and the processor's level; None and 0 if there is none for this version."""
     if os.environ.get("FLOWDETECT_COMPILED") == "0":
         return None, 0
     paths = [Path(__file__).with_name(f"_compiled{suffix}") for suffix in EXTENSION_SUFFIXES]
@@ -70,7 +69,7 @@ def library() -> tuple[Any, int]:
 
 @cache
 def torch_team() -> int | None:
-    """Give the address of `GOMP_parallel` in the OpenMP that torch uses; None where it is another, or not Linux."""
+    """Return the address of `GOMP_parallel` in torch's OpenMP; None for another OpenMP, or outside Linux."""
     try:
         paths = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libgomp" in line}
         used = [path for path in paths if str(Path(torch.__file__).parent) in path] or list(paths)
@@ -80,7 +79,7 @@ def torch_team() -> int | None:
 
 
 def can_convolve(x: Tensor, dtype: torch.dtype, kernel_size: int) -> bool:
-    """Whether the compiled networks take this input, computing in this type."""
+    """Whether the compiled networks support this input and this type of computation."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or kernel_size == 1 or x.numel() == 0:
         return False
     level = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}.get(dtype)
@@ -93,16 +92,16 @@ def convolve(x: Tensor, parameters: list[Tensor], dtype: torch.dtype) -> Tensor:
     Parameters
     ----------
     x : float32 tensor
-    parameters : the weights and biases by turns
-        All float32. The first bias may be (n, hidden), of each image its own.
+    parameters : weights and biases, alternating
+        All float32. The first bias may be (n, hidden), one per image.
     dtype : torch.float32 or torch.bfloat16
-        What the networks compute in.
+        Type of the computation.
     """
     return _run(x, parameters, dtype, None)[0]
 
 
 class Convolutions(torch.autograd.Function):
-    """`convolve` with gradients; nothing but its arguments is kept for them."""
+    """`convolve` with gradients; only its arguments are stored for them."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dtype: torch.dtype, *parameters: Tensor) -> Tensor:
@@ -122,7 +121,7 @@ class Convolutions(torch.autograd.Function):
 
 
 def _run(x: Tensor, parameters: list[Tensor], dtype: torch.dtype, gradient: Tensor | None) -> list[Tensor]:
-    """Give y; or, of a gradient of y, those of x, w1, b1 (n, hidden), w2, b2 and w3, with channels last."""
+    """Return y or, given a gradient of y, the gradients of x, w1, b1 (n, hidden), w2, b2 and w3, channels last."""
     w1, b1, w2, b2, w3, b3 = parameters
     n, c, height, width = x.shape
     hidden, out, k = w1.shape[0], w3.shape[0], w1.shape[2]

@@ -8,29 +8,29 @@ from torch import Tensor, nn
 
 from flowdetect.nets.compiled import Convolutions, can_convolve, convolve
 
-# Learned constants and the parameters of per-channel bijections are stored divided by this, so that Adam, whose steps
-# do not depend on a gradient's size, moves them faster than weights.
+# Learning-rate multiplier of learned constants and of per-channel bijections: their values are stored divided by it, so
+# one Adam step moves them that many times as far.
 SPEED = 30.0
 
 
 class MixedPrecision(nn.Module):
-    """A network that may compute in another type while it is trained; scoring and inverting never do.
+    """A network that may compute in another type during training, but never in scoring or inversion.
 
     Attributes
     ----------
     training_dtype : torch.dtype or None
-        The type of the computation in training mode; None: that of the input.
+        Type of the computation in training mode; None: that of the input.
     """
 
     training_dtype: torch.dtype | None = None
 
     def working_dtype(self, x: Tensor) -> torch.dtype:
-        """Give the type to compute in."""
+        """Return the type to compute in."""
         return self.training_dtype if self.training and self.training_dtype is not None else x.dtype
 
 
 def set_training_dtype(model: nn.Module, dtype: torch.dtype | None) -> None:
-    """Set the type that all networks inside a model compute in while it is trained."""
+    """Set the type in which all networks inside a model compute during training."""
     for module in model.modules():
         if isinstance(module, MixedPrecision):
             module.training_dtype = dtype
@@ -39,7 +39,7 @@ def set_training_dtype(model: nn.Module, dtype: torch.dtype | None) -> None:
 def map_rows(x: Tensor, weight: Tensor, training: bool) -> Tensor:
     """Multiply rows by a matrix, x W: (n, k), (k, m) -> (n, m).
 
-    Outside of training as a convolution, whose bits depend neither on a row's place nor on the threads.
+    Outside of training it is a convolution: bitwise independent of a row's position and of the threads.
     """
     if training:
         return x @ weight
@@ -47,9 +47,11 @@ def map_rows(x: Tensor, weight: Tensor, training: bool) -> Tensor:
 
 
 class ConvNet(MixedPrecision):
-    """Three convolutions, kernel sizes k, 1, k, with ReLU between; the last one starts at zero.
+    """Three convolutions, kernel sizes k, 1, k, with ReLU between; the output is initially zero.
 
-    So a coupling built on it starts as the identity (Kingma & Dhariwal 2018, section 3.3).
+    The last convolution starts at zero (Kingma & Dhariwal 2018, section 3.3). A coupling with this network then starts
+    as the identity if it is additive or has scale "exp". With scale "sigmoid", Glow's default, it starts as
+    z = 0.88 x, although the paper calls that start the identity too.
 
     Parameters
     ----------
@@ -75,7 +77,7 @@ class ConvNet(MixedPrecision):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draw the hidden weights and biases, uniform in +-1/sqrt(fan in); the last convolution stays zero."""
+        """Draw the hidden weights and biases, uniform within 1/sqrt(fan in) of 0; the last convolution stays zero."""
         for weight, bias in list(zip(self.weights, self.biases, strict=True))[:-1]:
             bound = weight[0].numel() ** -0.5
             for parameter in (weight, bias):
@@ -86,17 +88,17 @@ class ConvNet(MixedPrecision):
         dtype, shift = self.working_dtype(x), None
         if self.context_map is not None and context is not None:
             shift = self.context_map(context)  # (n, hidden_channels, 1, 1)
-        # derivatives of a density ask for the second derivative, which only torch's own functions have
+        # a density's derivatives need second derivatives, which only torch's own functions have
         if can_convolve(x, dtype, self.weights[0].shape[-1]) and (self.training or not torch.is_grad_enabled()):
             return self._compiled(x, shift, dtype)
-        h = x.to(dtype, memory_format=torch.channels_last)  # as convolutions like it
+        h = x.to(dtype, memory_format=torch.channels_last)  # faster for convolutions
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = F.conv2d(h, weight.to(dtype), bias.to(dtype), padding=weight.shape[-1] // 2)
             if i == 0 and shift is not None:
                 h = h + shift.to(dtype)
             h = h if i == last else h.relu_()
-        return h.to(x.dtype, memory_format=torch.contiguous_format)  # as halves of channels are fast to read
+        return h.to(x.dtype, memory_format=torch.contiguous_format)  # faster to split into halves of channels
 
     def _compiled(self, x: Tensor, shift: Tensor | None, dtype: torch.dtype) -> Tensor:
         parameters = [tensor for pair in zip(self.weights, self.biases, strict=True) for tensor in pair]
@@ -109,7 +111,7 @@ class ConvNet(MixedPrecision):
 
 
 class Constant(nn.Module):
-    """A learned tensor, the same for all rows and starting at zero: a network that has nothing to condition on."""
+    """A learned tensor, initially zero, the same for all rows: a network without an input."""
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -121,9 +123,9 @@ class Constant(nn.Module):
 
 
 class ContextMap(nn.Module):
-    """A linear map of a context, starting at zero: (n, n_context) -> (n, *shape).
+    """A linear map of a context, initially zero: (n, n_context) -> (n, *shape).
 
-    Of class labels that are embedded one-hot it is a table with one learned tensor per class.
+    For one-hot class labels it is a table with one learned tensor per class.
     """
 
     def __init__(self, n_context: int, *shape: int) -> None:

@@ -1,7 +1,7 @@
-"""Gated residual layers in training: one autograd function with loops of its own between the convolutions.
+"""Gated residual layers in training: one autograd function with compiled loops between the convolutions.
 
-It is computed a few images at a time, which a processor's convolutions like better than many. The elus are kept for the
-backward pass; computing them again there was measured to take 8 % longer.
+It processes a few images at a time, for which a processor's convolutions are faster than for many. It stores the elus
+for the backward pass; recomputing them took 8 % longer when measured.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from flowdetect.nets.blockwise import blocks
 from flowdetect.nets.kernels import LANES, Kernels, as_array, kernels
 from flowdetect.nets.masked import CausalConv, Layers
 
-FEWEST_VALUES = 2**18  # a batch's features; compiling the loops takes as long as hundreds of smaller steps
-MOST_THREADS = 4  # the loops use one
-BLOCK_BYTES = 2**22  # of a block's features
+FEWEST_VALUES = 2**18  # features of a batch; compiling the loops takes as long as hundreds of smaller steps
+MOST_THREADS = 4  # the loops use one thread
+BLOCK_BYTES = 2**22  # features of one block
 CHANNELS_LAST = torch.channels_last
 NO_PADS: Pads = (0, 0, 0, 0)
 
 
 def can_fuse(x: Tensor, training: bool) -> bool:
-    """Whether features (n, c, H, W) are worth the loops of `kernels`, and of a kind that they take."""
+    """Whether the loops of `kernels` support features (n, c, H, W) and are faster for them."""
     return (
         training
         and torch.is_grad_enabled()
@@ -44,14 +44,14 @@ def can_fuse(x: Tensor, training: bool) -> bool:
 def gated_residual(
     x: Tensor, message: Tensor | None, skip: Tensor | None, context: Tensor | None, layers: Layers
 ) -> tuple[Tensor, Tensor | None]:
-    """Compute a gated residual layer, and the message that it sends.
+    """Compute a gated residual layer and its message.
 
     Parameters
     ----------
     x : (n, c, H, W) tensor
     message, skip : (n, c, H, W) tensors or None
     context : (n, 2 c, 1, 1) tensor or None
-        What is added before the gate.
+        Added before the gate.
     layers : Layers
 
     Returns
@@ -69,13 +69,13 @@ def gated_residual(
 
 
 class _Elus:
-    """Elus of x and of -x side by side, padded with zeros: (n, c, H, W) -> (n, 2 c, H + ..., W + ...)."""
+    """Concatenated elus of x and of -x, zero-padded: (n, c, H, W) -> (n, 2 c, H + ..., W + ...)."""
 
     def __init__(self, loops: Kernels, pads: Pads) -> None:
         self.loops, self.pads = loops, pads
 
     def __call__(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """Give the elus of x, or of x + other."""
+        """Return the elus of x, or of x + other."""
         (n, c, height, width), (left, right, top, bottom) = x.shape, self.pads
         out = x.new_empty(n, top + height + bottom, left + width + right, 2 * c).permute(0, 3, 1, 2)
         if other is None:
@@ -85,7 +85,7 @@ class _Elus:
         return out
 
     def backward(self, grad: Tensor, elus: Tensor, out: Tensor, base: Tensor | None = None) -> Tensor:
-        """Write the gradient by what the elus are of, plus base, from that by the elus."""
+        """Write the gradient in the elus' input, plus base, from the gradient in the elus."""
         left, _, top, _ = self.pads
         of_elus = as_array(grad.contiguous(memory_format=CHANNELS_LAST))
         if base is None:
@@ -96,7 +96,7 @@ class _Elus:
 
 
 class _Conv:
-    """A convolution of one pass: its weights in the format of the features, and the sums of their gradients."""
+    """A convolution within one pass: weights in the features' type, and sums of their gradients."""
 
     def __init__(self, layer: CausalConv, dtype: torch.dtype) -> None:
         self.slowness = layer.slowness
@@ -109,7 +109,7 @@ class _Conv:
         return F.conv2d(x, self.weight, self.bias)
 
     def backward(self, grad: Tensor, x: Tensor) -> Tensor:
-        """Add up the gradients by weight and bias; give that by x."""
+        """Add the gradients in weight and bias; return the gradient in x."""
         of_x, of_weight, of_bias = torch.ops.aten.convolution_backward(
             grad, x, self.weight, [len(self.weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, True]
         )
@@ -122,14 +122,14 @@ class _Conv:
         return found
 
     def gradients(self) -> tuple[Tensor, Tensor]:
-        """Gradients by the layer's weight and bias."""
+        """Gradients in the layer's weight and bias."""
         of_weight, of_bias = self.sums
         return of_weight.div_(self.slowness) if self.slowness != 1 else of_weight, of_bias
 
 
 @dataclass
 class _Block:
-    """What the forward pass keeps of some images: elus, what is before the gate, and where dropout is not."""
+    """Values that the forward pass stores for some images: elus, the gate's input, and the dropout mask."""
 
     rows: slice
     elus: Tensor
@@ -179,7 +179,7 @@ class _Pass:
         return out, sent
 
     def backward(self, grad_out: Tensor, grad_sent: Tensor | None, grads: _Gradients) -> None:
-        while self.blocks:  # each is freed once it is done
+        while self.blocks:  # each block is freed after use
             block = self.blocks.pop()
             rows, grad = block.rows, grad_out[block.rows]
             if grad_sent is not None and self.message is not None and block.of_out is not None:
@@ -198,7 +198,7 @@ class _Pass:
             self.elus.backward(self.first.backward(of_inner, block.elus), block.elus, grads.x[rows], grad)
 
     def _mask(self, hidden: Tensor) -> Tensor | None:
-        """Draw where dropout is not."""
+        """Draw the dropout mask."""
         if not self.dropout.probability:
             return None
         drawn = torch.rand(hidden.shape, generator=self.dropout.generator, dtype=torch.float32)
@@ -209,7 +209,7 @@ class _Pass:
 
 
 class _Gradients(NamedTuple):
-    """Gradients by what enters a layer; the backward pass writes into them."""
+    """Gradients in a layer's inputs; the backward pass writes into them."""
 
     x: Tensor
     message: Tensor | None
@@ -218,7 +218,7 @@ class _Gradients(NamedTuple):
 
 
 class _GatedResidual(torch.autograd.Function):
-    """`gated_residual`; parameters are weight and bias of each layer, or None twice."""
+    """`gated_residual`; `parameters` are weight and bias of each layer, or two None."""
 
     @staticmethod
     def forward(

@@ -15,20 +15,20 @@ from flowdetect.nets.conv import MixedPrecision
 from flowdetect.nets.masked import CausalConv, Dropout
 from flowdetect.nets.transformer import attention
 
-GATE_GAIN = 0.1  # initial weights of what is added, before its gate
-PLACE_SCALE = 0.1  # of what tells places apart, at first
+GATE_GAIN = 0.1  # gain of the layers before a gate
+PLACE_SCALE = 0.1  # initial scale of the learned vectors of positions
 
 
 def centred_conv(
     in_channels: int, out_channels: int, kernel_size: int, gain: float = 1.0, elu: bool = False
 ) -> CausalConv:
-    """Make a convolution that keeps height and width and reaches equally far to all sides."""
+    """Build a centred convolution that keeps height and width."""
     reach = kernel_size // 2
     return CausalConv(in_channels, out_channels, (kernel_size, kernel_size), reach, reach, gain=gain, elu=elu)
 
 
 class ChannelNorm(nn.Module):
-    """Layer normalisation of the channels at each place, with a learned scale and shift of each channel."""
+    """Layer normalisation of the channels at each position, with a learned scale and shift per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class ChannelNorm(nn.Module):
 
 
 class GatedConv(nn.Module):
-    """x + a sigma(b), (a, b) = W2 celu(dropout(W1 * celu(x))), celu the elu of x and of -x, W2 a 1x1 convolution."""
+    """x + a sigma(b), (a, b) = W2 celu(dropout(W1 * celu(x))), celu the elus of x and of -x, W2 a 1x1 convolution."""
 
     def __init__(self, channels: int, kernel_size: int, dropout: float) -> None:
         super().__init__()
@@ -57,9 +57,9 @@ class GatedConv(nn.Module):
 
 
 class GatedAttention(nn.Module):
-    """x + a sigma(b), (a, b) by attention of every place to all places, in several heads.
+    """x + a sigma(b), (a, b) by multi-head attention of every position to all positions.
 
-    Queries, keys and values see a learned vector of the place beside x.
+    Queries, keys and values depend on x and on a learned vector of the position.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class GatedAttention(nn.Module):
         n_heads must divide channels.
     height, width : int
     dropout : float
-        Of what attention gives.
+        Dropout rate of the attention's output.
     """
 
     def __init__(self, channels: int, n_heads: int, height: int, width: int, dropout: float) -> None:
@@ -80,7 +80,7 @@ class GatedAttention(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draw what tells the places apart; layers draw their own."""
+        """Draw the vectors of the positions; layers draw their own parameters."""
         self.places.copy_(PLACE_SCALE * torch.randn(self.places.shape, generator=generator, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class GatedAttention(nn.Module):
         n, c, h, w = x.shape
         qkv = self.qkv(x + self.places.to(x.dtype)).reshape(n, 3, self.n_heads, c // self.n_heads, h * w)
         q, k, v = qkv.transpose(3, 4).unbind(1)  # (n, n_heads, H W, c / n_heads)
-        if self.training:  # fewer passes over memory, but bits may depend on the batch; bfloat16 is 3 times as slow
+        if self.training:  # faster, but may depend on the batch; in bfloat16 3 times as slow
             wide = torch.promote_types(x.dtype, torch.float32)
             parts = (part.to(wide).contiguous() for part in (q, k, v))
             seen = F.scaled_dot_product_attention(*parts).to(x.dtype)
@@ -99,9 +99,9 @@ class GatedAttention(nn.Module):
 
 
 class GatedAttentionNet(MixedPrecision):
-    """A convolution, blocks of a gated convolution and gated attention, each normalised after, and a convolution.
+    """A convolution, blocks of a gated convolution and gated attention, each normalised afterwards, and a convolution.
 
-    The last convolution starts at zero. At 1x1 there are no other places, and so no attention.
+    The last convolution starts at zero. At 1x1 there is only one position, and so no attention.
 
     Parameters
     ----------

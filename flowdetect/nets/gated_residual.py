@@ -15,9 +15,9 @@ from flowdetect.nets.masked import CausalConv, Layers
 
 
 class GatedResidual(nn.Module):
-    """x + a sigma(b), (a, b) = V c + conv(dropout(celu(conv(celu(x)) + message))) with the elu of x and of -x as celu.
+    """x + a sigma(b), (a, b) = V c + conv(dropout(celu(conv(celu(x)) + message))), celu the elus of x and of -x.
 
-    Salimans et al. 2017, "PixelCNN++", and its authors' code (gated_resnet), with a context c.
+    Salimans et al. 2017, "PixelCNN++", and the authors' code (gated_resnet); c is a context.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class GatedResidual(nn.Module):
         evaluate: Whole,
         sends: CausalConv | None = None,
     ) -> tuple[Tensor, Features]:
-        """Stream of one kind -> stream, and the message of it that a layer makes."""
+        """Map a stream to the same stream; also return the message that the layer `sends` computes from it."""
         if evaluate is whole:
             bias, layers = self.context_bias, Layers(self.first, self.second, self.skip, sends)
             added = None if bias is None or context is None else bias(context).to(x.dtype)
@@ -59,8 +59,7 @@ class GatedResidual(nn.Module):
 class ResidualBlock(Block):
     """PixelCNN++ layer: a `GatedResidual` in each stream.
 
-    The context enters both streams, as in the authors' code; with both_streams=False the horizontal one alone, beside
-    the vertical one's message.
+    The context enters both streams, as in the authors' code; with both_streams=False only the horizontal stream.
     """
 
     def __init__(

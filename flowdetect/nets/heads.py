@@ -1,4 +1,4 @@
-"""From the features of a pixel to the distribution of its channels."""
+"""Heads: from the features of a pixel to the distribution of its channels."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from flowdetect.nets.masked import CausalConv
 
 
 def of_pixel(layer: nn.Module, h: Tensor) -> Tensor:
-    """Apply a 1x1 convolution to features (n, F, 1, 1) of single pixels; a matrix product takes a tenth of the time."""
+    """Apply a 1x1 convolution to features (n, F, 1, 1) of single pixels: a matrix product, in a tenth of the time."""
     if not isinstance(layer, CausalConv) or h.shape[2:] != (1, 1):
         return cast(Tensor, layer(h))
     return F.linear(h.flatten(1), layer.kernel_weight().flatten(1), layer.bias)[:, :, None, None]
 
 
 class Head(nn.Module):
-    """Features of a pixel -> the distribution of its channels, given those and, perhaps, a state of the pixels before.
+    """Distribution of a pixel's channels given its features and, for some heads, a state of the pixels before it.
 
     Attributes
     ----------
     n_uniforms : int
-        Uniform numbers that a pixel is drawn from.
+        Number of uniform draws per pixel.
     """
 
     n_uniforms: int
 
     def first_state(self, n: int) -> Tensor | None:
-        """State before the first pixel; None: features say all."""
+        """State before the first pixel; None if the head has no state."""
         return None
 
     def log_prob(self, h: Tensor, y: Tensor, state: Tensor | None = None) -> Tensor:
-        """Log-probability of each channel given those before it: (n, C, H, W)."""
+        """Log-probability of each channel given the channels before it: (n, C, H, W)."""
         raise NotImplementedError
 
     def log_prob_of_all(self, h: Tensor, y: Tensor) -> Tensor:
-        """Sum of the log-probabilities from the first pixel on, (n,)."""
+        """Sum of the log-probabilities of all pixels, (n,)."""
         return self.log_prob(h, y).flatten(1).sum(1)
 
     def draw(self, h: Tensor, u: Tensor, temperature: float, state: Tensor | None = None) -> Tensor:
-        """Values y (n, C, H, W) at uniform draws u (n, n_uniforms, H, W)."""
+        """Draw values y (n, C, H, W) from uniform numbers u (n, n_uniforms, H, W)."""
         raise NotImplementedError
 
     def follow(self, h: Tensor, y: Tensor, state: Tensor | None) -> Tensor | None:
@@ -67,10 +67,10 @@ class LogisticMixtureHead(Head):
     Parameters
     ----------
     features : int or None
-        None: the features are the distribution's `n_numbers` numbers themselves, and nothing is learned here.
+        None: the features are the distribution's `n_numbers` parameters, and the head learns nothing.
     channels, n_mixtures : int
     n_bins : int or None
-        None: real values, whose score is a density.
+        None: real values, and the score is a density.
     """
 
     def __init__(self, features: int | None, channels: int, n_mixtures: int, n_bins: int | None) -> None:
@@ -88,7 +88,7 @@ class LogisticMixtureHead(Head):
             self.start(self.out.bias)
 
     def start(self, numbers: Tensor) -> None:
-        """Spread the components' locations over the range of values, of numbers (n_numbers, ...) that are zero."""
+        """Spread the components' locations over the range of values, in parameters (n_numbers, ...) that are zero."""
         by_component = numbers.view(self.n_mixtures, -1, *numbers.shape[1:])
         spread = (torch.arange(self.n_mixtures, dtype=torch.float32) + 0.5) / self.n_mixtures * 2 - 1
         by_component[:, 1 : 1 + self.channels] = spread.reshape(-1, *[1] * numbers.ndim)
@@ -108,7 +108,7 @@ class LogisticMixtureHead(Head):
         )
 
     def _location(self, mu: Tensor, coefficients: Tensor, y: Tensor, channel: int) -> Tensor:
-        """Location of one channel given y of those before it: (n, M, H, W)."""
+        """Location of one channel given y of the channels before it: (n, M, H, W)."""
         start = channel * (channel - 1) // 2
         location = mu[:, :, channel]
         for k in range(channel):
@@ -116,18 +116,18 @@ class LogisticMixtureHead(Head):
         return location
 
     def log_prob(self, h: Tensor, y: Tensor, state: Tensor | None = None) -> Tensor:
-        """Log-probability of each channel given those before it: (n, C, H, W)."""
+        """Log-probability of each channel given the channels before it: (n, C, H, W)."""
         log_pi, mu, log_s, coefficients = self._mixture(h)
         mu = torch.stack([self._location(mu, coefficients, y, c) for c in range(self.channels)], 2)
         if self.n_bins is None:
             log_p = logistic_log_prob(y[:, None], mu, log_s)
         else:
             log_p = discretized_logistic_log_prob(y[:, None], mu, log_s, self.n_bins)
-        joint = (log_pi[:, :, None] + log_p.cumsum(2)).logsumexp(1)  # of the channels up to each
+        joint = (log_pi[:, :, None] + log_p.cumsum(2)).logsumexp(1)  # over the channels up to each
         return joint if self.channels == 1 else torch.cat([joint[:, :1], joint.diff(dim=1)], 1)
 
     def draw(self, h: Tensor, u: Tensor, temperature: float, state: Tensor | None = None) -> Tensor:
-        """Values y (n, C, H, W) at uniform draws u (n, C + 1, H, W); the temperature multiplies s and flattens pi."""
+        """Draw y (n, C, H, W) from uniform numbers u (n, C + 1, H, W); the temperature multiplies s and flattens pi."""
         log_pi, mu, log_s, coefficients = self._parts(of_pixel(self.out, h))
         k = categorical_quantile(log_pi / max(temperature, 1e-6), u[:, 0])[:, None, None]
 
@@ -149,11 +149,11 @@ class LogisticMixtureHead(Head):
 
 
 class CategoricalHead(Head):
-    """Features of a pixel -> probabilities of each value; a channel's depend on the channels before it as well.
+    """Features of a pixel -> probability of each value of a channel, given the channels before it.
 
-    van den Oord et al. 2016, section 3.2 (softmax over values) and 3.3 (channels); the dependence on earlier channels
-    is in a layer of its own here, rather than in masks throughout the network. With features None, and one channel, the
-    features are the logits themselves.
+    van den Oord et al. 2016, section 3.2 (softmax over values) and 3.3 (channels); here a separate layer models the
+    dependence on earlier channels, instead of masks throughout the network. If `features` is None and there is one
+    channel, the features are the logits.
     """
 
     def __init__(self, features: int | None, channels: int, n_bins: int) -> None:
@@ -167,24 +167,24 @@ class CategoricalHead(Head):
         self.out = nn.ModuleList(pointwise(features, n_bins, gain=0.1) for _ in range(channels))
 
     def start(self, numbers: Tensor) -> None:
-        """Leave the logits zero."""
+        """Do nothing: the logits stay zero."""
 
     def _logits(self, h: Tensor, y: Tensor, channel: int) -> Tensor:
-        """(n, n_bins, H, W) of one channel, given y of those before it."""
+        """Logits (n, n_bins, H, W) of one channel, given y of the channels before it."""
         if channel:
             h = self.hidden[channel - 1](torch.cat([h, y[:, :channel]], 1)).relu()
         logits: Tensor = self.out[channel](h)
         return logits
 
     def log_prob(self, h: Tensor, y: Tensor, state: Tensor | None = None) -> Tensor:
-        """Log-probability of each channel given those before it: (n, C, H, W); y is rounded to the grid."""
+        """Log-probability of each channel given the channels before it: (n, C, H, W); y is rounded to the grid."""
         half = (self.n_bins - 1) / 2
         values = ((y + 1) * half).round().clamp(0, self.n_bins - 1).long()
         columns = [self._logits(h, y, c).log_softmax(1).gather(1, values[:, c : c + 1]) for c in range(self.channels)]
         return torch.cat(columns, 1)
 
     def draw(self, h: Tensor, u: Tensor, temperature: float, state: Tensor | None = None) -> Tensor:
-        """Values y (n, C, H, W) at uniform draws u (n, C, H, W); logits are divided by the temperature."""
+        """Draw values y (n, C, H, W) from uniform numbers u (n, C, H, W); logits are divided by the temperature."""
         y = h.new_zeros(h.shape[0], self.channels, *h.shape[2:])
         for c in range(self.channels):
             values = categorical_quantile(self._logits(h, y, c) / max(temperature, 1e-6), u[:, c])
@@ -205,18 +205,18 @@ def pixel_head(
     owner: str,
     kinds: tuple[type[Mixture], type[Categorical]],
 ) -> Mixture | Categorical:
-    """Make the head of a likelihood, "logistic_mixture" or "categorical", of these kinds.
+    """Build the head of a likelihood, "logistic_mixture" or "categorical", from the two classes in `kinds`.
 
     Raises
     ------
     ValueError
-        If a categorical one is asked for of real-valued data; the message names the owner, a density.
+        If likelihood is "categorical" and the data are real-valued; the message names the owner, a density.
     """
     if likelihood == "logistic_mixture":
         return kinds[0](features, channels, n_mixtures, n_bins)
     if n_bins is None:
         raise ValueError(
-            f'{owner}: likelihood="categorical" is for data in bins, and X is real-valued; pass "logistic_mixture", or '
+            f'{owner}: likelihood="categorical" is for data in bins, but X is real-valued; pass "logistic_mixture", or '
             f"n_bins if X holds whole numbers."
         )
     return kinds[1](features, channels, n_bins)

@@ -1,9 +1,9 @@
-"""Elementwise passes of gated residual layers, each in one pass over memory: for training on a CPU.
+"""Elementwise operations of gated residual layers, each in one pass over memory, for training on a CPU.
 
-torch would take seven passes for the elus of x and of -x. The loops are compiled by numba when they are first asked
-for, in about a second; where it is not installed, `kernels` gives None. bfloat16 is read and written as the upper half
-of a float32. Inner loops have a fixed length, so that they are made of vectors alone; the last one overlaps the one
-before it. Results are close to torch's, not equal to the last bit, so they have no place in scores.
+torch needs seven passes for the elus of x and of -x. numba compiles the loops at their first use, in about a second;
+without numba, `kernels` returns None. bfloat16 is read and written as the upper half of a float32. Inner loops have a
+fixed length, so that they consist of vector instructions only; the last one overlaps the previous one. Results are
+close to torch's but not bitwise equal, so scoring does not use them.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from torch import Tensor
 
 from flowdetect._ctrl_c import whole_imports
 
-LANES = 16  # channels of an inner loop, and so the fewest that a kernel takes
+LANES = 16  # channels per inner loop, and so the minimum number of channels
 
-Array = Any  # (n, H, W, c) in C order, of float32 or of bfloat16 seen as uint16
+Array = Any  # (n, H, W, c) in C order, float32, or bfloat16 viewed as uint16
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """Loops over images (n, H, W, c), of one number format.
+    """Loops over images (n, H, W, c) of one number type.
 
     Attributes
     ----------
     elus : (x, out, top, left)
-        Write the elus of x and of -x, side by side, into the inner part of an array, and zeros around it.
+        Write the concatenated elus of x and of -x into the inner part of an array, with zeros around it.
     elus_of_sum : (x, other, out, top, left)
-        The same of x + other.
+        The same for x + other.
     elus_backward : (grad, elus, grad_x, top, left)
-        Gradient by x from that by the padded elus.
+        Gradient in x from the gradient in the padded elus.
     elus_backward_add : (grad, elus, base, grad_x, top, left)
         The same, plus base.
     gate : (x, y, out)
@@ -51,14 +51,14 @@ class Kernels:
 
 
 def as_array(x: Tensor) -> Array:
-    """Give the memory of a tensor (n, c, H, W) in channels-last order."""
+    """Return the memory of a tensor (n, c, H, W) in channels-last order."""
     x = x.permute(0, 2, 3, 1)
     return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
 
 
 @cache
 def kernels(dtype: torch.dtype) -> Kernels | None:
-    """Compile the loops for bfloat16 or float32; None where numba is not installed."""
+    """Compile the loops for bfloat16 or float32; None without numba."""
     try:
         with whole_imports():
             import numba
@@ -165,7 +165,7 @@ def _compiled(numba: Any, dtype: torch.dtype) -> Kernels:
 
 
 def _functions(numba: Any, is_short: bool) -> tuple[Any, Any, Any, Any]:
-    """Read and write a number, exp(x) for x <= 0, and tanh; in float32, within 2 units of the last place."""
+    """Read a number, write a number, exp(x) for x <= 0, and tanh; in float32, within 2 units of the last place."""
     from llvmlite import ir
 
     u32, f32 = numba.uint32, numba.float32
@@ -190,12 +190,12 @@ def _functions(numba: Any, is_short: bool) -> tuple[Any, Any, Any, Any]:
     def narrow(x):  # type: ignore[no-untyped-def]
         if is_short:
             bits = as_bits(x)
-            return numba.uint16((bits + u32(0x7FFF) + ((bits >> u32(16)) & u32(1))) >> u32(16))  # to the nearest even
+            return numba.uint16((bits + u32(0x7FFF) + ((bits >> u32(16)) & u32(1))) >> u32(16))  # to nearest even
         return x
 
     @numba.njit(inline="always")
     def exp(x):  # type: ignore[no-untyped-def]
-        # 2^k e^r, |r| <= log(2) / 2: k is rounded by adding 1.5 * 2^23; a polynomial of e^r
+        # 2^k e^r, |r| <= log(2) / 2: adding 1.5 * 2^23 rounds k; a polynomial approximates e^r
         x = max(x, f32(-87.0))
         shifted = x * f32(1.44269504) + f32(12582912.0)
         k = shifted - f32(12582912.0)

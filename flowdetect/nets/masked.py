@@ -1,4 +1,4 @@
-"""Layers that see only what comes before, in raster order or in the order of features."""
+"""Masked layers: outputs depend only on earlier inputs, in raster order or in the order of features."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from flowdetect.nets.activations import Pads, concat_elu
 from flowdetect.nets.conv import map_rows
 
-# Adam moves every weight by the learning rate, and an output by that times the number of its weights: weights of wider
-# layers than this are stored multiplied by the ratio, and so move less (Yang et al. 2021, "Tensor Programs V", Table 3)
+# One Adam step moves every weight by the learning rate, and so an output by that times its number of weights. In layers
+# wider than this, weights are stored multiplied by the ratio of the widths, and so move less (Yang et al. 2021, "Tensor
+# Programs V", Table 3)
 REFERENCE_FAN_IN = 288
-# of layers on elus, whose inputs are not bounded: with 288, a PixelCNN++ of 32 filters diverged on MNIST
+# the same for layers on elus, whose inputs are not bounded: with 288, a PixelCNN++ of 32 filters diverged on MNIST
 REFERENCE_FAN_IN_ELU = 96
 
 
 class Dropout(nn.Module):
-    """Dropout whose noise comes from a generator of its own, which the training seeds at every step."""
+    """Dropout with its own generator, which training seeds at every step."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -28,7 +29,7 @@ class Dropout(nn.Module):
         self.generator: torch.Generator | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Set each value to 0 with the given probability, and scale the others up; in training only."""
+        """Set each value to 0 with the given probability and scale up the others; in training only."""
         if not self.training or not self.probability:
             return x
         kept = torch.rand(x.shape, generator=self.generator, dtype=torch.float32) >= self.probability
@@ -36,7 +37,7 @@ class Dropout(nn.Module):
 
 
 def seed_dropouts(module: nn.Module, seed: int) -> None:
-    """Let all dropout inside a module draw from one generator with this seed."""
+    """Make all dropout layers inside a module draw from one generator with this seed."""
     generator = torch.Generator().manual_seed(seed)
     for each in module.modules():
         if isinstance(each, Dropout):
@@ -44,22 +45,22 @@ def seed_dropouts(module: nn.Module, seed: int) -> None:
 
 
 class CausalConv(nn.Module):
-    """A convolution that reaches up and to the left: y[i, j] = sum_ab w[a, b] x[i - top + a, j - left + b] + bias.
+    """A convolution up and to the left: y[i, j] = sum_ab w[a, b] x[i - top + a, j - left + b] + bias.
 
     Parameters
     ----------
     in_channels, out_channels : int
     kernel : (kh, kw)
     top, left : int
-        How far the kernel's first row and column lie above and to the left of the pixel. top = kh: only rows above.
+        Distance of the kernel's first row above, and of its first column left of, the pixel. top = kh: only rows above.
     stride : 1 or 2
     mask : (kh, kw) tensor of 0 and 1, or (out_channels, 1, kh, kw), or None
     gain : float
-        Of the initial weights; 0 starts the layer at zero.
+        Gain of the initial weights; 0: the layer starts at zero.
     elu : bool
-        Whether the convolution is of the elu of x and of -x, side by side.
+        Whether the input is the concatenated elus of x and of -x.
     dropout : float
-        Of what is convolved.
+        Dropout rate of the input.
     """
 
     mask: Tensor | None
@@ -85,7 +86,7 @@ class CausalConv(nn.Module):
         self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
         self.bias = nn.Parameter(torch.zeros(out_channels, dtype=torch.float32))
         self.register_buffer("mask", mask, persistent=False)
-        seen = kernel[0] * kernel[1] if mask is None else float(mask.sum()) / mask[..., 0, 0].numel()  # by an output
+        seen = kernel[0] * kernel[1] if mask is None else float(mask.sum()) / mask[..., 0, 0].numel()  # per output
         self.fan_in = max(1, weight.shape[1] * seen)
         self.slowness = max(1.0, self.fan_in / (REFERENCE_FAN_IN_ELU if elu else REFERENCE_FAN_IN))
 
@@ -96,12 +97,12 @@ class CausalConv(nn.Module):
         self.weight.copy_(noise * (self.slowness * self.gain / self.fan_in**0.5))
 
     def kernel_weight(self) -> Tensor:
-        """Give the weights of the convolution, zero where the mask is."""
+        """Return the weights of the convolution, zero where masked."""
         weight = self.weight if self.slowness == 1 else self.weight / self.slowness
         return weight if self.mask is None else weight * self.mask
 
     def activate(self, x: Tensor, pads: Pads = (0, 0, 0, 0)) -> Tensor:
-        """Give what is convolved."""
+        """Return the padded input of the convolution, after elus and dropout."""
         if self.elu:
             x = concat_elu(x, pads)
         elif any(pads):
@@ -116,7 +117,7 @@ class CausalConv(nn.Module):
 
 
 class Layers(NamedTuple):
-    """The convolutions of a gated residual layer: of x, of the hidden layer, of the skip and of the message."""
+    """The convolutions of a gated residual layer: for x, for the hidden layer, for the skip and for the message."""
 
     first: CausalConv
     second: CausalConv
@@ -125,16 +126,16 @@ class Layers(NamedTuple):
 
 
 def degree_mask(in_degrees: Tensor, out_degrees: Tensor, strict: bool = False) -> Tensor:
-    """Say which inputs each output sees, (out, in) of 1 and 0: those of at most its degree, or below it if strict."""
+    """Mask (out, in) of 0 and 1: an output depends on inputs of at most its degree, or below it if strict."""
     below = in_degrees[None] < out_degrees[:, None]
     return (below if strict else below | (in_degrees[None] == out_degrees[:, None])).to(torch.float32)
 
 
 def masked_linear(x: Tensor, weight: Tensor, bias: Tensor, training: bool) -> Tensor:
-    """(n, in, 1, 1) -> (n, out, 1, 1), of weights (out, in).
+    """(n, in, 1, 1) -> (n, out, 1, 1), with weights (out, in).
 
-    In evaluation as a convolution, which computes equal rows alike wherever they stand, for batch invariance; in
-    training as a matrix product, in a third of the time.
+    In evaluation it is a convolution, which gives equal rows equal results at any position (batch invariance); in
+    training a matrix product, in a third of the time.
     """
     if training:
         return F.linear(x.flatten(1), weight, bias)[:, :, None, None]
@@ -142,7 +143,7 @@ def masked_linear(x: Tensor, weight: Tensor, bias: Tensor, training: bool) -> Te
 
 
 class MaskedLinear(nn.Module):
-    """A linear layer of features grouped by degree: an output of degree d sees inputs of degree at most d, or below d.
+    """A linear layer: an output of degree d depends on inputs of degree at most d, or below d.
 
     Germain et al. 2015, "MADE: Masked Autoencoder for Distribution Estimation", eq. 8 and 9.
 
@@ -150,9 +151,9 @@ class MaskedLinear(nn.Module):
     ----------
     in_degrees, out_degrees : (in,) and (out,) integer tensors
     strict : bool
-        Whether an output sees degrees below its own only.
+        Whether an output depends only on degrees below its own.
     gain : float
-        Of the initial weights.
+        Gain of the initial weights.
     """
 
     mask: Tensor
@@ -172,7 +173,7 @@ class MaskedLinear(nn.Module):
         self.weight.copy_(noise * self.gain / self.mask.sum(1, keepdim=True).clamp_min(1).sqrt())
 
     def masked_weight(self) -> Tensor:
-        """Give the weights, zero where the mask is."""
+        """Return the weights, zero where masked."""
         return self.weight * self.mask
 
     def forward(self, x: Tensor) -> Tensor:
@@ -181,14 +182,14 @@ class MaskedLinear(nn.Module):
 
 
 def context_biases(maps: nn.ParameterList, context: Tensor | None) -> list[Tensor | None]:
-    """Map a context (n, n_context) to what it adds to the first hidden layer and to the outputs, (n, width, 1, 1)."""
+    """Map a context (n, n_context) to biases of the first hidden layer and of the outputs, (n, width, 1, 1) each."""
     if context is None or not len(maps):
         return [None, None]
     return [map_rows(context.to(weight.dtype), weight, maps.training)[:, :, None, None] for weight in maps]
 
 
 class MADE(nn.Module):
-    """Numbers for every feature from the features before it, by a perceptron with masks.
+    """A masked perceptron from the features before each feature to its parameters.
 
     Germain et al. 2015, "MADE: Masked Autoencoder for Distribution Estimation", https://arxiv.org/abs/1502.03509
 
@@ -196,9 +197,9 @@ class MADE(nn.Module):
     ----------
     n_features : int
     hidden_features : sequence of int
-        Widths of the hidden layers; at least n_features - 1 is taken, so that every feature is seen by all later ones.
+        Widths of the hidden layers; raised to n_features - 1 if smaller, so that every feature reaches all later ones.
     n_outputs : int
-        Numbers a feature; all start at zero.
+        Parameters per feature; all start at zero.
     n_context : int
         Length of a context (n, n_context); 0: it is ignored.
     """
@@ -213,12 +214,12 @@ class MADE(nn.Module):
             layers.append(MaskedLinear(before, degrees, gain=2**0.5))
         self.hidden = nn.ModuleList(layers)
         self.out = MaskedLinear(degrees, features.repeat(n_outputs), strict=True, gain=0.0)
-        # a context reaches the hidden units, and the outputs too, since the first feature sees no hidden unit
+        # the context also enters the outputs, since the first feature depends on no hidden unit
         widths = [len(layers[0].bias) if layers else n_features, n_features * n_outputs] if n_context else []
         self.context_maps = nn.ParameterList(torch.zeros(n_context, width, dtype=torch.float32) for width in widths)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """(D, n) -> (n_outputs, D, n): the batch last, where elementwise maps of what comes out are fastest."""
+        """(D, n) -> (n_outputs, D, n); with the batch last, elementwise maps of the outputs are fastest."""
         of_hidden, of_out = context_biases(self.context_maps, context)
         h = x.t()[:, :, None, None]
         for i, layer in enumerate(self.hidden):
@@ -233,21 +234,21 @@ class MADE(nn.Module):
         return torch.unflatten(out, 0, (self.n_outputs, -1))
 
     def masks_and_parameters(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Give the mask of each layer, and weights and biases, layer by layer."""
+        """Return the mask of each layer, and weights and biases, layer by layer."""
         layers = [*self.hidden, self.out]
         return [layer.mask for layer in layers], [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
 
 
 class MaskedMLP(nn.Module):
-    """Features of every column of a table from the columns before it: masked layers with residual blocks.
+    """Features of every column of a table from the columns before it, by masked layers with residual blocks.
 
     Parameters
     ----------
     n_columns : int
     hidden : int
-        Width; at least n_columns - 1 is taken, so that every column is seen by all later ones.
+        Width; raised to n_columns - 1 if smaller, so that every column reaches all later ones.
     features : int
-        Features a column.
+        Features per column.
     n_blocks : int
     n_context : int
         Length of a context (n, n_context); 0: it is ignored.
@@ -267,7 +268,7 @@ class MaskedMLP(nn.Module):
         )
         self.out = MaskedLinear(degrees, columns.repeat_interleave(features), strict=True)
         self.dropout = Dropout(dropout)
-        # a context reaches the hidden units, and the outputs too, since the first column sees no hidden unit
+        # the context also enters the outputs, since the first column depends on no hidden unit
         widths = [len(degrees), n_columns * features] if n_context else []
         self.context_maps = nn.ParameterList(torch.zeros(n_context, width, dtype=torch.float32) for width in widths)
 
@@ -285,7 +286,7 @@ class MaskedMLP(nn.Module):
     def in_order(
         self, x: Tensor, context: Tensor | None = None
     ) -> Generator[tuple[int, int, Tensor], Tensor | None, None]:
-        """Features (n, features, 1, 1) of one column after the other; see `CausalNet.in_order`."""
+        """Yield the features (n, features, 1, 1) of one column after the other; see `CausalNet.in_order`."""
         for d in range(x.shape[2]):
             index = yield d, 0, self(x, context)[:, :, d : d + 1]
             if index is not None and context is not None:

@@ -1,4 +1,4 @@
-"""A causal network of ReLU layers, made for CPUs, where a gate takes longer than the convolution before it."""
+"""A causal network of ReLU layers for CPUs, on which a gate takes longer than the convolution before it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from flowdetect.nets.causal import (
 )
 from flowdetect.nets.masked import CausalConv, Dropout
 
-WIDE_KERNEL = 15  # of the first layer, which is on few channels, so that reach costs little
-NEARNESS = 12.0, 128.0  # rates of decay from the lowest value, where the range is 2: a sixth of it, and a step of 256
+WIDE_KERNEL = 15  # of the first layer; it has few input channels, so a wide kernel costs little
+NEARNESS = 12.0, 128.0  # decay rates from the lowest value of a range of 2: a sixth of it, and a step of 256
 
 
 class LiftedConv(CausalConv):
-    """A causal convolution of an image in [-1, 1] and of how near each value is to the lowest.
+    """A causal convolution of an image in [-1, 1] and of the nearness of each value to the lowest.
 
-    Images with a plain dark ground have values there that are few steps apart and mean something else.
+    In an image with a dark background, values a few steps apart can mean background or object.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int], top: int, left: int) -> None:
@@ -39,9 +39,9 @@ class LiftedConv(CausalConv):
 
 
 class RectifiedBlock(Block):
-    """Residual layer of both streams with ReLU, which costs a fraction of a gate: 2x3 down and 1x2 right, then 1x1.
+    """Residual layer of both streams with ReLU, cheaper than a gate: 2x3 down and 1x2 right, then 1x1.
 
-    The hidden layer of the vertical stream is the message to that of the horizontal one.
+    The hidden layer of the vertical stream is the message to the hidden layer of the horizontal stream.
     """
 
     def __init__(self, channels: int, n_context: int, dropout: float) -> None:
@@ -72,7 +72,7 @@ class RectifiedBlock(Block):
 def rectified_net(
     event_shape: tuple[int, int, int], channels: int, n_blocks: int, n_context: int, dropout: float, is_binned: bool
 ) -> CausalNet:
-    """Build the network for images (C, H, W); is_binned: their values lie in [-1, 1]."""
+    """Build the network for images (C, H, W); is_binned: data in bins, mapped to [-1, 1]."""
     c, height, width = event_shape
     half = WIDE_KERNEL // 2
     first = LiftedConv if is_binned else CausalConv

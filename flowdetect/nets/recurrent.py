@@ -1,7 +1,8 @@
-"""Recurrent causal networks: convolutional LSTMs that run down an image's rows, or along its diagonals.
+"""Recurrent causal networks: convolutional LSTMs down an image's rows or along its diagonals.
 
 van den Oord et al., "Pixel Recurrent Neural Networks" (2016), https://arxiv.org/abs/1601.06759, section 3. A gate
-sigma(b) is written (1 + tanh(b / 2)) / 2, the inner 1/2 left to the weights, so that rows score the same in any batch.
+sigma(b) is computed as (1 + tanh(b / 2)) / 2, with the inner 1/2 absorbed by the weights, so that a row has the same
+score in any batch.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from flowdetect.nets.conv import MixedPrecision
 from flowdetect.nets.masked import CausalConv, Dropout
 
 FIRST_KERNEL = 7
-FORGET_BIAS = 0.5  # of half the gate's argument: at the start sigma(1) = 0.73 of a cell is kept
-WIDEN_GAIN = 0.25  # initial weights of a layer's last convolution
-Memory = dict[str, Tensor]  # what a layer keeps from pixel to pixel
+FORGET_BIAS = 0.5  # bias of half the gate's argument: initially a cell keeps sigma(1) = 0.73
+WIDEN_GAIN = 0.25  # gain of a layer's last convolution
+Memory = dict[str, Tensor]  # the state that a layer stores from pixel to pixel
 
 
 def lstm(gates: Tensor, cell: Tensor | None, n_directions: int = 1) -> tuple[Tensor, Tensor]:
-    """One step: gates (n, 4 d h, ...) before their activations -> state and cell (n, d h, ...), of d directions.
+    """One step: gates (n, 4 d h, ...) before activation -> state and cell (n, d h, ...), for d directions.
 
-    van den Oord et al. 2016, eq. 3; a cell of None is zero.
+    van den Oord et al. 2016, eq. 3; a cell None is zero.
     """
     inner, forget, outer, content = torch.unflatten(gates.tanh(), 1, (n_directions, 4, -1)).unbind(2)
     new = 0.5 * (1 + inner) * content
@@ -36,20 +37,20 @@ def lstm(gates: Tensor, cell: Tensor | None, n_directions: int = 1) -> tuple[Ten
 
 
 def skew(x: Tensor) -> Tensor:
-    """Shift row i of (n, C, H, W) by i columns: (n, C, H, H + W - 1), so that diagonals stand in columns."""
+    """Shift row i of (n, C, H, W) by i columns: (n, C, H, H + W - 1), so that diagonals become columns."""
     height, width = x.shape[2:]
     flat = F.pad(x, (0, height)).flatten(2)  # row i starts at i (H + W)
     return torch.unflatten(flat[:, :, : height * (height + width - 1)], 2, (height, -1))
 
 
 def unskew(x: Tensor) -> Tensor:
-    """Undo `skew`: (n, C, H, H + W - 1) -> (n, C, H, W)."""
+    """Invert `skew`: (n, C, H, H + W - 1) -> (n, C, H, W)."""
     height, width = x.shape[2], x.shape[3] - x.shape[2] + 1
     return torch.unflatten(F.pad(x.flatten(2), (0, height)), 2, (height, -1))[..., :width]
 
 
 class StateConv(nn.Module):
-    """The convolution from a state to the gates that follow it, without padding and without bias."""
+    """The convolution from a state to the next gates, without padding and without bias."""
 
     def __init__(self, hidden: int, kernel: tuple[int, int], n_directions: int) -> None:
         super().__init__()
@@ -64,11 +65,11 @@ class StateConv(nn.Module):
         self.weight.copy_(noise * self.weight[0].numel() ** -0.5)
 
     def forward(self, state: Tensor) -> Tensor:
-        """(n, d h, ...) -> (n, 4 d h, ...), each direction by its own weights."""
+        """(n, d h, ...) -> (n, 4 d h, ...), with separate weights for each direction."""
         return F.conv2d(state, self.weight.to(state.dtype), groups=self.n_directions)
 
     def of(self, direction: int, state: Tensor) -> Tensor:
-        """Do the same for one direction: (n, h, ...) -> (n, 4 h, ...)."""
+        """As `forward`, for one direction: (n, h, ...) -> (n, 4 h, ...)."""
         return F.conv2d(state, self.weight.to(state.dtype).chunk(self.n_directions)[direction])
 
 
@@ -81,10 +82,10 @@ class RecurrentLayer(nn.Module):
     ----------
     channels : int
     width : int
-        Of the convolution to the gates, which reaches one row up: 3, or 1 for a strip.
+        Width of the convolution to the gates, which reaches one row up: 3, or 1 for a strip.
     n_context : int
     dropout : float
-        Of the states.
+        Dropout rate of the states.
     """
 
     n_directions = 1
@@ -93,7 +94,7 @@ class RecurrentLayer(nn.Module):
         super().__init__()
         self.hidden, d, self.width = max(1, channels // 2), self.n_directions, width
         mask = torch.ones(2, width, dtype=torch.float32)
-        mask[1, width // 2 + 1 :] = 0  # "B": the pixel itself included
+        mask[1, width // 2 + 1 :] = 0  # mask "B": includes the pixel itself
         self.to_gates = CausalConv(channels, 4 * d * self.hidden, (2, width), 1, width // 2, mask=mask)
         self.state = StateConv(self.hidden, self._state_kernel(width), d)
         self.widen = pointwise(self.hidden, channels, WIDEN_GAIN)
@@ -102,15 +103,15 @@ class RecurrentLayer(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Let cells be kept at the start."""
+        """Set the forget gates' biases so that cells are mostly kept initially."""
         torch.unflatten(self.to_gates.bias, 0, (self.n_directions, 4, -1))[:, 1] = FORGET_BIAS
 
     def forward(self, x: Tensor, image: Tensor, context: Tensor | None) -> Tensor:
-        """(n, channels, H, W) -> the same, of all pixels of an image (n, C, H, W)."""
+        """Map the features of all pixels, (n, channels, H, W), of an image (n, C, H, W); the shape is unchanged."""
         return self._close(x, self.states(self._gates(x, context, whole), image), whole)
 
     def at_pixel(self, x: Tensor, memory: Memory, j: int, context: Tensor | None, pixels: Cache) -> Tensor:
-        """Do the same for the present pixel, in column j: (n, channels, 1, 1) -> the same."""
+        """As `forward`, for the current pixel, in column j: (n, channels, 1, 1), shape unchanged."""
         return self._close(x, self.next_state(self._gates(x, context, pixels), memory, j), pixels)
 
     def _gates(self, x: Tensor, context: Tensor | None, evaluate: Whole) -> Tensor:
@@ -124,26 +125,26 @@ class RecurrentLayer(nn.Module):
         raise NotImplementedError
 
     def states(self, gates: Tensor, image: Tensor) -> Tensor:
-        """Gates of all pixels before their activations, and the image -> states (n, h, H, W)."""
+        """Gates of all pixels before activation, and the image -> states (n, h, H, W)."""
         raise NotImplementedError
 
     def memory(self, x: Tensor) -> Memory:
-        """Give what is known before the first pixel of images x (n, C, H, W)."""
+        """Return the memory before the first pixel of images x (n, C, H, W)."""
         raise NotImplementedError
 
     def begin_row(self, memory: Memory, above: Tensor) -> None:
-        """Compute what a row takes from the rows above it, of which the last has these pixels (n, C, 1, W)."""
+        """Compute the input of a row from the rows above it; `above` holds the pixels of the last one, (n, C, 1, W)."""
         raise NotImplementedError
 
     def next_state(self, gates: Tensor, memory: Memory, j: int) -> Tensor:
-        """Gates of the pixel in column j -> its state (n, h, 1, 1), which is kept."""
+        """Gates of the pixel in column j -> its state (n, h, 1, 1), which is also stored."""
         raise NotImplementedError
 
 
 class RowLSTM(RecurrentLayer):
-    """Runs down the rows; a state follows from the three states above it, of a strip from the one.
+    """Runs down the rows; a state depends on the three states above it (one for a strip).
 
-    van den Oord et al. 2016, section 3.1. What it sees is a triangle above a pixel, so a blind spot remains.
+    van den Oord et al. 2016, section 3.1. A pixel depends on a triangle above it, so there is a blind spot.
     """
 
     def _state_kernel(self, width: int) -> tuple[int, int]:
@@ -179,12 +180,12 @@ class RowLSTM(RecurrentLayer):
 
 
 class DiagonalBiLSTM(RecurrentLayer):
-    """Runs along the diagonals from both upper corners; a state follows from those above and beside it.
+    """Runs along the diagonals from both upper corners; a state depends on the states above and beside it.
 
-    van den Oord et al. 2016, section 3.2. The states from the right are shifted down by a row, so that they tell of
-    earlier pixels only. A pixel's features leave out the pixel itself, so the last pixel of the row above would be seen
-    from nearby alone; a layer with `image_channels` adds the pixels themselves to the gates from the right, and then
-    all earlier pixels are seen.
+    van den Oord et al. 2016, section 3.2. The states from the right are shifted down by one row, so that they depend on
+    earlier pixels only. Since a pixel's features exclude the pixel itself, only nearby pixels would depend on the last
+    pixel of the row above. A layer with `image_channels` therefore adds the pixels themselves to the gates from the
+    right; then a pixel depends on all earlier pixels.
     """
 
     n_directions = 2
@@ -215,7 +216,7 @@ class DiagonalBiLSTM(RecurrentLayer):
         return {"left": left, "right": right}
 
     def begin_row(self, memory: Memory, above: Tensor) -> None:
-        """Run from the right through the row above, whose gates are kept; above the first row there is none."""
+        """Run from the right through the row above, with its stored gates; the first row has no row above."""
         states = memory["right"]
         memory["beside"] = memory["cell"] = state = cell = torch.zeros_like(states[..., :1])
         if "gates" not in memory:
@@ -237,7 +238,7 @@ class DiagonalBiLSTM(RecurrentLayer):
 
 
 class RecurrentNet(MixedPrecision):
-    """Features of every pixel from the pixels before it: a masked convolution, recurrent layers, a pointwise one.
+    """Features of every pixel from the pixels before it: a masked convolution, recurrent layers, a 1x1 convolution.
 
     Parameters
     ----------
@@ -249,8 +250,8 @@ class RecurrentNet(MixedPrecision):
     dropout : float
     variant : "row_lstm" or "diagonal_bilstm"
     is_strip : bool
-        Whether it is a plain LSTM along the H pixels, W = 1, each of which then has a learned vector of its own, since
-        columns of a table, unlike an image's pixels, are of different kinds.
+        Whether the network is a plain LSTM along H pixels, W = 1. Each pixel then has its own learned vector, since the
+        columns of a table, unlike an image's pixels, differ in kind.
     """
 
     def __init__(
@@ -269,7 +270,7 @@ class RecurrentNet(MixedPrecision):
             self.first = CausalConv(c, channels, (half, 1), half, 0)
         else:
             mask = torch.ones(half + 1, FIRST_KERNEL, dtype=torch.float32)
-            mask[half, half:] = 0  # "A": neither the pixel itself nor what is right of it
+            mask[half, half:] = 0  # mask "A": neither the pixel itself nor the pixels to its right
             self.first = CausalConv(c, channels, (half + 1, FIRST_KERNEL), half, half, mask=mask)
         self.position = nn.Parameter(torch.zeros(channels, height, 1, dtype=torch.float32)) if is_strip else None
         sizes = channels, 1 if is_strip else 3, n_context, dropout
@@ -297,7 +298,7 @@ class RecurrentNet(MixedPrecision):
     def in_order(
         self, image: Tensor, context: Tensor | None = None
     ) -> Generator[tuple[int, int, Tensor], Tensor | None, None]:
-        """Features (n, channels, 1, 1) of one pixel after the other, at the cost of a pixel each.
+        """Yield the features (n, channels, 1, 1) of one pixel after the other, each at the cost of one pixel.
 
         See `CausalNet.in_order`.
         """

@@ -1,4 +1,4 @@
-"""Residual networks with weight normalisation, as RealNVP has them inside its couplings."""
+"""Residual networks with weight normalisation, for the couplings of RealNVP."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from flowdetect.nets.conv import ContextMap, MixedPrecision
 
-NEW_SHARE, LEAST_VARIANCE = 0.05, 1e-5  # of the running averages; added to a variance
+NEW_SHARE, LEAST_VARIANCE = 0.05, 1e-5  # share of a batch in the running averages; added to a variance
 
 
 class WeightNormConv(nn.Module):
-    """A convolution with weights g v / |v|, |v| of each output channel (Salimans & Kingma 2016, eq. 2).
+    """A convolution with weights g v / |v|, with |v| per output channel (Salimans & Kingma 2016, eq. 2).
 
-    A channel's only weight has no direction but its sign: v is then no parameter, since it has no gradient.
+    If a channel has only one weight, v / |v| is its sign; v then has no gradient and is not a parameter.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, gain: float = 1.0) -> None:
@@ -31,22 +31,22 @@ class WeightNormConv(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draw directions; lengths start at the gain, which is 0 for the last layer of a network."""
+        """Draw the directions v; lengths g start at the gain, which is 0 for a network's last layer."""
         self.v.copy_(torch.randn(self.v.shape, generator=generator, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_channels, H, W) -> (n, out_channels, H, W), in the dtype of x."""
         norm = self.v.square().sum((1, 2, 3), keepdim=True).sqrt()
         weight = self.v * (self.g[:, None, None, None] / norm)
-        if self.training and x.shape[2:] == self.v.shape[2:] == (1, 1):  # of a table, in a third of the time
+        if self.training and x.shape[2:] == self.v.shape[2:] == (1, 1):  # for tables, in a third of the time
             return F.linear(x.flatten(1), weight.flatten(1).to(x.dtype), self.bias.to(x.dtype))[:, :, None, None]
         return F.conv2d(x, weight.to(x.dtype), self.bias.to(x.dtype), padding=self.v.shape[-1] // 2)
 
 
 class FeatureNorm(nn.Module):
-    """Batch normalisation of features: (h - mean) / std * gain + bias per channel, by running averages in scores.
+    """Batch normalisation of features: (h - mean) / std * gain + bias per channel; scores use running averages.
 
-    In training mode mean and variance are the batch's, computed in float32.
+    In training mode mean and variance are those of the batch, computed in float32.
     """
 
     mean: Tensor
@@ -60,7 +60,7 @@ class FeatureNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels, dtype=torch.float32))
 
     def forward(self, h: Tensor) -> Tensor:
-        """(n, channels, H, W) -> the same, in the dtype of h."""
+        """(n, channels, H, W) -> (n, channels, H, W), in the dtype of h."""
         mean, variance = self.mean, self.variance
         if self.training:
             variance, mean = torch.var_mean(h.to(mean.dtype), (0, 2, 3), correction=0)
@@ -73,10 +73,11 @@ class FeatureNorm(nn.Module):
 
 
 class ResidualNet(MixedPrecision):
-    """A convolution, residual blocks of two convolutions each with ReLU before them, and a 1x1 convolution.
+    """A convolution, residual blocks of two convolutions with ReLU before each, and a 1x1 convolution.
 
-    The last layer and the end of every block start at zero, so that a coupling built on it starts as the identity.
-    Dinh et al. 2017, "Density estimation using Real NVP", section 3.7; there batch_norm=True.
+    The last layer and the end of every block start at zero, so the output is initially zero. A coupling with this
+    network then starts as the identity, except with scale "sigmoid" (s = 0.881). Dinh et al. 2017, "Density estimation
+    using Real NVP", section 3.7; there batch_norm=True.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ class ResidualNet(MixedPrecision):
     n_context : int
         Length of a context (n, n_context), mapped linearly and added to the first hidden layer; 0: it is ignored.
     batch_norm : bool
-        Whether batch normalisation comes before each ReLU.
+        Whether to apply batch normalisation before each ReLU.
     """
 
     def __init__(

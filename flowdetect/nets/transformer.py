@@ -1,8 +1,8 @@
-"""Causal transformers: numbers for every token of a sequence from the tokens before it.
+"""Causal transformers: parameters for every token of a sequence from the tokens before it.
 
-Vaswani et al. 2017, "Attention Is All You Need", https://arxiv.org/abs/1706.03762, with the normalisation before each
-part (Xiong et al. 2020, https://arxiv.org/abs/2002.04745) and squared rectifiers (So et al. 2021, "Primer",
-https://arxiv.org/abs/2109.08668), which have the same bits in torch's vector and scalar code.
+Vaswani et al. 2017, "Attention Is All You Need", https://arxiv.org/abs/1706.03762, with normalisation before each part
+(Xiong et al. 2020, https://arxiv.org/abs/2002.04745) and squared rectifiers (So et al. 2021, "Primer",
+https://arxiv.org/abs/2109.08668), which are bitwise equal in torch's vector and scalar code.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from torch import Tensor, nn
 
 from flowdetect.nets.conv import MixedPrecision
 
-EXPANSION = 4  # width of the hidden layer of a perceptron inside, in widths of the tokens
+EXPANSION = 4  # width of a block's hidden layer, in widths of the tokens
 
 
 class TokenLinear(nn.Module):
     """A linear map of every token: (n, T, in_features) -> (n, T, out_features), in the dtype of its input.
 
-    In evaluation a convolution of kernel size 1, which computes equal tokens alike wherever they stand, for batch
-    invariance; in training a matrix product.
+    In evaluation it is a convolution of kernel size 1, which gives equal tokens equal results at any position (batch
+    invariance); in training it is a matrix product.
 
     Parameters
     ----------
     in_features, out_features : int
     gain : float
-        Of the initial weights; 0 starts the layer at zero.
+        Gain of the initial weights; 0: the layer starts at zero.
     bias : bool
     mask : (out_features, in_features) tensor of 0 and 1, or None
     """
@@ -61,31 +61,31 @@ class TokenLinear(nn.Module):
 
 
 def normalized(x: Tensor) -> Tensor:
-    """Shift and scale each token to mean 0 and variance 1; the linear map that follows learns scales."""
+    """Shift and scale each token to mean 0 and variance 1; the next linear map learns the scales."""
     return F.layer_norm(x, x.shape[-1:])
 
 
 class CausalBlock(nn.Module):
-    """Attention over the tokens up to a token's own place, then a perceptron of each token; both are added to it.
+    """Attention over the tokens up to each token's own position, then a perceptron per token; both are residual.
 
     Parameters
     ----------
     width, n_heads : int
         n_heads must divide width.
     gain : float
-        Of the initial weights of what is added.
+        Gain of the initial weights of the residual parts.
     """
 
     def __init__(self, width: int, n_heads: int, gain: float) -> None:
         super().__init__()
         self.n_heads = n_heads
-        self.qkv = TokenLinear(width, 3 * width, bias=False)  # a bias of the keys would change nothing
+        self.qkv = TokenLinear(width, 3 * width, bias=False)  # a bias of the keys would have no effect
         self.attended = TokenLinear(width, width, gain)
         self.widen = TokenLinear(width, EXPANSION * width)
         self.close = TokenLinear(EXPANSION * width, width, gain)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give queries, keys and values, (n, n_heads, T, width / n_heads) each, of tokens (n, T, width)."""
+        """Return queries, keys and values, (n, n_heads, T, width / n_heads) each, for tokens (n, T, width)."""
         qkv = torch.unflatten(self.qkv(normalized(x)), 2, (3, self.n_heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
@@ -97,21 +97,21 @@ class CausalBlock(nn.Module):
         return self.after(x, (fast_attention if self.training else attention)(q, k, v, later))
 
     def step(self, x: Tensor, place: int, keys: Tensor, values: Tensor) -> Tensor:
-        """As `forward` of the token at a place, (n, 1, width); its key and value join those of the tokens before it."""
+        """As `forward`, for the token at one position, (n, 1, width); its key and value are added to the cache."""
         q, k, v = self.heads(x)
         seen = slice(place + 1)
         keys[:, :, place : place + 1], values[:, :, place : place + 1] = k, v
         return self.after(x, attention(q, keys[:, :, seen], values[:, :, seen]))
 
     def after(self, x: Tensor, seen: Tensor) -> Tensor:
-        """Add what attention gives, (n, n_heads, T, width / n_heads), and then the perceptron, to x (n, T, width)."""
+        """Add the output of attention, (n, n_heads, T, width / n_heads), and of the perceptron to x (n, T, width)."""
         x = x + self.attended(seen.transpose(1, 2).flatten(2))
         found: Tensor = x + self.close(self.widen(normalized(x)).relu().square())
         return found
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, added: Tensor | None = None) -> Tensor:
-    """softmax(q k' / sqrt(d) + added) v, of tensors (..., T, d)."""
+    """softmax(q k' / sqrt(d) + added) v, for tensors (..., T, d)."""
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if added is not None:
         logits = logits + added
@@ -121,28 +121,28 @@ def attention(q: Tensor, k: Tensor, v: Tensor, added: Tensor | None = None) -> T
 
 
 def fast_attention(q: Tensor, k: Tensor, v: Tensor, added: Tensor) -> Tensor:
-    """As `attention`, for training: in fewer steps; on CPUs in half the time of torch's fused attention."""
+    """As `attention`, in fewer steps, for training; on CPUs it takes half the time of torch's fused attention."""
     n, n_heads, n_tokens, d = q.shape
     logits = torch.baddbmm(added, q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=d**-0.5)
     return (logits.softmax(-1) @ v.flatten(0, 1)).reshape(n, n_heads, n_tokens, d)
 
 
 class ValuesInOrder(nn.Module):
-    """Numbers for every value of a token, of the token's features and of the values before it in the token.
+    """Parameters for every value of a token, from the token's features and the earlier values of the token.
 
-    A perceptron of one hidden layer with the masks of `nets.masked.MADE`; its numbers start at zero. Its units are
-    bounded, so that no value far out makes those after it grow.
+    It is a perceptron of one hidden layer with the masks of `nets.masked.MADE`; its outputs start at zero. Its units
+    are bounded, so that an extreme value does not enlarge the values after it.
 
     Parameters
     ----------
     n_values : int
-        Of a token, at least 2.
+        Values per token, at least 2.
     width : int
-        Of the features.
+        Width of the features.
     n_numbers : int
-        Numbers a value.
+        Parameters per value.
     n_units : int
-        Hidden units a value.
+        Hidden units per value.
     """
 
     def __init__(self, n_values: int, width: int, n_numbers: int, n_units: int) -> None:
@@ -155,7 +155,7 @@ class ValuesInOrder(nn.Module):
         self.out = TokenLinear(len(of_units), n_numbers * n_values, 0.0, bias=False, mask=seen)
 
     def forward(self, features: Tensor, x: Tensor) -> Tensor:
-        """(n, T, width), (n, T, n_values) -> (n, T, n_numbers * n_values): first the first number of each value."""
+        """(n, T, width), (n, T, n_values) -> (n, T, n_numbers * n_values), the first parameter of all values first."""
         found: Tensor = self.out((self.of_features(features) + self.of_values(x)).tanh())
         return found
 
@@ -164,21 +164,21 @@ Cache = Sequence[tuple[Tensor, Tensor]]  # keys and values of each block, (n, n_
 
 
 class CausalTransformer(MixedPrecision):
-    """Numbers for every value of every token, from the tokens before it; all start at zero.
+    """Parameters for every value of every token, from the tokens before it; all start at zero.
 
     Parameters
     ----------
     n_tokens, n_values : int
-        Length of the sequences, at least 2, and values a token.
+        Length of the sequences, at least 2, and values per token.
     width : int
-        Of the tokens inside.
+        Width of the tokens inside.
     n_numbers : int
-        Numbers a value.
+        Parameters per value.
     n_blocks, n_heads : int
         n_heads must divide width.
     n_units : int
-        Above 0, a value's numbers depend on the values before it in its token as well, through so many hidden units a
-        value; 0: they do not.
+        Hidden units per value, through which a value's parameters also depend on earlier values of its token; 0: they
+        do not depend on them.
     n_context : int
         Length of a context (n, n_context), mapped linearly and added to every token; 0: it is ignored.
     """
@@ -205,11 +205,11 @@ class CausalTransformer(MixedPrecision):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draw what tells the places apart; layers draw their own."""
+        """Draw the vectors of the positions; layers draw their own parameters."""
         self.places.copy_(0.5 * torch.randn(self.places.shape, generator=generator, dtype=torch.float32))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """(n, T, n_values) -> (n, T, n_numbers * n_values), in the dtype of x: first the first number of each value."""
+        """(n, T, n_values) -> (n, T, n_numbers * n_values), in x's dtype, the first parameter of all values first."""
         tokens = x.to(self.working_dtype(x))
         h = F.pad(self.first(tokens[:, :-1]), (0, 0, 1, 0)) + self._places(context, tokens.dtype)
         for block in self.blocks:
@@ -217,7 +217,7 @@ class CausalTransformer(MixedPrecision):
         return self.numbers(normalized(h), tokens).to(x.dtype)
 
     def _places(self, context: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """Give what tokens start from: (T, width), or with a context (n, T, width)."""
+        """Return the initial tokens: (T, width), or (n, T, width) with a context."""
         places = self.places.to(dtype)
         if self.context_map is None or context is None:
             return places
@@ -225,20 +225,20 @@ class CausalTransformer(MixedPrecision):
         return places + of_context
 
     def numbers(self, features: Tensor, x: Tensor) -> Tensor:
-        """Give the numbers (n, T, n_numbers * n_values) of tokens x (n, T, n_values) by their features."""
+        """Return the parameters (n, T, n_numbers * n_values) of tokens x (n, T, n_values), given their features."""
         found: Tensor = self.last(features)
         return found if self.in_order is None else found + self.in_order(features, x)
 
     # ---- one token after the other
 
     def start(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Cache]:
-        """Begin n sequences: what tokens start from, and the cache of keys and values, both for `step`."""
+        """Begin n sequences: return the initial tokens and the cache of keys and values, both for `step`."""
         shape = n, self.n_heads, self.n_tokens, self.width // self.n_heads
         cache = [(self.places.new_empty(shape), self.places.new_empty(shape)) for _ in self.blocks]
         return self._places(context, self.places.dtype).expand(n, -1, -1), cache
 
     def step(self, before: Tensor | None, place: int, started: tuple[Tensor, Cache]) -> Tensor:
-        """Give the features (n, 1, width) of the token at a place, of the token before it, (n, 1, n_values)."""
+        """Return the features (n, 1, width) of the token at a position, given the token before it, (n, 1, n_values)."""
         places, cache = started
         h = places[:, place : place + 1]
         if before is not None:

@@ -1,9 +1,8 @@
-"""Semantic-invariant transformations (SITs): changes of pixels that leave the meaning of an image alone.
+"""Semantic-invariant transformations (SITs): changes of pixels that keep the meaning of an image.
 
-A digit moved by one pixel is the same digit. A score that follows meaning does not move with it; a likelihood does.
-Each SIT is a scikit-learn transformer and can stand before any density or detector in a pipeline. What it gives back
-has the form of what it got: rows, (n, H, W) or (n, H, W, C). Torch tensors (n, C, H, W) come back as numpy
-(n, H, W, C), the one channel order in which flowdetect takes numpy images.
+A digit moved by one pixel is the same digit. A score of meaning should not change; a likelihood does. Each SIT is a
+scikit-learn transformer that can precede any density or detector in a pipeline. It returns the form that it receives:
+rows, (n, H, W) or (n, H, W, C). For torch tensors (n, C, H, W) it returns numpy (n, H, W, C).
 
 Source: "Exploring the Correlation Between Likelihood of Flow-based Generative Models and Image Semantics" (anonymous,
 under double-blind review), sections 4.1 to 4.3.

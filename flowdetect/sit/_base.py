@@ -27,22 +27,22 @@ class PixelTransformer(Documented, KeepsParameters, OneToOneFeatureMixin, Transf
     n_bins_: int | None
 
     def _check_before_fit(self) -> None:
-        """Refuse what cannot work whatever the data are; an estimator around this one asks before it trains another."""
+        """Raise if a parameter is invalid for any data; an outer estimator calls this before it trains."""
         check_n_bins(self.n_bins)
 
     def _learn(self, X: Any, dtype: Any) -> NDArray[Any]:
-        """Keep the parameters, set image_shape_, n_bins_ and n_features_in_, and give the rows."""
+        """Keep the parameters, set image_shape_, n_bins_ and n_features_in_, and return the rows."""
         self._check_before_fit()
         self._keep_parameters()
         rows, layout = to_rows(X, self.image_shape)
-        rows, _ = to_rows(validate_data(self, rows, dtype=dtype), layout.image_shape)  # lists have a width by now
+        rows, _ = to_rows(validate_data(self, rows, dtype=dtype), layout.image_shape)  # lists have become arrays here
         warn_of_channels_first(layout.image_shape)
         self.image_shape_ = layout.image_shape
         self.n_bins_ = resolve_n_bins(rows, self.n_bins, layout.image_shape)
         return rows
 
     def _rows(self, X: Any, dtype: Any) -> tuple[NDArray[Any], Layout]:
-        """Give the rows of X and the layout in which to return them."""
+        """Return the rows of X and the layout in which to return them."""
         check_is_fitted(self)
         rows, layout = to_rows(X, self.image_shape_)
         rows = validate_data(self, rows, dtype=dtype, reset=False)
@@ -54,17 +54,17 @@ class PixelTransformer(Documented, KeepsParameters, OneToOneFeatureMixin, Transf
         return rows, layout.as_numpy()
 
     def _shape(self) -> tuple[int, int, int]:
-        """Give (H, W, C) of an image; vectors are a strip of 1 x D pixels."""
+        """Return (H, W, C) of an image; vectors are images of 1 x D pixels."""
         return self.image_shape_ or (1, self.n_features_in_, 1)
 
     def _check_requantize(self, requantize: bool) -> None:
         if requantize and self.n_bins_ is None:
             raise ValueError(
-                "requantize=True needs data in bins, got real-valued X; say n_bins (256 for 8-bit images)."
+                "requantize=True needs data in bins, got real-valued X; set n_bins (256 for 8-bit images)."
             )
 
     def _on_grid(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Round to the nearest of the values that images in bins have."""
+        """Round to the nearest bin, 0 .. n_bins - 1."""
         return np.clip(np.rint(rows), 0, (self.n_bins_ or 1) - 1)
 
 
@@ -76,7 +76,7 @@ def check_whole(estimator: Any, name: str, low: int | None = None) -> None:
 
 
 def value_range(rows: NDArray[np.float64], n_bins: int | None) -> tuple[float, float]:
-    """Give the smallest value and the width of the range: 0 and n_bins in bins, else those of the rows."""
+    """Return the smallest value and the width of the value range: 0 and n_bins for data in bins."""
     if n_bins is not None:
         return 0.0, float(n_bins)
     low = float(rows.min())

@@ -1,4 +1,4 @@
-"""SITs that move pixels and keep their values: translation (section 4.1 of the paper), mirroring, rotation."""
+"""SITs that move pixels and keep their values: translation (section 4.1 of the paper), mirroring and rotation."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Translate(GeometricTransformer):
 
     .. math:: x'_{i, j} = x_{i - dy, j - dx}
 
-    It changes likelihoods of multi-scale flows, because squeezing then cuts the image into other 2x2 blocks. It hardly
-    changes those of PixelCNNs.
+    It changes likelihoods of multi-scale flows, because the squeeze then forms other 2x2 blocks. It hardly changes
+    those of PixelCNNs.
 
     Parameters
     ----------
@@ -39,19 +39,20 @@ class Translate(GeometricTransformer):
         Pixels downwards; negative moves up.
     fill : {"constant", "edge", "wrap"}, default="constant"
         Values that enter at the border. "constant": `fill_value_`; "edge": the nearest pixel of the image; "wrap": the
-        pixels that left at the opposite border.
+        pixels that leave at the opposite border.
     image_shape : tuple of int, default=None
-        (H, W) or (H, W, C). None: taken from X; a 2-D X is a strip of 1 x D pixels, never guessed to be square.
+        (H, W) or (H, W, C). None: taken from X; rows of a 2-D X are images of 1 x D pixels, never guessed
+        to be square.
     n_bins : int, None or "auto", default="auto"
-        How many integer values a pixel takes; None is real-valued data. "auto" says 256 for images of whole numbers
-        0..255, else None. In a pipeline after a transformer that leaves the grid, say 256.
+        Number of integer values of a pixel; None for real-valued data. "auto": 256 for images of whole numbers 0..255,
+        else None. After a transformer that makes 8-bit images real-valued, set 256.
 
     Attributes
     ----------
     image_shape_ : tuple of int (H, W, C), or None for vectors
     n_bins_ : int or None
     fill_value_ : float
-        0 for data in bins; for real-valued data the smallest value given to `fit`, taken for the background.
+        0 for data in bins; for real-valued data the smallest value given to `fit`, assumed to be the background.
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
 
@@ -155,7 +156,7 @@ class Translate(GeometricTransformer):
 
 
 def _sources(size: int, shift: int, fill: str) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Index that each place along an axis is copied from, and whether that index lies inside the image."""
+    """Index from which each position along an axis is copied, and whether this index is inside the image."""
     wanted = np.arange(size) - shift
     if fill == "wrap":
         return wanted % size, np.ones(size, dtype=bool)
@@ -164,7 +165,7 @@ def _sources(size: int, shift: int, fill: str) -> tuple[NDArray[np.intp], NDArra
 
 
 def _fill_scalar(value: float, dtype: np.dtype[Any]) -> Any:
-    """Fill value in the dtype of X if that can hold it, else as float64."""
+    """Fill value in the dtype of X if possible, else as float64."""
     if dtype.kind == "f":
         return dtype.type(value)
     lowest, highest = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
@@ -182,7 +183,8 @@ class Flip(GeometricTransformer):
     direction : {"horizontal", "vertical"}, default="horizontal"
         "horizontal" swaps left and right, "vertical" top and bottom.
     image_shape : tuple of int, default=None
-        (H, W) or (H, W, C). None: taken from X; a 2-D X is a strip of 1 x D pixels, never guessed to be square.
+        (H, W) or (H, W, C). None: taken from X; rows of a 2-D X are images of 1 x D pixels, never guessed
+        to be square.
     n_bins : int, None or "auto", default="auto"
         Ignored; all SITs have this parameter.
 
@@ -267,9 +269,10 @@ class Rotate90(GeometricTransformer):
     Parameters
     ----------
     k : int, default=1
-        Number of quarter turns; negative turns clockwise.
+        Number of quarter turns; a negative number turns clockwise.
     image_shape : tuple of int, default=None
-        (H, W) or (H, W, C). None: taken from X; a 2-D X is a strip of 1 x D pixels, never guessed to be square.
+        (H, W) or (H, W, C). None: taken from X; rows of a 2-D X are images of 1 x D pixels, never guessed
+        to be square.
     n_bins : int, None or "auto", default="auto"
         Ignored; all SITs have this parameter.
 

@@ -1,4 +1,4 @@
-"""SITs on intensities: shrink every value towards the middle, or change an image's contrast."""
+"""SITs on intensities: shrink all values towards the middle, or change the contrast of each image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowdetect.sit._base import PixelTransformer, value_range
 
 
 class IntensityTransformer(PixelTransformer):
-    """Base of the SITs on intensities: a factor, learned bounds, and rounding at the end."""
+    """Base of the SITs on intensities: a factor, learned bounds, and optional rounding."""
 
     factor: float
     requantize: bool
@@ -40,7 +40,7 @@ class IntensityTransformer(PixelTransformer):
         Raises
         ------
         ValueError
-            If a parameter is not as documented, or `requantize=True` meets real-valued data.
+            If a parameter is not as documented, or `requantize=True` is used with real-valued data.
         """
         rows = self._learn(X, dtype=np.float64)
         self._check_requantize(self.requantize)
@@ -59,49 +59,49 @@ class IntensityTransformer(PixelTransformer):
         X_changed : float64 array in the form of X (torch: numpy (n, H, W, C)), off the grid unless requantised
         """
         rows, layout = self._rows(X, dtype=np.float64)
-        changed = rows + (1 - self._kept["factor"]) * (self._centre(rows) - rows)  # factor 1: the very same bits
+        changed = rows + (1 - self._kept["factor"]) * (self._centre(rows) - rows)  # bitwise unchanged for factor 1
         return layout.restore(self._on_grid(changed) if self._kept["requantize"] else self._bounded(changed))
 
     def _learn_centre(self, rows: NDArray[np.float64]) -> None:
-        """Learn what the centre needs; called once in `fit`."""
+        """Learn what `_centre` needs; `fit` calls it once."""
 
     def _centre(self, rows: NDArray[np.float64]) -> Any:
-        """Value that stays fixed: one for all rows, or one for each as (n, 1)."""
+        """Value that stays fixed: one for all rows, or (n, 1) with one for each row."""
         raise NotImplementedError
 
     def _bounded(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Keep data in bins within the values that images have."""
+        """Clip data in bins to 0 .. n_bins - 1."""
         return rows if self.n_bins_ is None else np.clip(rows, 0, self.n_bins_ - 1)
 
 
 class Gray(IntensityTransformer):
-    r"""Shrink every value towards the middle of the value range.
+    r"""Shrink all values towards the middle of the value range.
 
     .. math:: x' = c + \text{factor} \, (x - c)
 
-    The variance of the data shrinks by factor squared and nothing else changes, which raises likelihoods: a data set
-    "sits inside of" another.
+    The variance of the data is multiplied by factor squared and nothing else changes. This raises likelihoods: the
+    paper says that one data set "sits inside of" the other.
 
     Parameters
     ----------
     factor : float, default=0.5
-        At least 0: 1 changes nothing, 0 makes every image the same grey. Above 1 contrasts grow, and data in bins are
-        clipped to 0 .. n_bins - 1.
+        At least 0. With 1 nothing changes; with 0 every image is the same grey. Above 1 contrasts grow, and data in
+        bins are clipped to 0 .. n_bins - 1.
     requantize : bool, default=False
         Round the result to whole numbers and clip it to 0 .. n_bins - 1.
     image_shape : tuple of int, default=None
         (H, W) or (H, W, C). None: taken from X.
     n_bins : int, None or "auto", default="auto"
-        How many integer values a pixel takes; None is real-valued data. "auto" says 256 for images of whole numbers
-        0..255, else None.
+        Number of integer values of a pixel; None for real-valued data. "auto": 256 for images of whole numbers 0..255,
+        else None.
 
     Attributes
     ----------
     image_shape_ : tuple of int (H, W, C), or None for vectors
     n_bins_ : int or None
     middle_ : float
-        The c above: (n_bins - 1) / 2 for data in bins; half way between the smallest and the largest value given to
-        `fit` for real-valued data.
+        The c above: (n_bins - 1) / 2 for data in bins; for real-valued data the middle between the smallest and the
+        largest value given to `fit`.
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
 
@@ -139,24 +139,25 @@ class Gray(IntensityTransformer):
 
 
 class Contrast(IntensityTransformer):
-    r"""Stretch or shrink each image's values about the image's own mean.
+    r"""Stretch or shrink the values of each image around its own mean.
 
     .. math:: x' = \bar x + \text{factor} \, (x - \bar x)
 
-    with :math:`\bar x` the mean over the image's pixels and channels. Unlike `Gray` it keeps the image's brightness.
+    where :math:`\bar x` is the mean over the image's pixels and channels. Unlike `Gray`, it keeps the brightness of the
+    image.
 
     Parameters
     ----------
     factor : float, default=0.8
-        At least 0: 1 changes nothing, 0 gives every pixel the mean. Above 1 contrasts grow. Data in bins are clipped to
-        0 .. n_bins - 1.
+        At least 0. With 1 nothing changes; with 0 every pixel is the mean. Above 1 contrasts grow. Data in bins are
+        clipped to 0 .. n_bins - 1.
     requantize : bool, default=False
         Round the result to whole numbers and clip it to 0 .. n_bins - 1.
     image_shape : tuple of int, default=None
         (H, W) or (H, W, C). None: taken from X.
     n_bins : int, None or "auto", default="auto"
-        How many integer values a pixel takes; None is real-valued data. "auto" says 256 for images of whole numbers
-        0..255, else None.
+        Number of integer values of a pixel; None for real-valued data. "auto": 256 for images of whole numbers 0..255,
+        else None.
 
     Attributes
     ----------
@@ -186,4 +187,6 @@ class Contrast(IntensityTransformer):
         self.n_bins = n_bins
 
     def _centre(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.array([row.mean() for row in rows])[:, None]  # one by one: a row's sum does not depend on the batch
+        return np.array([row.mean() for row in rows])[
+            :, None
+        ]  # one row at a time: its sum does not depend on the batch

@@ -19,23 +19,25 @@ from flowdetect.sit._base import check_whole
 
 
 class ZeroLatents(Documented, KeepsParameters, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    r"""Zero the first latent factors of a multi-scale flow and map back: an image of higher likelihood for free.
+    r"""Set the first latent factors of a multi-scale flow to zero and map back to an image of higher likelihood.
 
-    Algorithm 1 of the paper, for a flow g with latents :math:`z = (z_1, \ldots, z_L)`, level 1 leaving first:
+    Algorithm 1 of the paper, for a flow g with latents :math:`z = (z_1, \ldots, z_L)`, where level 1 is factored out
+    first:
 
     .. math:: x^* = g^{-1}(0, \ldots, 0, z_{k+1}, \ldots, z_L), \qquad z = g(x)
 
-    The object in the image hangs on the last factors; the first ones hold fine detail and most of log p(z).
+    The object in the image depends on the last factors; the first ones hold fine detail and most of log p(z).
 
     Parameters
     ----------
     flow : estimator
-        Has `transform(X)`, giving latents (n, D), `inverse_transform(Z)`, giving rows (n, D), and after `fit` the list
-        of slices `latent_slices_`, level 1 first. `fit` clones and fits it; a flow in scikit-learn's `FrozenEstimator`
-        is used as it is. Its own parameters say the image's shape and bins.
+        It needs `transform(X)`, which returns latents (n, D), `inverse_transform(Z)`, which returns rows (n, D), and
+        after `fit` the list of slices `latent_slices_`, level 1 first. A clone of it is fitted; a flow in
+        scikit-learn's `FrozenEstimator` is used without training. The flow's own parameters set the image shape and the
+        bins.
     n_factors : int, default=1
-        The k of the algorithm: how many levels, from the first, to zero; 0 .. L. With 0 only the flow's inversion error
-        remains, with L each image becomes the flow's image of z = 0.
+        The k of the algorithm, 0 .. L: the number of levels to set to zero, from the first. With 0 only the inversion
+        error of the flow remains; with L each image becomes the flow's image of z = 0.
 
     Attributes
     ----------
@@ -45,10 +47,10 @@ class ZeroLatents(Documented, KeepsParameters, OneToOneFeatureMixin, Transformer
 
     Notes
     -----
-    Results are float64 and off the grid; nothing is rounded or clipped.
+    Results are float64 and not on the grid of bins; nothing is rounded or clipped.
 
-    A conditional flow maps an image there and back under its label, the y of `transform`, as the paper's does. Without
-    y, under the class that is likeliest given the image, p(x | c) p(c), for which the flow scores it once a class.
+    A conditional flow uses the label y of `transform` in both directions, as in the paper. Without y it uses the most
+    probable class given the image, the one with the largest p(x | c) p(c); this costs one score for each class.
 
     References
     ----------
@@ -57,7 +59,8 @@ class ZeroLatents(Documented, KeepsParameters, OneToOneFeatureMixin, Transformer
 
     Examples
     --------
-    A flow is whatever has the three names; here one that subtracts the mean, with two levels of one feature each:
+    Any estimator with these methods can be the flow. This one subtracts the mean, and has two levels of one feature
+    each:
 
     >>> from sklearn.preprocessing import StandardScaler
     >>> from flowdetect import ZeroLatents
@@ -74,14 +77,14 @@ class ZeroLatents(Documented, KeepsParameters, OneToOneFeatureMixin, Transformer
         self.n_factors = n_factors
 
     def _check_before_fit(self) -> None:
-        """Refuse what cannot work whatever the data are."""
+        """Raise if a parameter is invalid for any data."""
         check_whole(self, "n_factors", low=0)
         _check_has(self.flow, "fit", "transform", "inverse_transform")
         check_within(self, "flow")
 
     @all_or_nothing
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> ZeroLatents:
-        """Fit a clone of the flow, or take the frozen one as it is.
+        """Fit a clone of the flow, or use the frozen one.
 
         Parameters
         ----------
@@ -119,7 +122,7 @@ class ZeroLatents(Documented, KeepsParameters, OneToOneFeatureMixin, Transformer
         ----------
         X : rows (n, D), images (n, H, W) or (n, H, W, C), or torch (n, C, H, W)
         y : (n,) class labels, optional
-            Of a conditional flow; None: each row's likeliest class. Ignored by other flows.
+            For a conditional flow; None: the most probable class of each row. Other flows ignore it.
 
         Returns
         -------
@@ -129,7 +132,7 @@ class ZeroLatents(Documented, KeepsParameters, OneToOneFeatureMixin, Transformer
         X, rows, layout = _rows_beside(X)
         validate_data(self, rows, reset=False)
         labels = self._labels(X, len(rows), y)
-        # a copy, (n, D); may come as a frame
+        # (n, D), a copy; the flow may return a frame
         latents = np.array(self.flow_.transform(X, *labels), dtype=np.float64, order="C")
         for level in self.flow_.latent_slices_[: self._kept["n_factors"]]:
             latents[:, level] = 0.0
@@ -137,7 +140,7 @@ class ZeroLatents(Documented, KeepsParameters, OneToOneFeatureMixin, Transformer
         return layout.as_numpy().restore(zeroed)
 
     def _labels(self, X: Any, n_rows: int, y: Any) -> tuple[Any, ...]:
-        """Give what a flow takes beside X: nothing, or of a conditional one the labels, here the likeliest."""
+        """Return the second argument of a conditional flow, the labels; nothing for other flows."""
         if not hasattr(self.flow_, "classes_"):
             return ()
         if y is not None:
@@ -149,7 +152,7 @@ class ZeroLatents(Documented, KeepsParameters, OneToOneFeatureMixin, Transformer
 
 
 def _rows_beside(X: Any) -> tuple[Any, Any, Layout]:
-    """Give X as a flow takes it, images as they are, beside its rows and layout."""
+    """Return X in the form that a flow takes, its rows and its layout."""
     X = plain(X)
     rows, layout = to_rows(X)
     return (rows if layout.axes == "rows" else X), rows, layout

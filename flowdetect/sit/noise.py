@@ -1,4 +1,4 @@
-"""A SIT that adds noise too small to see (section 4.2 of the paper)."""
+"""A SIT that adds invisible noise (section 4.2 of the paper)."""
 
 from __future__ import annotations
 
@@ -15,42 +15,45 @@ BIN_WIDTH_8_BIT = 1 / 256  # of the value range; the paper's dequantisation nois
 
 
 class AddNoise(PixelTransformer):
-    r"""Add small noise, everywhere or to the background alone.
+    r"""Add small noise, to all pixels or only to the background.
 
     Eq. (6) of the paper, for values in [0, 1]:
 
     .. math:: x \leftarrow x + \epsilon \, m \odot \text{noise}, \qquad m = [x < \text{background\_below}]
 
-    The noise leaves the interval that dequantisation covered in training, so a flow scores a place it never saw.
+    The noisy values lie outside the interval that dequantisation covered in training, so a flow scores values that it
+    was not trained on.
 
     Parameters
     ----------
     scale : float, default=0.001
-        The paper's epsilon, in units of the value range: with 256 bins, 0.001 is 0.256 grey levels. 0 changes nothing.
+        The paper's epsilon, in units of the value range: with 256 bins, 0.001 is 0.256 grey levels. With 0 nothing
+        changes.
     kind : {"gaussian", "shifted", "negative"}, default="gaussian"
-        The noise before scaling, with b = 1 / n_bins (1/256 for real-valued data): N(0, 1); b + N(0, 1); or uniform
-        on (-b, 0] (the text gives the interval [-1/256, 0] alone; uniform is our reading, after its u in [0, 1/256]).
+        The noise before scaling, with b = 1 / n_bins (1/256 for real-valued data): N(0, 1); b + N(0, 1); or uniform on
+        (-b, 0]. The paper gives only the interval [-1/256, 0]; the uniform distribution is our reading.
     background_below : float, default=None
-        Values below this fraction of the value range are background; only they get noise, all others stay as they are,
-        bit for bit. The paper takes 0.3. None: noise everywhere.
+        Values below this fraction of the value range are background. Only they get noise; all others stay bitwise
+        unchanged. The paper uses 0.3. None: noise everywhere.
     requantize : bool, default=False
-        Round the result to whole numbers and clip it to 0 .. n_bins - 1. Noise of far less than half a bin then
-        mostly rounds away.
+        Round the result to whole numbers and clip it to 0 .. n_bins - 1. Rounding removes most noise of much less than
+        half a bin.
     random_state : int, RandomState instance or None, default=None
-        The noise depends on this and on the row's values alone, so a row gets the same noise in any batch and order.
-        None draws a seed at each `fit`, and leaves numpy's global generator alone.
+        The noise depends only on the seed and on the values of the row, so it is batch-invariant. None: each `fit`
+        draws a new seed, without numpy's global generator.
     image_shape : tuple of int, default=None
         (H, W) or (H, W, C). None: taken from X.
     n_bins : int, None or "auto", default="auto"
-        How many integer values a pixel takes; None is real-valued data. "auto" says 256 for images of whole numbers
-        0..255, else None.
+        Number of integer values of a pixel; None for real-valued data. "auto": 256 for images of whole numbers 0..255,
+        else None.
 
     Attributes
     ----------
     image_shape_ : tuple of int (H, W, C), or None for vectors
     n_bins_ : int or None
     value_min_, value_range_ : float
-        0 and n_bins for data in bins; smallest value, and largest less smallest, given to `fit` for real-valued data.
+        0 and n_bins for data in bins; for real-valued data the smallest value given to `fit`, and the largest minus the
+        smallest.
     seed_ : int
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array of str
@@ -119,7 +122,7 @@ class AddNoise(PixelTransformer):
         Raises
         ------
         ValueError
-            If a parameter is not as documented, or `requantize=True` meets real-valued data.
+            If a parameter is not as documented, or `requantize=True` is used with real-valued data.
         """
         rows = self._learn(X, dtype=np.float64)
         self._check_requantize(self.requantize)

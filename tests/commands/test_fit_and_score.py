@@ -199,4 +199,4 @@ def test_warnings_are_lines_told_once(here, call, tmp_path, monkeypatch):
     done = call("score", "model.fd", tmp_path / "a.csv", "-o", tmp_path / "b.csv", "--json")
     lines = done.err.splitlines()
     assert len(lines) == len(done.result["warnings"]) == 1
-    assert lines[0].startswith("flowdetect: warning: OODDetector is asked about another range of numbers")
+    assert lines[0].startswith("flowdetect: warning: OODDetector got another range of numbers")

@@ -37,7 +37,7 @@ def test_notes_that_cannot_be_are_refused(reading, here, call, tmp_path):
     save(load("model.fd"), tmp_path / "a.fd", {"reading": reading})
     done = call("score", tmp_path / "a.fd", "new.csv", "-o", tmp_path / "out.csv")
     assert done.code == 2
-    assert "says of its data what cannot be" in done.err
+    assert "has invalid settings for reading its data" in done.err
     assert not (tmp_path / "out.csv").exists()
 
 

@@ -32,7 +32,10 @@ WRONG = {
     "mode that is none": (["fit", "photos", *TO, "--size", "8", "--mode", "CMYK"], ["--mode", "'CMYK'", "'RGB'"]),
     "columns that are none": ([*FIT, *TO, "--columns", "age,,age"], ["--columns", "'age,,age'"]),
     # what to fit
-    "unknown detector": ([*FIT, *TO, "--detector", "Likelyhood"], ["'Likelyhood'", "did you mean Likelihood?"]),
+    "unknown detector": (
+        [*FIT, *TO, "--detector", "Likelyhood"],  # codespell:ignore
+        ["'Likelyhood'", "did you mean Likelihood?"],  # codespell:ignore
+    ),
     "unknown density": ([*FIT, *TO, "--density", "RealNPV"], ["'RealNPV'", "did you mean RealNVP?"]),
     "detector that needs a density": ([*FIT, *TO, "--detector", "Likelihood"], ["LikelihoodDetector", "--density"]),
     "unknown parameter": ([*FIT, *TO, "--density", "Glow", "--set", "n_step=4"], ["'n_step'", "did you mean n_steps?"]),
@@ -57,7 +60,7 @@ WRONG = {
     "unknown split": ([*["score", "images.fd"], "digits:tests", *OUT], ["'tests'", "'train', 'test'"]),
     "unknown ending": ([*SCORE, "notes.txt", *OUT], ["'notes.txt'", "'.txt'", ".csv"]),
     "one input twice": ([*SCORE, "new.csv", "new.csv", *OUT], ["'new.csv'", "twice"]),
-    "a pipe": ([*SCORE, "pipe.csv", *OUT], ["pipe.csv", "no regular file"]),
+    "a pipe": ([*SCORE, "pipe.csv", *OUT], ["pipe.csv", "not a regular file"]),
     "empty file": ([*SCORE, "empty.csv", *OUT], ["'empty.csv'", "complete"]),
     "header only": ([*SCORE, "header.csv", *OUT], ["'header.csv'", "header only"]),
     "header only, to fit": (["fit", "header.csv", *TO], ["'header.csv'", "header only"]),
@@ -101,10 +104,10 @@ WRONG = {
     "larger images": (["score", "images.fd", "large_images.npy", *OUT], ["16 x 8", "8 x 8", "resize"]),
     "two kinds of input": ([*SCORE, "new.csv", "rows.npy", *OUT], ["'rows.npy'", "'new.csv'"]),
     # models that cannot be read
-    "missing model": (["score", "modell.fd", "new.csv", *OUT], ["'modell.fd'", "flowdetect fit"]),
-    "a table as a model": (["score", "normal.csv", "new.csv", *OUT], ["normal.csv", "no flowdetect file"]),
+    "missing model": (["score", "modell.fd", "new.csv", *OUT], ["'modell.fd'", "flowdetect fit"]),  # codespell:ignore
+    "a table as a model": (["score", "normal.csv", "new.csv", *OUT], ["normal.csv", "is not a flowdetect file"]),
     "damaged model": (["score", "damaged.fd", "images.npy", *OUT], ["damaged.fd", "checksum"]),
-    "half a model": (["score", "cut.fd", "images.npy", *OUT], ["cut.fd", "not whole"]),
+    "half a model": (["score", "cut.fd", "images.npy", *OUT], ["cut.fd", "is incomplete"]),
     "checkpoint as a model": (["score", "training.ckpt", "images.npy", *OUT], ["training.ckpt", "checkpoint"]),
     "model that is not fitted": (["score", "unfitted.fd", "images.npy", *OUT], ["'unfitted.fd'", "not fitted"]),
     "folder as a model": (["score", "photos", "new.csv", *OUT], ["photos", "directory"]),
@@ -116,7 +119,7 @@ WRONG = {
     "output is a device": ([*SCORE, "new.csv", "-o", "/dev/full"], ["'/dev/full'", ".csv"]),
     "output is the input": ([*SCORE, "new.csv", "-o", "./new.csv"], ["'./new.csv'", "choose another name"]),
     "model that ends like a table": ([*FIT, "-o", "out.csv"], ["'out.csv'", ".fd"]),
-    "model in no folder": ([*FIT, "-o", "there/out.fd"], ["there/out.fd", "make it first"]),
+    "model in no folder": ([*FIT, "-o", "there/out.fd"], ["there/out.fd", "create it first"]),
     "model in the place of a folder": (["fit", "normal.csv", "-o", "photos"], ["'photos'", ".fd"]),
     "report of another kind": (
         ["report", "model.fd", "normal.csv", "new.csv", "-o", "out.pdf"],
@@ -196,7 +199,7 @@ def test_what_should_not_happen_is_a_sentence_too(here, call, monkeypatch):
     monkeypatch.setattr("flowdetect.commands.score._answers", broken)
     done = call(*SCORE, "new.csv", *OUT)
     assert done.code == 2
-    assert last_line(done.err).startswith("flowdetect: RuntimeError: the device is gone; this should not happen")
+    assert last_line(done.err).startswith("flowdetect: RuntimeError: the device is gone; this is an error in")
     assert "Traceback" in call(*SCORE, "new.csv", *OUT, "--verbose").err
 
 

@@ -131,7 +131,7 @@ def test_damaged_files_are_refused_at_once_or_when_read(damaged):
         load_folder(damaged, size=8)
     (damaged / "dogs" / "text.jpg").unlink()
     source = load_folder(damaged, size=8)
-    with pytest.raises(ValueError, match=r"cut\.png cannot be read: .*; mend or remove it, or pass on_error='skip'"):
+    with pytest.raises(ValueError, match=r"cut\.png cannot be read: .*; repair or remove it, or pass on_error='skip'"):
         RealNVPDensity(max_epochs=1).fit(source)
 
 

@@ -351,9 +351,9 @@ def test_labels_without_null_of_one_kind(folder):
 def test_wrong_paths(folder, tmp_path_factory):
     with pytest.raises(FileNotFoundError, match="path must be a Parquet file.*nowhere', which does not exist"):
         load_parquet(folder / "nowhere")
-    with pytest.raises(ValueError, match=r"notes\.txt cannot be read as Parquet: .*; write it anew"):
+    with pytest.raises(ValueError, match=r"notes\.txt cannot be read as Parquet: .*; write it again"):
         load_parquet(folder / "notes.txt")
-    with pytest.raises(ValueError, match=r"found no file in .* whose name ends on \.parquet"):
+    with pytest.raises(ValueError, match=r"found no file in .* whose name ends in \.parquet"):
         load_parquet(tmp_path_factory.mktemp("empty"))
     with pytest.raises(TypeError, match="got a list of nothing"):
         load_parquet([])

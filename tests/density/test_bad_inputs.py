@@ -55,9 +55,9 @@ def there(tmp_path_factory):
 
 
 DATA = {
-    "NaN in a table": (lambda: fit(put(TABLE, 4, np.nan)), "NaN in row 1, column 1", "drop or impute"),
-    "NaN in images": (lambda: fit_bins(put(IMAGES, 64, np.nan)), "NaN in row 1, column 0", "drop or impute"),
-    "infinity": (lambda: fit(put(TABLE, 7, -np.inf)), "infinity in row 2, column 1", "drop or impute"),
+    "NaN in a table": (lambda: fit(put(TABLE, 4, np.nan)), "NaN in row 1, column 1", "drop such rows"),
+    "NaN in images": (lambda: fit_bins(put(IMAGES, 64, np.nan)), "NaN in row 1, column 0", "drop such rows"),
+    "infinity": (lambda: fit(put(TABLE, 7, -np.inf)), "infinity in row 2, column 1", "drop such rows"),
     "no rows": (lambda: fit(TABLE[:0]), "0 sample", "minimum of 2"),
     "no images": (lambda: fit_bins(IMAGES[:0]), "0 sample", "minimum of 2"),
     "one row": (lambda: fit(TABLE[:1]), "1 sample", "minimum of 2"),
@@ -94,15 +94,16 @@ DATA = {
 
 LABEL_DATA = {
     "missing": (lambda: fit(TABLE, conditional=True), "requires y", "pass class labels"),
-    "wrong length": (lambda: fit(TABLE, LABELS[:5], conditional=True), "one label a row", "30", "5"),
-    "NaN": (lambda: fit(TABLE, put(LABELS, 3, np.nan), conditional=True), "NaN", "name classes"),
+    "wrong length": (lambda: fit(TABLE, LABELS[:5], conditional=True), "one label per row", "30", "5"),
+    "NaN": (lambda: fit(TABLE, put(LABELS, 3, np.nan), conditional=True), "NaN", "class names"),
     "None": (lambda: fit(TABLE, [None] * 30, conditional=True), "None", "give every row a label"),
     "of two types": (
         lambda: fit(TABLE, np.array(["a", 1] * 15, object), conditional=True),
         "several types",
-        "one type",
+        "the same type",
     ),
     "two columns": (lambda: fit(TABLE, TABLE[:, :2], conditional=True), "1d array", "(30, 2)"),
+    "one number": (lambda: fit(TABLE, 3, conditional=True), "1d array", "np.full(n_rows, y)"),
 }
 
 OPTIONS = {
@@ -153,9 +154,9 @@ PIXELCNN_OPTIONS = {
 }
 
 CHECKPOINTS = {
-    "foreign": (ValueError, "no flowdetect file"),
-    "empty": (ValueError, "no flowdetect file", "not whole"),
-    "truncated": (ValueError, "not whole"),
+    "foreign": (ValueError, "not a flowdetect file"),
+    "empty": (ValueError, "not a flowdetect file", "is incomplete"),
+    "truncated": (ValueError, "is incomplete"),
     "corrupt": (ValueError, "corrupt", "checksum"),
     "newer": (ValueError, "format 99", "Update flowdetect"),
     "newer checkpoint": (ValueError, "format 99", "Update flowdetect"),
@@ -170,11 +171,11 @@ OTHER_TRAININGS = {
     "class names": (lambda path: fit(TABLE, LABELS + 5, conditional=True, checkpoint=path), "differs in y."),
     "a parameter": (
         lambda path: fit(TABLE, LABELS, conditional=True, checkpoint=path, hidden_channels=9),
-        "hidden_channels: 8 there, 9 here",
+        "hidden_channels: 8 in the file, 9 now",
     ),
     "the seed": (
         lambda path: fit(TABLE, LABELS, conditional=True, checkpoint=path, random_state=1),
-        "random_state: 0 there, 1 here",
+        "random_state: 0 in the file, 1 now",
     ),
 }
 
@@ -184,8 +185,8 @@ AFTERWARDS = {
     "wrong columns": (lambda s: s.table.score_samples(TABLE[:, :2]), ValueError, "2 features", "expecting 3"),
     "wrong row length": (lambda s: s.images.score_samples(TABLE), ValueError, "64 values", "3 columns"),
     "wrong image size": (lambda s: s.images.transform(IMAGES[:, :4]), ValueError, "(8, 8, 1)", "(30, 4, 8)"),
-    "NaN": (lambda s: s.table.score_samples(put(TABLE, 4, np.nan)), ValueError, "NaN in row 1", "drop or impute"),
-    "infinity": (lambda s: s.table.transform(put(TABLE, 4, np.inf)), ValueError, "infinity in row 1", "drop or impute"),
+    "NaN": (lambda s: s.table.score_samples(put(TABLE, 4, np.nan)), ValueError, "NaN in row 1", "drop such rows"),
+    "infinity": (lambda s: s.table.transform(put(TABLE, 4, np.inf)), ValueError, "infinity in row 1", "drop such rows"),
     "beyond reach": (
         lambda s: s.images.score_samples(put(IMAGES, 70, 35)),
         ValueError,
@@ -197,7 +198,7 @@ AFTERWARDS = {
     "far away": (lambda s: s.table.score_samples(put(TABLE, 4, 1e30)), ValueError, "row 1 is not finite", "too far"),
     "unseen label": (lambda s: s.classes.score_samples(TABLE, LABELS + 2), ValueError, "[3, 4]", "[0, 1, 2]"),
     "label of another type": (lambda s: s.classes.transform(TABLE, ["0"] * 30), ValueError, "['0']", "[0, 1, 2]"),
-    "labels too few": (lambda s: s.classes.bits_per_dim(TABLE, [1]), ValueError, "one label a row", "30", "1"),
+    "labels too few": (lambda s: s.classes.bits_per_dim(TABLE, [1]), ValueError, "one label per row", "30", "1"),
     "latents' width": (lambda s: s.table.inverse_transform(TABLE[:, :2]), ValueError, "3 columns", "got 2"),
     "NaN in latents": (lambda s: s.table.inverse_transform(put(TABLE, 1, np.nan)), ValueError, "Z contains NaN"),
     "inverse without y": (lambda s: s.classes.inverse_transform(TABLE), ValueError, "needs y", "class labels"),
@@ -205,11 +206,11 @@ AFTERWARDS = {
     "half a sample": (lambda s: s.table.sample(2.5), ValueError, "n_samples", "whole number", "2.5"),
     "negative temperature": (lambda s: s.table.sample(temperature=-1), ValueError, "temperature", ">= 0", "-1"),
     "NaN temperature": (lambda s: s.table.sample(temperature=np.nan), ValueError, "temperature", "finite", "nan"),
-    "labels of samples": (lambda s: s.classes.sample(3, y=[0, 1]), ValueError, "one label a row", "3", "2"),
+    "labels of samples": (lambda s: s.classes.sample(3, y=[0, 1]), ValueError, "one label per row", "3", "2"),
     "unseen label of samples": (lambda s: s.classes.sample(1, y=[7]), ValueError, "[7]", "[0, 1, 2]"),
     "seed of samples": (lambda s: s.table.sample(random_state="seed"), ValueError, "random_state", "'seed'"),
     "negative seed": (lambda s: s.classes.sample(random_state=-1), ValueError, "random_state", "whole number", "-1"),
-    "curvature of many": (lambda s: s.table.curvature(TABLE), ValueError, "one row", "got 30", "call it once a row"),
+    "curvature of many": (lambda s: s.table.curvature(TABLE), ValueError, "one row", "got 30", "call it once per row"),
     "load nothing": (lambda s: flowdetect.load(s.folder / "none"), FileNotFoundError, "No such file"),
     "load a checkpoint": (lambda s: flowdetect.load(s.checkpoint), ValueError, "holds a flowdetect checkpoint"),
     "load newer": (lambda s: flowdetect.load(s.folder / "newer"), ValueError, "format 99", "Update flowdetect"),

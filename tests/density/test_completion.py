@@ -31,7 +31,7 @@ class TestComplete:
 
     @pytest.mark.parametrize("known", [-1, 9, (2, 8), (8, 1), (2,), 2.5, "all"])
     def test_other_amounts_are_refused(self, density, known):
-        with pytest.raises(ValueError, match=r"known must be a number of rows, 0 \.\. 8.*got"):
+        with pytest.raises(ValueError, match=r"known must be a number of rows from 0 to 8.*got"):
             density.complete(DIGITS[:2], known)
 
     @pytest.mark.parametrize("temperature", [-1.0, np.nan, "warm"])
@@ -168,7 +168,7 @@ class TestCompletingAroundAMask:
 
     def test_what_is_refused(self, density):
         for ask in ({}, {"known": 3, "mask": np.ones((8, 8), bool)}):
-            with pytest.raises(ValueError, match="either known.*or mask"):
+            with pytest.raises(ValueError, match="exactly one of known.*and mask"):
                 density.complete(DIGITS[:2], **ask)
         for mask in (np.ones((8, 8)), np.ones((3, 8, 8), bool), np.ones(64, bool)):
             with pytest.raises(ValueError, match=r"mask must be boolean.*\(8, 8\) or \(2, 8, 8\), got"):

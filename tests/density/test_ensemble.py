@@ -132,7 +132,11 @@ def test_batch_invariance(flows):
     ("parameters", "error", "message"),
     [
         ({"n_members": 0}, ValueError, "EnsembleDensity needs n_members, a whole number >= 1, got 0"),
-        ({"density": FrozenEstimator(mixture())}, TypeError, "got one in FrozenEstimator; pass it unfrozen"),
+        (
+            {"density": FrozenEstimator(mixture())},
+            TypeError,
+            "must not be in FrozenEstimator; pass it unfrozen",
+        ),
     ],
 )
 def test_refusals(parameters, error, message):
@@ -163,5 +167,5 @@ def test_laws_of_waic(flows):
 
 def test_waic_of_a_single_frozen_density():
     frozen = FrozenEstimator(GaussianMixture().fit(ROWS))
-    with pytest.raises(TypeError, match="got one in FrozenEstimator; pass it unfrozen"):
+    with pytest.raises(TypeError, match="must not be in FrozenEstimator; pass it unfrozen"):
         WAICDetector(frozen).fit(ROWS)

@@ -76,7 +76,7 @@ def test_noise_stays_outside(tmp_path):
     expected = density.score_samples(IMAGES, dequantize=False)
     np.testing.assert_allclose(answers(density, IMAGES, tmp_path)[0], expected, rtol=0, atol=1e-4)
     detector = LikelihoodDetector(density, prefit=True).fit(IMAGES)
-    with pytest.raises(ValueError, match=r"takes noise keyed by the row.*dequantize=False"):
+    with pytest.raises(ValueError, match=r"uses noise keyed by the row.*dequantize=False"):
         detector.export(tmp_path / "detector.pt2")
 
 
@@ -176,7 +176,7 @@ def test_wrong_calls_write_nothing(tmp_path, monkeypatch):
         density.export(tmp_path / "graph.onnx", format="onnx")
     monkeypatch.setattr(type(density), "not_exported", {"torch": "a reason."})
     assert density.export_formats == ("onnx",)
-    with pytest.raises(ValueError, match=r"NeighborsDensity has no graph in format='torch': a reason\."):
+    with pytest.raises(ValueError, match=r"NeighborsDensity cannot be exported with format='torch': a reason\."):
         density.export(tmp_path / "graph.pt2")
     assert not list(tmp_path.iterdir())
 
@@ -187,7 +187,7 @@ def test_a_file_that_scores_otherwise_is_not_put_in_place(tmp_path, monkeypatch)
     before = path.read_bytes()
     ours = density._score_without_noise
     monkeypatch.setattr(density, "_score_without_noise", lambda rows: ours(rows) + 1e-4)
-    with pytest.raises(RuntimeError, match="must score as score_samples does"):
+    with pytest.raises(RuntimeError, match="scores must equal those of score_samples"):
         density.export(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

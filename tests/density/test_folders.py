@@ -76,7 +76,7 @@ def test_a_separator_makes_a_folder_and_none_a_file(tmp_path):
     assert (tmp_path / "file").is_file()
     with pytest.raises(OSError, match="none/new' cannot be written: its folder does not exist or is not writable"):
         flow(checkpoint=f"{tmp_path}/none/new/").fit(X)
-    with pytest.raises(ValueError, match="must be a folder here, and .*file' is a file"):
+    with pytest.raises(ValueError, match="must be a folder here, but .*file' is a file"):
         flow(checkpoint=f"{tmp_path}/file/").fit(X)
 
 
@@ -102,7 +102,7 @@ def test_waiting_is_told(tmp_path, monkeypatch):
     lock.acquire()
     timer = threading.Timer(0.3, lock.release)
     timer.start()
-    with pytest.warns(UserWarning, match="is in use: another process does the same training, and this fit waits"):
+    with pytest.warns(UserWarning, match="is in use: another process runs the same training, and this fit waits"):
         clone(first).fit(X)
     timer.join()
 

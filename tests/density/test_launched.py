@@ -89,10 +89,10 @@ def test_the_first_machine_of_a_list(nodes, host):
 def test_a_workers_worker_and_more_tasks_than_cores_are_refused(environment, monkeypatch):
     environment({**STEP, "SLURM_STEP_TASKS_PER_NODE": "7000"})
     monkeypatch.setenv("SLURM_NODEID", "0")
-    with pytest.raises(ValueError, match="n_devices=7000, but there are"):
+    with pytest.raises(ValueError, match="n_devices=7000, but this machine has"):
         check_n_devices("auto", "cpu")
     monkeypatch.setattr(_launched.multiprocessing, "parent_process", object)
-    with pytest.raises(ValueError, match="processes that srun started, and this is a worker process .* n_jobs=1"):
+    with pytest.raises(ValueError, match="processes that srun started, but this is a worker process .* n_jobs=1"):
         check_n_devices("auto", "cpu")
 
 
@@ -106,7 +106,9 @@ def test_a_task_that_waits_in_vain_says_where(environment, monkeypatch):
     environment({**STEP, "SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "localhost", "MASTER_PORT": str(port)})
     monkeypatch.setattr(_launched, "MEET_SECONDS", 0.2)
     X = load_images("digits")[0][:40]
-    with pytest.raises(RuntimeError, match=f"7 tasks .* meet at localhost:{port} within 0.2 s, and task 0 could not"):
+    with pytest.raises(
+        RuntimeError, match=f"7 tasks .* connect to localhost:{port} within 0.2 s, but task 0 could not"
+    ):
         GlowDensity(n_devices="auto", device="cpu").fit(X)
 
 
@@ -158,8 +160,8 @@ class TestLaunched:
         assert one_machine[0]["refusals"] == one_machine[1]["refusals"]
         n_devices, X, checkpoint = one_machine[0]["refusals"]
         assert "torchrun started, 2, got 3; pass n_devices=2" in n_devices
-        assert "X of process 1 and of process 0 differ" in X
-        assert "random_state: None there, 1 here" in checkpoint
+        assert "X of process 1 differs from that of process 0" in X
+        assert "random_state: None in the file, 1 now" in checkpoint
 
     def test_a_time_limit_is_one_plan(self, one_machine):
         assert one_machine[0]["reason"] == one_machine[1]["reason"] == "time_limit"

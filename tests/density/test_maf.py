@@ -180,5 +180,5 @@ def test_samples_are_distributed_as_the_density_says():
 
 @pytest.mark.parametrize("widths", [(0,), (8, 2.5), ("8",), (True,)])
 def test_widths_that_are_none_are_refused(widths):
-    with pytest.raises(ValueError, match=r"hidden_features must hold whole numbers >= 1, got .*\(64, 64\)"):
+    with pytest.raises(ValueError, match=r"hidden_features must hold whole numbers from 1 to 65536, got .*\(64, 64\)"):
         MAFDensity(hidden_features=widths).fit(MOONS)

@@ -144,7 +144,9 @@ def test_files_and_classes(kind, tmp_path):
 
 
 def test_couplings_need_two_latents():
-    with pytest.raises(ValueError, match='posterior="realnvp" must have 2 latents .* got latent_dim=1; pass a larger'):
+    with pytest.raises(
+        ValueError, match='posterior="realnvp" needs at least 2 latents .* got latent_dim=1; pass a larger'
+    ):
         small(posterior="realnvp", latent_dim=1).fit(LINEAR)
     with pytest.raises(ValueError, match="posterior"):
         small(posterior="normal").fit(LINEAR)

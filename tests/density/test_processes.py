@@ -104,7 +104,7 @@ def test_two_gpus_train_the_model_of_one():
 def test_a_killed_process_is_named_and_ctrl_c_keeps_what_there_is(tmp_path):
     done = run(HEAD + ENDED, tmp_path / "checkpoint", start_new_session=True)
     killed, interrupted = json.loads(done.stdout)
-    assert "process 1 of 0..1 was ended by SIGKILL" in killed["text"]
+    assert "process 1 of 0..1 was killed by SIGKILL" in killed["text"]
     assert killed["seconds"] < 10
     assert not killed["is_fitted"]
     assert interrupted["seconds"] < 10
@@ -165,7 +165,7 @@ class StubbornError(Exception):
 @pytest.mark.parametrize(
     ("codes", "errors", "message"),
     [
-        ([1, -9], {0: RuntimeError("Connection closed by peer")}, "process 1 of 0..1 was ended by SIGKILL"),
+        ([1, -9], {0: RuntimeError("Connection closed by peer")}, "process 1 of 0..1 was killed by SIGKILL"),
         ([None, 3], {}, "process 1 of 0..1 ended with exit code 3"),
         ([1, 1], {1: OSError("disk full"), 0: RuntimeError("Connection closed")}, "disk full"),
         ([1, None], {0: StubbornError("stubborn")}, r"process 0 of 0..1 failed: (?s:.)*StubbornError: stubborn"),
@@ -219,8 +219,8 @@ def torchrun_of_two(monkeypatch):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"n_devices": True}, "'n_devices' parameter.*Got True instead, a boolean"),
-        ({"n_devices": 10_000}, "n_devices=10000, but there are .* pass n_devices="),
+        ({"n_devices": True}, "'n_devices' parameter.*Got the boolean True instead"),
+        ({"n_devices": 10_000}, "n_devices=10000, but this machine has .* pass n_devices="),
         ({"n_devices": 2, "batch_size": 1}, "batch_size must be at least n_devices, 2, got batches of 1 rows; raise"),
         ({"n_devices": 2, "device": "cpu:0"}, "device='cpu:0' is one device, .*; pass device=\"cpu\""),
     ],
@@ -240,7 +240,7 @@ def test_workers_of_torchruns_processes_are_refused(monkeypatch):
 
 @pytest.mark.usefixtures("no_training", "torchrun_of_two")
 def test_fits_side_by_side_under_torchrun_are_refused():
-    with launching._ONE_AT_A_TIME, pytest.raises(ValueError, match="another fit is under way"):
+    with launching._ONE_AT_A_TIME, pytest.raises(ValueError, match="another fit is running"):
         GlowDensity(n_devices=2, **SETTINGS).fit(np.zeros((4, 4)))
     assert not distributed.is_initialized()
 
@@ -257,7 +257,7 @@ def test_rows_that_cannot_be_pickled_are_refused():
         def __getitem__(self, i):
             return np.arange(4.0) + i
 
-    with pytest.raises(TypeError, match="hands X to other processes, .*lock.*Pass an array, or"):
+    with pytest.raises(TypeError, match="passes X to other processes, .*lock.*Pass an array, or"):
         GlowDensity(**{**SETTINGS, "n_devices": 2, "n_bins": None}).fit(Guarded())
 
 

@@ -226,12 +226,12 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("settings", "words"),
         [
-            ({"factorization": "likelihood", "n_levels": 1}, 'one level only; pass "standard"'),
+            ({"factorization": "likelihood", "n_levels": 1}, 'there is only one level; pass "standard"'),
             (
                 {"factorization": "likelihood", "coupling": "additive"},
-                'additive ones have none; pass coupling="affine"',
+                'additive couplings have no scales; pass coupling="affine"',
             ),
-            ({"n_levels": 4}, r"allow 3 level\(s\), but n_levels=4"),
+            ({"n_levels": 4}, r"allow 3 level\(s\), got n_levels=4"),
         ],
     )
     def test_what_cannot_be_is_refused(self, settings, words):
@@ -243,7 +243,7 @@ class TestSettings:
         X = RNG.normal(size=(50, 4))
         with pytest.raises(ValueError, match="RealNVPDensity has one level on a table, got n_levels=2"):
             RealNVPDensity(n_levels=2, max_epochs=1, **SMALL).fit(X)
-        with pytest.raises(ValueError, match="one level only"):
+        with pytest.raises(ValueError, match="there is only one level"):
             RealNVPDensity(factorization="random", max_epochs=1, **SMALL).fit(X)
 
 

@@ -235,7 +235,7 @@ def test_ctrl_c_at_the_last_step_loses_no_epoch(planned, tmp_path, monkeypatch):
 
 def test_another_limit_is_another_training(planned, tmp_path):
     GlowDensity(max_epochs=2, time_limit=1e4, checkpoint=tmp_path / "training", **SMALL).fit(X)
-    with pytest.raises(ValueError, match=r"time_limit: 10000\.0 there, 5 here"):
+    with pytest.raises(ValueError, match=r"time_limit: 10000\.0 in the file, 5 now"):
         GlowDensity(max_epochs=2, time_limit=5, checkpoint=tmp_path / "training", **SMALL).fit(X)
 
 

@@ -259,12 +259,14 @@ class TestErrors:
         detector = LikelihoodDetector(density).fit(X)
         X_new = X[:5].copy()
         X_new[3] = 99.0
-        with pytest.raises(ValueError, match=rf"finite scores, but RecordingDensity led to {lost} in row 3 \(1 such"):
+        with pytest.raises(ValueError, match=rf"finite scores, but RecordingDensity led to {lost} in row 3 \(1 of"):
             detector.score_samples(X_new)
 
     def test_score_of_the_wrong_shape(self):
         density = RecordingDensity(answer=lambda rows: rows)
-        with pytest.raises(ValueError, match=r"one score a row, shape \(100,\), but RecordingDensity.*\(100, 4\)"):
+        with pytest.raises(
+            ValueError, match=r"one score for each row, shape \(100,\), but RecordingDensity.*\(100, 4\)"
+        ):
             LikelihoodDetector(density).fit(X)
 
     def test_one_row(self):

@@ -64,8 +64,12 @@ def test_parts_know_the_images_and_keep_their_seeds():
     [
         ([], ValueError, "at least one detector, got none"),
         ([GaussianMixture()], TypeError, "needs detectors of flowdetect, .* got GaussianMixture"),
-        ([WAICDetector(None)], TypeError, "joins scores of one density, which WAICDetector is not; leave it out"),
-        ([PyODDetector(HBOS())], TypeError, "which PyODDetector is not"),
+        (
+            [WAICDetector(None)],
+            TypeError,
+            "combines scores of one density, which WAICDetector cannot share; leave it out",
+        ),
+        ([PyODDetector(HBOS())], TypeError, "which PyODDetector cannot share"),
         ([LikelihoodDetector(None, contamination=2)], ValueError, "contamination"),
     ],
 )

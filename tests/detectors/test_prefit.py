@@ -51,7 +51,9 @@ def test_an_unfitted_one_is_refused(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_fitted_one_that_is_trained_anew_is_warned_of(name):
-    with pytest.warns(UserWarning, match="got a fitted .* trains a clone of it anew.* pass prefit=True"):
+    with pytest.warns(
+        UserWarning, match="got a fitted .* trains a new clone of it.* Pass prefit=True.* pass sklearn.base.clone"
+    ):
         detector = ALL[name](fitted_for(name), random_state=0).fit(X)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

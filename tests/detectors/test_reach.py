@@ -97,7 +97,7 @@ def test_images_in_bins():
     far = images[:12].copy()
     far[[1, 3, 5], 0, 0] = 200
     check_far_rows(detector, images[:12], far, 3)
-    with pytest.raises(ValueError, match="values are scored from -4 to 7.*in row 1; clip X"):
+    with pytest.raises(ValueError, match="values can be scored from -4 to 7.*in row 1; clip X"):
         detector.density_.score_samples(far)
 
 

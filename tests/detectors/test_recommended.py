@@ -162,7 +162,7 @@ def test_gross_values_and_constant_columns():
     inside = np.column_stack([rng.normal(size=(200, 3)), np.full(200, 3.0)])
     far = inside.copy()
     far[:, 1] = 9
-    with pytest.warns(UserWarning, match="Column 1 has values up to 1e.06, though all but 2 of its rows span"):
+    with pytest.warns(UserWarning, match="Column 1 has values up to 1e.06, but all except 2 of its rows span"):
         detector = OODDetector(random_state=0).fit(X)
     assert auroc(detector.score_samples(inside), detector.score_samples(far)) > 0.95
     broken = inside.copy()
@@ -228,7 +228,9 @@ def test_a_killed_fit_resumes_without_a_seed(tmp_path, monkeypatch):
     np.testing.assert_array_equal(resumed.calibration_scores_, whole.calibration_scores_)
     (seed,) = tmp_path.glob("fit/Small-*.seed")
     seed.write_text("{}")
-    with pytest.raises(ValueError, match="should hold the seed of trainings.*remove it and them to start anew"):
+    with pytest.raises(
+        ValueError, match="must hold the seed of the trainings.*remove the file and these checkpoints to start again"
+    ):
         Small(**sizes).fit(X)
 
 

@@ -263,7 +263,7 @@ def test_clones_of_a_detector_do_not_meet(steps, tmp_path):
 
 
 def test_a_single_file_in_a_search_advises_a_folder(tmp_path):
-    with pytest.raises(ValueError, match="differs in X.*with a folder as checkpoint each training has"):
+    with pytest.raises(ValueError, match="differs in X.*with a folder as checkpoint, each training has"):
         cross_val_score(flow(checkpoint=tmp_path / "one", random_state=0), X, cv=2, error_score="raise")
 
 
@@ -420,7 +420,7 @@ def test_folders_that_cannot_be_written_are_refused_before_training(steps, tmp_p
     background = flow(checkpoint=missing)
     for detector, error, message in (
         (LikelihoodDetector(flow(), checkpoint=missing), OSError, "none/new' cannot be written: its folder does not"),
-        (LikelihoodDetector(flow(), checkpoint=tmp_path / "file"), ValueError, "must be a folder here, and .*file' is"),
+        (LikelihoodDetector(flow(), checkpoint=tmp_path / "file"), ValueError, "must be a folder here, but .*file' is"),
         (LikelihoodDetector(flow(), checkpoint=3.5), ValueError, "checkpoint must be a path or None, got 3.5"),
         (LikelihoodRatioDetector(flow(), background), OSError, "background: checkpoint=.*none/new' cannot be written"),
     ):

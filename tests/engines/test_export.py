@@ -57,7 +57,7 @@ def check(density, X, tmp_path):
     for format in FORMATS:
         path = tmp_path / f"graph.{'pt2' if format == 'torch' else format}"
         if format not in density.export_formats:
-            with pytest.raises(ValueError, match=f"no graph in format='{format}'"):
+            with pytest.raises(ValueError, match=f"cannot be exported with format='{format}'"):
                 density.export(path, format=format)
             continue
         density.export(path, format=format)

@@ -33,7 +33,7 @@ REAL_IMAGES = RNG.normal(size=(40, 4, 4))
 TABLE = RNG.normal(size=(60, 5)) * [1, 10, 0.1, 1, 1] + [0, 100, 0, 0, 0]
 NAMES = RNG.choice(["even", "odd"], size=60)
 
-# fast, and yet away from the identity that a flow starts as
+# fast, and yet away from what a flow starts as
 glow = partial(GlowDensity, n_steps=1, hidden_channels=8, max_epochs=2, batch_size=16, learning_rate=2e-3)
 pixelcnn = partial(PixelCNNDensity, n_filters=8, n_blocks=1, n_mixtures=2, max_epochs=2, batch_size=16)
 pixelrnn = partial(PixelRNNDensity, n_filters=8, n_blocks=1, n_mixtures=2, max_epochs=2, batch_size=16)

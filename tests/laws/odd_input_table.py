@@ -129,6 +129,7 @@ FRAMES = {
         words("'d' (boolean)", "impute"),
     ),
     "a series": Refused(lambda: FRAME["a"], words("one column", "X.to_frame()")),
+    "a row of a frame": Refused(lambda: FRAME.iloc[0], words("one row", "X.to_frame().T")),
 }
 
 ARRAYS = {
@@ -191,8 +192,8 @@ def with_cell_array():
 
 
 LISTS = {
-    "rows of two lengths": Refused(lambda: [[1.0, 2.0], [3.0]] * 20, words("one length", "1 values and 2 values")),
-    "a row that is a number": Refused(lambda: [[1.0, 2.0], 3.0] * 20, words("one length", "no length")),
+    "rows of two lengths": Refused(lambda: [[1.0, 2.0], [3.0]] * 20, words("the same length", "1 values and 2 values")),
+    "a row that is a number": Refused(lambda: [[1.0, 2.0], 3.0] * 20, words("the same length", "no length")),
     "a list of mappings": Refused(lambda: [{"a": 1.0}] * 20, words("dict", "pandas.DataFrame(X)")),
     "a list of text": Refused(lambda: ["a", "b"] * 20, words("strings", "encode")),
     "rows of text": Refused(lambda: [["a", 1.0]] * 20, words("strings", "encode")),

@@ -191,7 +191,7 @@ class TestBrokenBijections:
     def test_parameter_without_gradient(self):
         layer = self.broken()
         layer.unused = nn.Parameter(torch.ones(2))
-        with pytest.raises(AssertionError, match="every parameter, not so 'unused'"):
+        with pytest.raises(AssertionError, match="every parameter, not true for 'unused'"):
             check_bijection(layer, self.x)
 
     def test_overflow(self):

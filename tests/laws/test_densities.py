@@ -252,6 +252,14 @@ def test_constant_volume(digits):
     assert np.ptp(digits.likelihood_terms(X).log_det) > 0.1
 
 
+def test_the_map_of_grey_levels_varies_the_volume_of_level_1_alone():
+    flow = glow(n_bins=17, n_levels=2, coupling="additive", random_state=0).fit(DIGITS[:200])
+    terms = flow.likelihood_terms(DIGITS[:50])
+    own = np.ptp(terms.log_det_levels - terms.log_det_split_levels, axis=0)
+    assert own[0] > 1
+    assert own[1] < 1e-6
+
+
 class TestClasses:
     def test_bayes(self, moons_by_class, grid):
         density, points = moons_by_class, grid[0][::500]

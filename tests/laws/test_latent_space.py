@@ -131,7 +131,7 @@ def test_each_level_has_its_temperature():
     drawn = [density.sample(5, temperature=one, random_state=0) for one in (0.5, [0.5] * 3, np.full(3, 0.5))]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     np.testing.assert_array_equal(drawn[0], drawn[2])
-    with pytest.raises(ValueError, match=r"one for each of the flow's 3 level\(s\), .* got 2"):
+    with pytest.raises(ValueError, match=r"one number for each of the flow's 3 level\(s\), .* got 2"):
         density.sample(temperature=[1, 1])
     with pytest.raises(ValueError, match=r"finite number >= 0 .*, got -1"):
         density.sample(temperature=[1, -1, 1])
@@ -192,14 +192,14 @@ def test_conditional_densities_go_under_the_pairs_label():
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
-        (lambda d: d.interpolate(DIGITS[:2], DIGITS[:3]), "as many rows each, one pair a row, got 2 and 3; repeat"),
+        (lambda d: d.interpolate(DIGITS[:2], DIGITS[:3]), "row i of each forms a pair, got 2 and 3 rows; repeat"),
         (lambda d: d.interpolate(DIGITS[0], DIGITS[1]), r"pass X\[None\]"),
         (lambda d: d.interpolate(DIGITS[:2], DIGITS[:2], 1), "n must be a whole number >= 2, got 1"),
         (lambda d: d.interpolate(DIGITS[:2], DIGITS[:2], 2.5), "n must be a whole number >= 2, got 2.5"),
-        (lambda d: d.interpolate(DIGITS[:2], DIGITS[:2] * 9.0), "values are scored from -17 to 33"),
+        (lambda d: d.interpolate(DIGITS[:2], DIGITS[:2] * 9.0), "values can be scored from -17 to 33"),
         (lambda d: d.attribute_direction(DIGITS[:9], LABELS[:9]), r"two values, .* got 9: .*; pass e.g. labels == 0"),
         (lambda d: d.attribute_direction(DIGITS[:9], np.ones(9)), "two values, .* got 1"),
-        (lambda d: d.attribute_direction(DIGITS[:9], np.arange(8) % 2), "one label a row, 9 in all, got 8"),
+        (lambda d: d.attribute_direction(DIGITS[:9], np.arange(8) % 2), "one label per row, 9 in all, got 8"),
         (lambda d: d.attribute_direction(DIGITS[:9], None), "a label for each row, got None; pass"),
         (
             lambda d: d.move_along(DIGITS[:2], np.zeros(63)),
@@ -225,12 +225,12 @@ def test_conditional_densities_ask_for_labels():
         density.interpolate(DIGITS[:2], DIGITS[2:4])
     with pytest.raises(ValueError, match="move_along needs y"):
         density.move_along(DIGITS[:2], np.zeros(64))
-    with pytest.raises(ValueError, match="one label a row, 2 in all, got 3"):
+    with pytest.raises(ValueError, match="one label per row, 2 in all, got 3"):
         density.interpolate(DIGITS[:2], DIGITS[2:4], y=[1, 2, 3])
     direction = density.attribute_direction(DIGITS[:80], LABELS[:80] == 3)  # under each row's likeliest class
     assert direction.shape == (64,)
 
 
 def test_a_row_moved_out_of_reach_is_named(digits):
-    with torch.no_grad(), pytest.raises(ValueError, match="row 1 has no finite values .* take smaller amounts"):
+    with torch.no_grad(), pytest.raises(ValueError, match="row 1 has no finite values .* pass smaller amounts"):
         digits._decoded(np.stack([np.zeros((1, 64)), np.full((1, 64), np.inf)]), None)

@@ -64,7 +64,7 @@ class Items:
         ([[0, 1]], "indexed by rows"),
         ((slice(None), 1), "indexed by rows"),
         ("a", "indexed by rows"),
-        (np.ones(9, dtype=bool), "one entry a row, 10, got 9"),
+        (np.ones(9, dtype=bool), "one entry per row, 10, got 9"),
     ],
 )
 def test_an_index_of_no_row_is_refused(index, message):
@@ -148,7 +148,7 @@ def test_files_that_are_closed_or_whole_are_told(tmp_path):
         with pytest.raises(ValueError, match="maps names"):
             clone(FLAT).fit(file)
     for estimator in (clone(FLAT), LikelihoodDetector(FLAT)):
-        with pytest.raises(ValueError, match="open its file anew"):
+        with pytest.raises(ValueError, match="open its file again"):
             estimator.fit(rows)
 
 

@@ -78,7 +78,7 @@ def test_the_seed_decides():
         ({"scale": np.nan}, "scale must be"),
         ({"kind": "uniform"}, "kind must be"),
         ({"background_below": "dark"}, "background_below must be"),
-        ({"requantize": True}, "say n_bins"),
+        ({"requantize": True}, "set n_bins"),
     ],
 )
 def test_add_noise_refuses(parameters, message):

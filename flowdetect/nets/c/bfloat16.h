@@ -1,4 +1,4 @@
-/* Products of matrices in bfloat16, by AMX, which adds up in float32. */
+/* Matrix products in bfloat16 by AMX, which accumulates in float32. */
 
 typedef struct {
     uint8_t palette, start, reserved[14];
@@ -6,7 +6,7 @@ typedef struct {
     uint8_t rows[16];
 } __attribute__((aligned(64))) TileShapes;
 
-/* Memory is as written: compilers do not know which of it the instructions on tiles read. */
+/* Forces pending writes to memory: compilers do not know which memory the tile instructions read. */
 #define SETTLED __asm__ volatile("" ::: "memory")
 
 static AMX void open_tiles(TileShapes *before) {
@@ -18,7 +18,7 @@ static AMX void open_tiles(TileShapes *before) {
     SETTLED;
 }
 
-static AMX void close_tiles(const TileShapes *before) { /* others in this thread may count on their own shapes */
+static AMX void close_tiles(const TileShapes *before) { /* other code in this thread may rely on its own shapes */
     SETTLED;
     if (before->palette) _tile_loadconfig(before);
     else _tile_release();
@@ -97,7 +97,7 @@ static AMX void tile_product(int64_t M, int64_t N, int64_t K, const bfloat16 *A,
         }
 }
 
-/* Pack weights W (N, K) as b(k, n) = W[n, k] into pairs of rows, (K / 2, N, 2); 0 where there is none. */
+/* Pack weights W (N, K) as b(k, n) = W[n, k] into pairs of rows, (K / 2, N, 2), padded with 0. */
 static AMX void pack_pairs_turned(const float *W, int64_t n_real, int64_t k_real, int64_t K, int64_t N, bfloat16 *to) {
     for (int64_t n = 0; n < N; n += 16)
         for (int64_t k = 0; k < K; k += 32) {
@@ -119,7 +119,7 @@ static AMX void pack_pairs_turned(const float *W, int64_t n_real, int64_t k_real
 /* Pack weights W (K, N) as b(k, n) = W[k, n]. */
 static AMX void pack_pairs_straight(const float *W, int64_t k_real, int64_t n_real, int64_t K, int64_t N, bfloat16 *to) {
     uint16_t order[32];
-    for (int i = 0; i < 32; i++) order[i] = (uint16_t)(i / 2 + i % 2 * 16); /* values of two rows by turns */
+    for (int i = 0; i < 32; i++) order[i] = (uint16_t)(i / 2 + i % 2 * 16); /* alternates the values of two rows */
     const __m512i turns = _mm512_loadu_si512(order);
     for (int64_t k = 0; k < K; k += 2)
         for (int64_t n = 0; n < N; n += 16) {
@@ -133,7 +133,7 @@ static AMX void pack_pairs_straight(const float *W, int64_t k_real, int64_t n_re
 /* (K, N) -> (K / 2, N, 2), N a multiple of 32. */
 static AVX void pair_rows(const bfloat16 *from, int64_t K, int64_t N, bfloat16 *to) {
     uint16_t order[64];
-    for (int i = 0; i < 64; i++) order[i] = (uint16_t)(i / 2 + i % 2 * 32); /* values of a and b by turns */
+    for (int i = 0; i < 64; i++) order[i] = (uint16_t)(i / 2 + i % 2 * 32); /* alternates the values of a and b */
     const __m512i first = _mm512_loadu_si512(order), second = _mm512_loadu_si512(order + 32);
     for (int64_t k = 0; k < K; k += 2)
         for (int64_t n = 0; n < N; n += 32) {

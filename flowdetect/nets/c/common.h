@@ -1,4 +1,4 @@
-/* Which instructions functions may use, and types that all files share. */
+/* Instruction sets of functions, and shared types. */
 
 #include <immintrin.h>
 #include <stdint.h>
@@ -9,6 +9,6 @@
 #define INLINE static inline __attribute__((always_inline))
 
 typedef uint16_t bfloat16;
-typedef enum { STORE, ADD, RELU, MASK } Mode; /* what is done with a product; MASK: 0 where the mask is not above 0 */
+typedef enum { STORE, ADD, RELU, MASK } Mode; /* use of a product; MASK: 0 where the mask is not above 0 */
 
 static int64_t up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }

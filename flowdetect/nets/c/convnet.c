@@ -2,16 +2,16 @@
 
    y = b3 + w3 * h2, h2 = max(0, b2 + w2 h1), h1 = max(0, b1 + w1 * x)
 
-   A tile's hidden values never leave the cache. The backward pass computes them again from x, so that nothing is kept
-   for it. A convolution with k > 1 is a product with the columns of its few outer channels: of x shifted by each tap
-   (gathered), or added up at each tap's place (scattered).
+   A tile's hidden values stay in the cache. The backward pass recomputes them from x, so nothing is stored for it. A
+   convolution with k > 1 is a matrix product with columns of its few outer channels: the input channels shifted by each
+   tap (gathered), or the output channels added at each tap's position (scattered).
 
-   In float32, products are those of AVX-512; each pixel's sums are made in one order, whatever else is computed beside
-   it. In bfloat16 products are those of AMX, which adds up in float32; the hidden values are rounded to bfloat16.
+   In float32, products use AVX-512; the order of each pixel's sums does not depend on other pixels. In bfloat16,
+   products use AMX, which accumulates in float32; hidden values are rounded to bfloat16.
 
-   Shapes, all contiguous but for x, whose images are x_stride values apart:
+   Shapes; all arrays are contiguous except x, whose images are x_stride values apart:
    x (n, c, height, width), y and g (n, out, height, width), w1 (hidden, k, k, c), w2 (hidden, hidden),
-   w3 (out, k, k, hidden), b1 (n, hidden), of each image its own, b2 (hidden), b3 (out). */
+   w3 (out, k, k, hidden), b1 (n, hidden), one per image, b2 (hidden), b3 (out). */
 
 #define _GNU_SOURCE
 #include <cpuid.h>
@@ -26,21 +26,21 @@
 #include "images.h"
 
 #define MOST_THREADS 64
-#define VERSION 2 /* of `Call` and of the functions called from outside */
+#define VERSION 2 /* of `Call` and of the exported functions */
 
 typedef struct {                               /* packed weights, in the type of the products */
     void *w1, *w2, *w3, *w3_back, *w2_back, *w1_back;
 } Packed;
 
-typedef struct {                               /* what one thread works with */
+typedef struct {                               /* workspace of one thread */
     float *x_pad, *y_pad, *g_pad, *dx_pad, *x_columns, *g_columns, *product, *product_t;
-    const float **bias1, **bias2;              /* of each pixel of the tile */
+    const float **bias1, **bias2;              /* per pixel of the tile */
     float *h1, *h2, *d1, *d2;                  /* (pixels, hidden) of the tile; in bf16: bfloat16 */
     bfloat16 *x_rows, *g_rows, *x_plain, *g_plain, *pairs, *turned;
     float *dw1, *dw2, *dw3, *db2;              /* gradients, in the layout of the products */
 } Room;
 
-/* Add up rows of values in float32, or where there are none of bfloat16: (rows, n) -> (n), n a multiple of 16. */
+/* Sum rows of float32 values or, if these are null, of bfloat16 values: (rows, n) -> (n), n a multiple of 16. */
 INLINE AVX void add_rows(const float *from, const bfloat16 *from_bf16, int64_t rows, int64_t ld, int64_t n, float *to) {
     for (int64_t i = 0; i < n; i += 16) {
         __m512 sum = _mm512_setzero_ps();
@@ -63,7 +63,7 @@ static Plan plan_of(const Call *call) {
     p.padded_height = call->height + call->k - 1, p.padded_width = call->width + call->k - 1;
     p.qc = taps * call->c, p.qo = taps * call->out, p.kc = up(p.qc, 32), p.ko = up(p.qo, 32);
     p.hidden = up(call->hidden, 32);
-    int64_t most = (call->bf16 ? 131072 : 65536) / p.hidden; /* pixels whose hidden values stay in the cache */
+    int64_t most = (call->bf16 ? 131072 : 65536) / p.hidden; /* pixels whose hidden values fit the cache */
     most = most < 64 ? 64 : most > 512 ? 512 : most;
     p.images = area <= most ? most / area : 1;
     p.rows = area <= most ? call->height : most / call->width > 0 ? most / call->width : 1;
@@ -174,7 +174,7 @@ typedef struct {
     int64_t images, y0, rows, used, padded; /* images and rows of the tile, and their pixels */
 } Tile;
 
-/* The last layer of either direction: hidden values times weights (hidden, q), added up at their taps' places. */
+/* The last layer of either direction: hidden values times weights (hidden, q), added at the taps' positions. */
 static AMX void last(const Plan *p, const Room *r, const Tile *t, const float *hidden, const void *weights, int64_t q,
                      int64_t channels, int back, float *pad) {
     const int64_t width = up(q, 16);
@@ -307,7 +307,7 @@ typedef struct {
     int64_t n, next;
 } Team;
 
-static void *take_shares(void *given) { /* whoever comes takes the next share that nobody has */
+static void *take_shares(void *given) { /* each thread takes the next free share */
     Team *team = given;
     for (int64_t i; (i = __atomic_fetch_add(&team->next, 1, __ATOMIC_RELAXED)) < team->n;) run_share(&team->shares[i]);
     return 0;
@@ -333,7 +333,7 @@ static void run_shares(const Work *work) {
         if (started[i]) pthread_join(threads[i], 0);
 }
 
-static void add_up(const Work *work) { /* the threads' gradients, in their order */
+static void add_up(const Work *work) { /* sums the threads' gradients, in fixed order */
     const Plan *p = &work->plan;
     const Call *call = p->call;
     const int64_t h = p->hidden, taps = call->k * call->k, hidden = call->hidden;
@@ -357,7 +357,7 @@ static void add_up(const Work *work) { /* the threads' gradients, in their order
         memcpy(call->db1 + image * hidden, work->db1 + image * h, sizeof(float) * hidden);
 }
 
-/* ---- what is called from outside */
+/* ---- exported functions */
 
 int64_t convnet_workspace(const Call *call, int backward) { /* bytes */
     Work work;
@@ -381,7 +381,7 @@ void convnet_run(const Call *call, int backward) {
 
 int convnet_version(void) { return VERSION; }
 
-/* 0: not on this processor; 1: in float32; 2: in bfloat16 too. */
+/* 0: this processor is not supported; 1: float32 is; 2: bfloat16 too. */
 int convnet_level(void) {
     unsigned a, b, c, d;
     if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") ||
@@ -389,5 +389,5 @@ int convnet_level(void) {
         return 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & 1u << 22) || !(d & 1u << 24)) return 1; /* amx-bf16, amx-tile */
     if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & 1u << 5)) return 1;                      /* avx512_bf16 */
-    return syscall(SYS_arch_prctl, 0x1023, 18) == 0 ? 2 : 1; /* ARCH_REQ_XCOMP_PERM, the tiles' data */
+    return syscall(SYS_arch_prctl, 0x1023, 18) == 0 ? 2 : 1; /* ARCH_REQ_XCOMP_PERM for tile data */
 }

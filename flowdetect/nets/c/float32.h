@@ -1,4 +1,4 @@
-/* Products of matrices in float32, by AVX-512. */
+/* Matrix products in float32 by AVX-512. */
 
 /* C (mr, 16 nv) = A B: a(m, k) at A[m sm + k sk], b(k, n) at B[k ldb + n]. */
 INLINE AVX void block(const int mr, const int nv, int64_t K, const float *A, int64_t sm, int64_t sk, const float *B,
@@ -26,7 +26,7 @@ INLINE AVX void block(const int mr, const int nv, int64_t K, const float *A, int
 #pragma GCC unroll 4
         for (int v = 0; v < nv; v++) {
             __m512 value = sum[m][v];
-            if (mode == RELU) /* in this order, so that NaN stays */
+            if (mode == RELU) /* this order keeps NaN */
                 value = _mm512_max_ps(zero, _mm512_add_ps(value, _mm512_loadu_ps(bias[m] + column + 16 * v)));
             if (mode == MASK) {
                 __mmask16 above = _mm512_cmp_ps_mask(_mm512_loadu_ps(mask + m * ldc + 16 * v), zero, _CMP_GT_OQ);
@@ -46,7 +46,7 @@ INLINE AVX void block(const int mr, const int nv, int64_t K, const float *A, int
     default: block(1, nv, K, a, sm, sk, b, width, c, ldc, mode, rows, n, masked); \
     }
 
-/* C (M, N) = A (M, K) B (K, N), N a multiple of 16; ldb 0: B is in panels of 64 columns, as the functions below make them. */
+/* C (M, N) = A (M, K) B (K, N), N a multiple of 16; ldb 0: B is in panels of 64 columns, as packed by the functions below. */
 static AVX void product(int64_t M, int64_t N, int64_t K, const float *A, int64_t sm, int64_t sk, const float *B,
                         int64_t ldb, float *C, int64_t ldc, Mode mode, const float *const *bias, const float *mask) {
     for (int64_t n = 0; n < N; n += 64) {

@@ -1,28 +1,28 @@
-/* What is asked for, the sizes that follow, and images: gathering their values by taps, and scattering them. */
+/* The arguments of a call, derived sizes, and gathering and scattering of image values by taps. */
 
 typedef struct {
     int64_t n, c, height, width, hidden, out, k, x_stride, bf16, threads;
     const float *x, *w1, *b1, *w2, *b2, *w3, *b3;
     float *y;                                  /* forward */
-    const float *g;                            /* backward: the gradient of y, and those of all else */
+    const float *g;                            /* backward: the gradient of y, and the other gradients */
     float *dx, *dw1, *db1, *dw2, *db2, *dw3;
     char *workspace;
-    /* GOMP_parallel of the OpenMP that torch uses, or null: a thread of our own would share a core with one that waits */
+    /* GOMP_parallel of torch's OpenMP, or null; threads of our own would share cores with its waiting threads */
     void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
 } Call;
 
-typedef struct {                               /* sizes that follow from a call's */
+typedef struct {                               /* sizes derived from a call */
     const Call *call;
     int64_t margin, padded_height, padded_width;
-    int64_t qc, qo, kc, ko, hidden;            /* taps times channels, as they are and padded; hidden, padded */
-    int64_t images, rows, pixels;              /* of a tile; its pixels padded */
+    int64_t qc, qo, kc, ko, hidden;            /* taps times channels, unpadded and padded; hidden, padded */
+    int64_t images, rows, pixels;              /* of a tile; pixels are padded */
 } Plan;
 
-/* Padded images are (channels, padded_height, padded_width, images) of a tile: what is narrow is moved for all images at
-   once. A tile's pixels are in the order (row, column, image).
+/* Padded images of a tile are (channels, padded_height, padded_width, images), so that one move covers all images. A
+   tile's pixels have the order (row, column, image).
 
-   Gather (add 0): row (tap, channel) of the columns takes the tile's pixels of the padded images, shifted by the tap.
-   Scatter (add 1): the padded images get them added there. back: by the opposite of the tap. */
+   Gather (add 0): copy the tile's pixels of the padded images, shifted by the tap, to the columns' row (tap, channel).
+   Scatter (add 1): add the columns to the padded images at these positions. back: shift by the opposite of the tap. */
 INLINE AVX void move(const Plan *p, float *pad, int64_t channels, int64_t images, int64_t y0, int64_t rows, int back, int add,
                      float *columns) {
     const int64_t k = p->call->k, n = p->call->width * images, step = p->padded_width * images;
@@ -46,7 +46,7 @@ static AVX void gather(const Plan *p, float *pad, int64_t channels, int64_t imag
                        float *columns) {
     move(p, pad, channels, images, y0, rows, back, 0, columns);
     const int64_t used = images * rows * p->call->width, k = p->call->k;
-    for (int64_t q = 0; q < k * k * channels && used < p->pixels; q++) /* pixels beyond the tile count nothing */
+    for (int64_t q = 0; q < k * k * channels && used < p->pixels; q++) /* pixels beyond the tile are 0 */
         memset(columns + q * p->pixels + used, 0, sizeof(float) * (p->pixels - used));
 }
 
@@ -55,7 +55,7 @@ static AVX void scatter(const Plan *p, float *columns, int64_t channels, int64_t
     move(p, pad, channels, images, y0, rows, back, 1, columns);
 }
 
-/* Images (channels, height, width) into their padded places, with margins of 0. */
+/* Copy images (channels, height, width) into padded images with margins of 0. */
 static void into_pad(const Plan *p, const float *from, int64_t stride, int64_t channels, int64_t images, float *pad) {
     const int64_t h = p->call->height, w = p->call->width;
     memset(pad, 0, sizeof(float) * channels * p->padded_height * p->padded_width * images);
