@@ -167,7 +167,15 @@ class OODReport(Report):
 
         Examples
         --------
-        >>> report.save_html("report.html", images={"in": X_in, "mnist": X_out})  # doctest: +SKIP
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from sklearn.neighbors import KernelDensity
+        >>> from flowdetect import ood_report
+        >>> images = np.random.default_rng(0).normal(size=(40, 4, 4))
+        >>> scorer = KernelDensity().fit(images[:20].reshape(20, 16))
+        >>> report = ood_report([scorer], images[20:], {"brighter": images + 1})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     report.save_html(os.path.join(folder, "report.html"), images={"brighter": images + 1})
         """
         self._write_page(path, ood_page.sections(self, images))
 
