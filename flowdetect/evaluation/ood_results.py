@@ -14,7 +14,7 @@ from flowdetect._files import PathName
 from flowdetect.evaluation import ood_page
 from flowdetect.evaluation.area_plots import plot_auroc_intervals, plot_roc
 from flowdetect.evaluation.plots import plot_score_histograms
-from flowdetect.evaluation.report import Report, area_cell, milliseconds
+from flowdetect.evaluation.report import Report, area_cell, milliseconds, times
 from flowdetect.evaluation.scoring import Unscored
 from flowdetect.evaluation.text import Column
 
@@ -187,9 +187,11 @@ class OODReport(Report):
             column("FPR95", ".3f", "fpr95"),
             column("AUPR out", ".3f", "aupr_out"),
             column("AUPR in", ".3f", "aupr_in"),
-            ["ms/row", *map(milliseconds, self.results)],
         ]
         return names, numbers
+
+    def _notes(self) -> list[str]:
+        return [times(self.results)]
 
     def _cells(self) -> list[list[str]]:
         head = ["scorer", "in", "out", "AUROC [95 % interval]", "FPR at 95 % TPR", "AUPR out", "AUPR in", "ms/row"]

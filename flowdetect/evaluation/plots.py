@@ -110,6 +110,7 @@ def plot_sit_shifts(
     sits = list(dict.fromkeys(sit for by_sit in shifts.values() for sit in by_sit))
     ax = own_axes(ax, (6.5, 0.9 + len(sits) * (0.28 + 0.24 * len(shifts))))
     ax.set_xscale(xscale, **({"linthresh": 1.0} if xscale == "symlog" else {}))
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.axvline(0, color="#BBBBBB", linewidth=1, zorder=0)
     offsets = (np.arange(len(shifts)) - (len(shifts) - 1) / 2) * 0.26
     for i, (scorer, by_sit) in enumerate(shifts.items()):
