@@ -29,7 +29,6 @@ what the numbers mean:
   AUPR       average precision, with the other set or the normal set as the
              positive class
   FPR95      share of normal rows that are flagged if 95 % of the other rows are
-  ms/row     milliseconds for each row
 
 example:
   flowdetect report model.fd normal_test.csv broken.csv -o report.html
