@@ -105,8 +105,8 @@ class ImageStatistics(BaseEstimator):
     True
     """
 
-    names = ("spectrum", "log_spectrum", "texture", "shape")
-    two_sided = (False, False, False, True)
+    names: tuple[str, ...] = ("spectrum", "log_spectrum", "texture", "shape")
+    two_sided: tuple[bool, ...] = (False, False, False, True)
 
     def __init__(self, random_state: int = 0) -> None:
         self.random_state = random_state

@@ -109,14 +109,14 @@ class PyODAdapter(PyODBase):
     def _fit(self, X: ArrayLike, y: ArrayLike | None) -> KeyboardInterrupt | None:
         X, interrupt = self._checked(X), None
         self._set_n_classes(y)
-        self.detector_ = self._made()
+        self.detector_: Any = self._made()
         try:
             self.detector_.fit(X)
         except KeyboardInterrupt as error:
             if not is_kept(self.detector_):
                 raise
             interrupt = error
-        self.decision_scores_ = -self.detector_.score_samples(X)
+        self.decision_scores_: NDArray[np.float64] = -self.detector_.score_samples(X)
         self._process_decision_scores()
         return interrupt
 

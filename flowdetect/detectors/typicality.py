@@ -89,8 +89,10 @@ class TypicalityDetector(BaseDetector):
     learns = True
 
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
-        self.calibration_nll_ = np.sort(-self._log_likelihood(self._reference(X_train, X_calibration)))
-        self.entropy_ = float(self.calibration_nll_.mean())
+        self.calibration_nll_: NDArray[np.float64] = np.sort(
+            -self._log_likelihood(self._reference(X_train, X_calibration))
+        )
+        self.entropy_: float = float(self.calibration_nll_.mean())
 
     def _score(self, X: Any) -> NDArray[np.float64]:
         scores: NDArray[np.float64] = self._combined(self._log_likelihood(X))
