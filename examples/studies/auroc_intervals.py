@@ -109,7 +109,7 @@ def variance_of(inside: np.ndarray, outside: np.ndarray) -> tuple[float, np.ndar
 
 def resampled_areas(inside: np.ndarray, outside: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Give the AUROC of each resample of both sets; scores without ties."""
-    counts_in, counts_out = (draw_counts(len(scores), N_BOOTSTRAP, rng) for scores in (inside, outside))
+    counts_out, counts_in = (draw_counts(len(scores), N_BOOTSTRAP, rng) for scores in (outside, inside))
     order = np.argsort(outside)
     below = np.zeros((N_BOOTSTRAP, len(outside) + 1))
     np.cumsum(counts_out[:, order], axis=1, out=below[:, 1:])
@@ -167,12 +167,9 @@ def cell(name: str, area: float, sizes: tuple[int, int], n_draws: int) -> dict[s
 def told(ends: np.ndarray, area: float) -> dict[str, float]:
     """Give coverage, the shares of intervals wholly above and wholly below the true area, and the mean width."""
     above, below = float((ends[:, 0] > area + 1e-12).mean()), float((ends[:, 1] < area - 1e-12).mean())
-    return {
-        "coverage": 1 - above - below,
-        "above": above,
-        "below": below,
-        "width": float((ends[:, 1] - ends[:, 0]).mean()),
-    }
+    width = float((ends[:, 1] - ends[:, 0]).mean())
+    found = {"coverage": 1 - above - below, "above": above, "below": below, "width": width}
+    return {name: round(value, 5) for name, value in found.items()}
 
 
 PAIRED = {  # scores of images as they are, and of the same images transformed; each area is exact

@@ -71,7 +71,7 @@ class OODReport(Report):
     n_text_cells: ClassVar[int] = 3
 
     def to_frame(self) -> pd.DataFrame:
-        """Give a pandas frame, one row for each scorer and out set; the report itself prints within 80 columns.
+        """Return a pandas frame, one row for each scorer and out set; the report itself prints within 80 columns.
 
         Returns
         -------
@@ -167,7 +167,15 @@ class OODReport(Report):
 
         Examples
         --------
-        >>> report.save_html("report.html", images={"in": X_in, "mnist": X_out})  # doctest: +SKIP
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from sklearn.neighbors import KernelDensity
+        >>> from flowdetect import ood_report
+        >>> images = np.random.default_rng(0).normal(size=(40, 4, 4))
+        >>> scorer = KernelDensity().fit(images[:20].reshape(20, 16))
+        >>> report = ood_report([scorer], images[20:], {"brighter": images + 1})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     report.save_html(os.path.join(folder, "report.html"), images={"brighter": images + 1})
         """
         self._write_page(path, ood_page.sections(self, images))
 
@@ -208,5 +216,5 @@ class OODReport(Report):
 
 
 def interval_of_result(result: dict[str, Any]) -> tuple[float, float, float]:
-    """Give the AUROC and both ends of its interval."""
+    """Return the AUROC and both ends of its interval."""
     return result["auroc"], result["auroc_low"], result["auroc_high"]
