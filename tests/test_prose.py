@@ -24,7 +24,7 @@ FORMS = {  # regular expression -> what to write
     r"\b(give|gives|given|giving|hands?|handed) back\b": "return",
     r"\b(but|save) for (?!the name)": "except for",
     r"\bfor want of\b": "because there is no",
-    r"\b(anew|lest|whence|wherein|kin)\b": "again; so that not; from which; in which; others of the kind",
+    r"\b(anew|kin)\b": "again; others of the kind",
     r"\b(that|those) which\b(?!,)": "what, the one that",
     r"\bso \w+, and [^.]{0,30}\bso \w+[.:]": "one sentence for each",
     r"\b(in|whatever) (any |the |its )?company\b": "whatever the other rows of the batch are",
