@@ -73,7 +73,9 @@ class CombinedReport(Report):
         return pd.concat([report.to_frame() for report in self.reports], ignore_index=True)
 
     def worst(self) -> pd.DataFrame:
-        """Return the row of `to_frame` of each scorer's lowest AUROC; of scorers missing in a pair, over those they have.
+        """Return the row of `to_frame` with the lowest AUROC of each scorer.
+
+        A scorer that a pair lacks is compared over the pairs that it has.
 
         Returns
         -------
