@@ -184,7 +184,7 @@ def areas(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
                 area = auroc(inside, outside)
                 ends = auroc_interval(inside, outside)
                 alone = {key: round(auroc(terms[in_set][key], values[key]), 4) for key in values}
-                table[job]["auroc"][name] = {"auroc": [round(end, 5) for end in (area, *ends)], "alone": alone}
+                table[job]["auroc"][name] = {"auroc": [round(end, 6) for end in (area, *ends)], "alone": alone}
     return table
 
 
