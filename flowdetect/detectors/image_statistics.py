@@ -117,7 +117,7 @@ class ImageStatistics(BaseEstimator):
         Parameters
         ----------
         images : (n, H, W, C) array, values in [0, 1], at least two
-            Of more than 10,000 a random part is taken.
+            If there are more than 10,000, a random sample is used.
 
         Returns
         -------

@@ -69,7 +69,7 @@ class PyODAdapter(PyODBase):
     ----------
     detector_ : the fitted detector
     decision_scores_ : (n,) array
-        Of the training rows; higher is less normal.
+        Scores of the training rows; higher is less normal.
     threshold_ : float
     labels_ : (n,) array of int; 1 is an outlier
 
@@ -160,7 +160,7 @@ class FlowOD(PyODAdapter):
     ----------
     detector_ : the fitted `OODDetector`
     decision_scores_ : (n,) array
-        Of the training rows; higher is less normal.
+        Scores of the training rows; higher is less normal.
     threshold_ : float
     labels_ : (n,) array of int; 1 is an outlier
 

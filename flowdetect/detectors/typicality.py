@@ -28,7 +28,7 @@ class TypicalityDetector(BaseDetector):
     .. math:: s(x) = -\left| -\log p(x) - \hat H \right|
 
     where :math:`\hat H` is the mean of -log p over the calibration rows, an estimate of the density's entropy. In high
-    dimensions nearly all rows have about this value; the mode of the density has not.
+    dimensions nearly all rows have about this value, but the mode of the density does not.
 
     It costs no more than the likelihood. Weakness: for a single image it uses only the likelihood, and cannot separate
     sets that overlap in likelihood, as CIFAR-10 and SVHN do. Batches (`test_batch`) are separated better.
