@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from flowdetect.evaluation import aupr_in, aupr_out, auroc, bootstrap_interval, fpr_at_95_tpr
-from flowdetect.evaluation.metrics import _COUNT_METRICS, ranks_of
+from flowdetect.evaluation.metrics import _COUNT_METRICS, ranks_of, roc_points
 
 METRICS = {"auroc": auroc, "aupr_out": aupr_out, "aupr_in": aupr_in, "fpr95": fpr_at_95_tpr}
 
@@ -130,7 +130,22 @@ def test_scores_that_are_none(metric):
         metric([[1.0]], [0.0])
 
 
-@pytest.mark.parametrize("parameters", [{"metric": "f1"}, {"n_bootstrap": 0}, {"n_bootstrap": 1.5}, {"confidence": 1}])
+@pytest.mark.parametrize(
+    "parameters", [{"metric": "f1"}, {"n_bootstrap": 0}, {"n_bootstrap": 1.5}, {"confidence": 1}, {"confidence": 0}]
+)
 def test_parameters_of_the_bootstrap(parameters):
     with pytest.raises(ValueError, match=f"{next(iter(parameters))} must"):
         bootstrap_interval([1.0], [0.0], **parameters)
+
+
+def test_the_curve_has_a_corner_for_each_distinct_score():
+    """Four steps straight up: corners in a line are kept, so that the rate at 95 % is read at a score."""
+    fpr, tpr = roc_points([5.0, 6.0], [1.0, 2.0, 3.0, 4.0, 4.0])
+    np.testing.assert_allclose(fpr, [0, 0, 0, 0, 0, 0.5, 1])
+    np.testing.assert_allclose(tpr, [0, 0.2, 0.4, 0.6, 1, 1, 1])
+
+
+def test_a_thousand_resamples_unless_told():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(1, 1, 50), rng.normal(0, 1, 50)
+    assert bootstrap_interval(*scores, "aupr_in") == bootstrap_interval(*scores, "aupr_in", n_bootstrap=1000)
