@@ -124,6 +124,16 @@ class TableExplanation(Explanation):
     which normal rows gain too; the p-values correct for this, because they measure whether the value is unusual given
     the other columns. If the density fits very well, such as a Gaussian mixture on Gaussian data, the gain alone ranks
     small errors better; then sort by `gains`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowdetect import OODDetector
+    >>> X = np.random.default_rng(0).normal(size=(200, 4))
+    >>> explanation = OODDetector(random_state=0).fit(X).explain(X[:1] + [0, 0, 5, 0])
+    >>> explanation.to_frame().column[0]
+    'x2'
+    >>> ax = explanation.plot(row=0)
     """
 
     columns: Sequence[str]
@@ -221,6 +231,19 @@ class ImageExplanation(Explanation):
         the replacement lowers the score.
     images : (n, H, W, C) array
         The explained images.
+
+    Examples
+    --------
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from flowdetect import LikelihoodDetector, load_images
+    >>> X, _ = load_images("digits")
+    >>> detector = LikelihoodDetector(GaussianMixture(reg_covar=0.1), random_state=0).fit(X[:500])
+    >>> odd = X[500:501].copy()
+    >>> odd[0, :2, :2] = 16  # a white corner
+    >>> explanation = detector.explain(odd)
+    >>> int(explanation.importance[0].argmax())
+    0
+    >>> ax = explanation.plot(row=0)
     """
 
     images: NDArray[np.generic]
