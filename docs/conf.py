@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
+from sphinx.util.nodes import make_refnode
 from sphinx_gallery.sorting import ExplicitOrder
 
 import flowdetect
@@ -26,6 +27,7 @@ extensions = [
 exclude_patterns = ["_build", "_templates", "sg_execution_times.rst", "auto_examples/plot_*"]  # old ones of the gallery
 templates_path = ["_templates"]
 rst_prolog = ".. py:currentmodule:: flowdetect\n"
+smartquotes = False  # quotes stand around values that are to be typed
 default_role = "py:obj"  # single backticks: a link if we have a page for the name, else code
 
 autodoc_typehints = "none"  # the docstrings give shapes and units, which types do not
@@ -117,8 +119,22 @@ def escape(app, what, name, obj, options, lines):
             lines[i] = "".join(parts)
 
 
+def find_elsewhere(app, env, node, contnode):
+    """Link a name in single backticks to the one class or function of that name, whatever its module."""
+    objects = env.domains["py"].objects
+    found = [
+        entry
+        for name, entry in objects.items()
+        if entry.objtype in ("class", "function") and name.split(".")[-1] == node["reftarget"]
+    ]
+    if node.get("reftype") != "obj" or len(found) != 1:
+        return None
+    return make_refnode(app.builder, node["refdoc"], found[0].docname, found[0].node_id, contnode, node["reftarget"])
+
+
 def setup(app):
     app.connect("autodoc-skip-member", skip_foreign)
     app.connect("autodoc-process-docstring", draw_examples, priority=100)  # before numpydoc
     app.connect("autodoc-process-docstring", escape, priority=900)  # after numpydoc
+    app.connect("missing-reference", find_elsewhere)
     app.connect("build-finished", copy_mathjax)

@@ -124,6 +124,16 @@ class TableExplanation(Explanation):
     which normal rows gain too; the p-values correct for this, because they measure whether the value is unusual given
     the other columns. If the density fits very well, such as a Gaussian mixture on Gaussian data, the gain alone ranks
     small errors better; then sort by `gains`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from flowdetect import LikelihoodDetector
+    >>> X = np.random.default_rng(0).normal(size=(200, 3))
+    >>> found = LikelihoodDetector(GaussianMixture(), random_state=0).fit(X).explain([[0.0, 7.0, 0.5]])
+    >>> found.columns[found.importance[0].argmax()], bool(found.suffices[0, 1])
+    ('x1', True)
     """
 
     columns: Sequence[str]
@@ -221,6 +231,18 @@ class ImageExplanation(Explanation):
         the replacement lowers the score.
     images : (n, H, W, C) array
         The explained images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from flowdetect import LikelihoodDetector
+    >>> X = np.random.default_rng(0).normal(size=(100, 6, 6))
+    >>> odd = X[:1].copy()
+    >>> odd[0, 4:, 4:] = 6.0  # the lower right corner
+    >>> found = LikelihoodDetector(GaussianMixture(reg_covar=0.5), random_state=0).fit(X).explain(odd)
+    >>> found.importance.shape, bool(found.importance[0, 5, 5] > found.importance[0, 0, 0])
+    ((1, 6, 6), True)
     """
 
     images: NDArray[np.generic]

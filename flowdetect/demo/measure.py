@@ -92,7 +92,7 @@ class Measurements:
         return table.assign(change=table.after - table.before)
 
     def result(self, score: str, outside: str) -> dict[str, Any]:
-        """Give the report's numbers of one score and outside set."""
+        """Return the report's numbers of one score and outside set."""
         return next(r for r in self.report.results if (r["scorer"], r["out_set"]) == (score, outside))
 
     def aurocs(self) -> dict[str, tuple[float, float]]:
@@ -150,7 +150,7 @@ def _shifts(density: GlowDensity, sets: Sets) -> dict[str, Shift]:
 
 
 def settings_in_words(found: Measurements) -> dict[str, str]:
-    """Say what was trained, on what, with which versions and for how long."""
+    """Describe what was trained, on what, with which versions and for how long."""
     import platform
 
     import sklearn

@@ -111,7 +111,7 @@ def _grid(
 
 
 def _padded(images: NDArray[Any]) -> NDArray[Any]:
-    """Give the first images, the last one repeated where there are too few."""
+    """Return the first images, the last one repeated where there are too few."""
     return images[np.minimum(np.arange(N_SHOWN), len(images) - 1)]
 
 

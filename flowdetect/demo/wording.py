@@ -16,7 +16,7 @@ AUROCs = Mapping[str, tuple[float, float]]  # outside set -> by likelihood, by c
 
 
 def title(aurocs: AUROCs) -> str:
-    """Give the page's title: what a reader should take away from this run."""
+    """Return the page's title: what a reader should take away from this run."""
     if any(likelihood < WRONG for likelihood, _ in aurocs.values()):
         return "A likelihood can call unknown images more normal than known ones"
     return "How well does a likelihood find images it has never seen?"
@@ -29,12 +29,12 @@ def example(aurocs: AUROCs) -> str:
 
 
 def likelihood_title(likelihood: float) -> str:
-    """Say whether the likelihood fails."""
+    """Return whether the likelihood fails."""
     return "Where the likelihood fails" if likelihood < CHANCE else "The likelihood"
 
 
 def panel(is_corrected: bool, name: str, area: float) -> str:
-    """Say what a picture of one score and one outside set shows."""
+    """Describe what a picture of one score and one outside set shows."""
     score = "corrected score" if is_corrected else "likelihood"
     if area < CHANCE:
         return f"The {score} ranks the {name} images above those it learned."
@@ -44,7 +44,7 @@ def panel(is_corrected: bool, name: str, area: float) -> str:
 
 
 def headline(aurocs: AUROCs) -> str:
-    """Say in a sentence what the run shows about likelihood and corrected score."""
+    """Describe in a sentence what the run shows about likelihood and corrected score."""
     repaired = [name for name, (likelihood, corrected) in aurocs.items() if likelihood < WRONG and corrected > RIGHT]
     wrong = [name for name, (likelihood, _) in aurocs.items() if likelihood < WRONG]
     preferred = [name for name, (likelihood, _) in aurocs.items() if likelihood < CHANCE]
@@ -58,7 +58,7 @@ def headline(aurocs: AUROCs) -> str:
 
 
 def advice(dataset: str, aurocs: AUROCs) -> str | None:
-    """Give the way to a run that shows the failure of likelihood, where this one does not, or where it fades."""
+    """Return the way to a run that shows the failure of likelihood, where this one does not, or where it fades."""
     shown = any(likelihood < WRONG and corrected > RIGHT for likelihood, corrected in aurocs.values())
     if shown:
         return DIGITS_CAUTION if dataset == "digits" else None
@@ -71,7 +71,7 @@ def advice(dataset: str, aurocs: AUROCs) -> str | None:
 
 
 def verdict(name: str, likelihood: float, corrected: float) -> str:
-    """Say how each score does on one outside set, by its AUROC."""
+    """Describe how each score does on one outside set, by its AUROC."""
     if likelihood < WRONG:
         first = f"the likelihood gets it wrong and ranks these images above normal ones (AUROC {likelihood:.3f})"
     elif likelihood < CHANCE:
@@ -91,7 +91,7 @@ def verdict(name: str, likelihood: float, corrected: float) -> str:
 
 
 def shift_sentence(name: str, change: float) -> str:
-    """Say what a change that keeps the meaning does to bits/dim: more bits are less likely."""
+    """Describe what a change that keeps the meaning does to bits/dim: more bits are less likely."""
     if abs(change) < SMALL_CHANGE:
         return f"{name}: the likelihood hardly moves ({change:+.2f} bits/dim)."
     direction = "less" if change > 0 else "more"

@@ -66,14 +66,16 @@ class CombinedReport(Report):
         return {(r["in_set"], r["out_set"]): r for r in self._results() if r["scorer"] == scorer}
 
     def to_frame(self) -> pd.DataFrame:
-        """Give a pandas frame, one row for each scorer and pair; columns as of `OODReport.to_frame`."""
+        """Return a pandas frame, one row for each scorer and pair; columns as of `OODReport.to_frame`."""
         with whole_imports():
             import pandas as pd
 
         return pd.concat([report.to_frame() for report in self.reports], ignore_index=True)
 
     def worst(self) -> pd.DataFrame:
-        """Give the row of `to_frame` of each scorer's lowest AUROC; of scorers missing in a pair, over those they have.
+        """Return the row of `to_frame` with the lowest AUROC of each scorer.
+
+        A scorer that a pair lacks is compared over the pairs that it has.
 
         Returns
         -------

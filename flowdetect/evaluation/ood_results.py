@@ -71,7 +71,7 @@ class OODReport(Report):
     n_text_cells: ClassVar[int] = 3
 
     def to_frame(self) -> pd.DataFrame:
-        """Give a pandas frame, one row for each scorer and out set; the report itself prints within 80 columns.
+        """Return a pandas frame, one row for each scorer and out set; the report itself prints within 80 columns.
 
         Returns
         -------
@@ -216,5 +216,5 @@ class OODReport(Report):
 
 
 def interval_of_result(result: dict[str, Any]) -> tuple[float, float, float]:
-    """Give the AUROC and both ends of its interval."""
+    """Return the AUROC and both ends of its interval."""
     return result["auroc"], result["auroc_low"], result["auroc_high"]

@@ -51,14 +51,14 @@ code { background: var(--soft); padding: .1rem .3rem; border-radius: 3px; overfl
 
 
 def page(title: str, body: str) -> str:
-    """Give a whole page around a body of HTML."""
+    """Return a whole page around a body of HTML."""
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     meta = '<meta name="viewport" content="width=device-width, initial-scale=1">'
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}{meta}</head><body>\n{body}\n</body></html>\n'
 
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Give cells as an HTML table, which scrolls in a narrow window."""
+    """Return cells as an HTML table, which scrolls in a narrow window."""
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     head_cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     return f'<div class="scroll"><table><tr>{head_cells}</tr>{body}</table></div>'
@@ -75,14 +75,14 @@ def wide(picture: Figure | Axes, alt: str) -> str:
 
 
 def as_html(picture: Figure | Axes, alt: str) -> str:
-    """Give an <img> that carries its PNG within itself."""
+    """Return an <img> that carries its PNG within itself."""
     data = base64.b64encode(as_png(picture)).decode()
     width = round(_figure_of(picture).get_figwidth() * 100)
     return f'<img alt="{escape(alt)}" style="width: {width}px" src="data:image/png;base64,{data}">'
 
 
 def as_png(picture: Figure | Axes) -> bytes:
-    """Give the content of a PNG file."""
+    """Return the content of a PNG file."""
     file = io.BytesIO()
     _figure_of(picture).savefig(file, format="png", dpi=DPI, bbox_inches="tight")
     return file.getvalue()

@@ -1,6 +1,6 @@
 """Pictures of scores: histograms, and how far an SIT moves a score.
 
-Every function draws into the `ax` it is given, or into a figure of its own, and gives back the axes; none touches
+Every function draws into the `ax` it is given, or into a figure of its own, and returns the axes; none touches
 matplotlib's backend, its settings or pyplot's list of figures. Labels stand at what they name.
 """
 

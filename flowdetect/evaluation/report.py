@@ -29,23 +29,23 @@ class Report:
     n_first: ClassVar[int] = 1  # columns of numbers that stand in the first table of the text
 
     def _cells(self) -> list[list[str]]:
-        """Give the whole table, its head first."""
+        """Return the whole table, its head first."""
         raise NotImplementedError
 
     def _title(self) -> str:
-        """Say in a line or two what is compared."""
+        """Describe in a line or two what is compared."""
         raise NotImplementedError
 
     def _columns(self) -> tuple[Sequence[Column], Sequence[Column]]:
-        """Give columns of names and columns of numbers, the most important first, for `text_tables`."""
+        """Return columns of names and columns of numbers, the most important first, for `text_tables`."""
         raise NotImplementedError
 
     def _notes(self) -> list[str]:
-        """Give sentences that stand below the text."""
+        """Return sentences that stand below the text."""
         return []
 
     def to_markdown(self) -> str:
-        """Give the whole table as aligned Markdown, and below it what could not be scored."""
+        """Return the whole table as aligned Markdown, and below it what could not be scored."""
         table = [[cell.replace("|", r"\|") for cell in row] for row in self._cells()]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["| " + " | ".join(self._aligned(row, widths)) + " |" for row in table]
@@ -69,7 +69,7 @@ class Report:
         write_atomically(target, page(title, body).encode())
 
     def html_table(self) -> str:
-        """Give the whole table as HTML that scrolls sideways, what the intervals count, and what was not scored."""
+        """Return the whole table as HTML that scrolls sideways, what the intervals count, and what was not scored."""
         return f'<div class="scroll words">{self._repr_html_()}</div>'
 
     def __str__(self) -> str:
@@ -98,7 +98,7 @@ def milliseconds(result: dict[str, Any]) -> str:
 
 
 def times(results: Sequence[dict[str, Any]]) -> str:
-    """Say how long each scorer took a row, on average over the sets."""
+    """Return how long each scorer took a row, on average over the sets."""
     taken: dict[str, list[float]] = {}
     for result in results:
         taken.setdefault(result["scorer"], []).append(result["ms_per_image"])

@@ -22,7 +22,7 @@ def draw_counts(n_images: int, n_bootstrap: int, generator: np.random.Generator)
 
 
 def interval_of(resampled: NDArray[np.floating]) -> tuple[float, float]:
-    """Give the 95 % percentile interval of a number's resamples (n_bootstrap,)."""
+    """Return the 95 % percentile interval of a number's resamples (n_bootstrap,)."""
     low, high = np.nanquantile(resampled, [TAIL, 1 - TAIL])  # NaN: none of a few scored images was drawn
     return float(low), float(high)
 

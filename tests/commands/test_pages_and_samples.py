@@ -99,7 +99,7 @@ def test_help(command, call):
     done = call(*command.split(), "--help")
     assert done.code == 0
     assert "example:\n  flowdetect " in done.out
-    assert max(map(len, done.out.splitlines())) <= 120
+    assert max(map(len, done.out.splitlines())) <= 80
 
 
 def test_help_needs_no_library():
