@@ -58,7 +58,7 @@ def plot_roc(
     drawn = {name: (_scored(scores[0]), _scored(scores[1])) for name, scores in curves.items()}
     areas = [auroc(*scores) for scores in drawn.values() if all(map(len, scores))]
     _draw_curves(ax, drawn, with_names=True)
-    if areas and min(areas) >= ZOOMED:
+    if areas and ZOOMED <= min(areas) < 1:
         _draw_corner(ax, drawn, min(areas))
     else:
         ax.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1, zorder=0)
