@@ -111,7 +111,7 @@ clean: ## remove .venv and all that was built
 	find flowdetect tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch before anything that depends on it with an open range; no isolated builds, which would not see it.
-# What is written in C is compiled anew where it changed, if there is a compiler.
+# What is written in C is compiled again where it changed, if there is a compiler.
 $(VENV)/.stamp-run: pyproject.toml constraints.txt $(wildcard flowdetect/nets/c/*)
 	$(if $(PYTHON),,$(error no Python of at least 3.11 found; name one with make PYTHON=...))
 	$(PYTHON) -m venv $(VENV)

@@ -27,7 +27,7 @@ def warn_renamed(old: str, new: str, *, since: str, removed_in: str) -> None:
 
 
 def renamed_parameter(estimator: Any, old: str, new: str, *, since: str, removed_in: str) -> Any:
-    """Give the value of a renamed parameter of an estimator, called by `fit`; warn if it came under the old name.
+    """Return the value of a renamed parameter of an estimator, called by `fit`; warn if it came under the old name.
 
     The constructor takes and stores both, the old one last and with the default `DEPRECATED`, so that `get_params`,
     `set_params` and `clone` treat both as any parameter. `fit` calls this function and uses what it returns.

@@ -109,10 +109,10 @@ class Scorer:
         trusted: Sequence[str] = (),
         max_bytes: int = MOST_BYTES,
     ) -> None:
-        self.path = str(as_path(path))
-        self.columns = None if columns is None else _names("columns", columns)
-        self.keep = _names("keep", keep)
-        self.n_threads = check_count("n_threads", n_threads)
+        self.path: str = str(as_path(path))
+        self.columns: tuple[Hashable, ...] | None = None if columns is None else _names("columns", columns)
+        self.keep: tuple[Hashable, ...] = _names("keep", keep)
+        self.n_threads: int = check_count("n_threads", n_threads)
         check_load_options(trusted, max_bytes)
         self._load_options = (tuple(trusted), int(max_bytes))
         self._digest = _digest(self.path)

@@ -285,7 +285,7 @@ REFUSED_LABELS = {
     "nullable with a missing one": (lambda: pd.array([1, None] * 20, dtype="Int64"), "NaN", "class names"),
     "masked": (lambda: np.ma.masked_array(LABELS, LABELS == 1), "masked", "drop such rows"),
     "two columns": (lambda: TABLE[:, :2], "1d array", "(40, 2)"),
-    "one label": (lambda: 3, "1d array", "()", "np.array(list(y))"),
+    "one label": (lambda: 3, "1d array", "()", "np.full(n_rows, y)"),
     "a set": (lambda: {1, 2}, "1d array", "set", "np.array(list(y))"),
     "a mapping": (lambda: {0: 1}, "1d array", "dict"),
     "a generator": (lambda: (label for label in LABELS), "1d array", "generator"),

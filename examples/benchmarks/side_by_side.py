@@ -114,8 +114,8 @@ def peak_of(function: Callable[[], object]) -> float:
     gc.collect()
     library = ctypes.CDLL(None)
     if hasattr(library, "malloc_trim"):
-        library.malloc_trim(0)  # what was freed is given back first
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        library.malloc_trim(0)  # what was freed is returned first
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
     held = _status("VmRSS")
     function()
     return _status("VmHWM") - held

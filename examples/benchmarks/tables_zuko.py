@@ -6,8 +6,8 @@ Data: ten curved and correlated columns (100,000 rows to fit, 10,000 to test), a
 inliers to fit and 10,000 others to test, after noise of 1 % of each column's range, which breaks ties for all flows
 alike (`table_likelihood.py`). Ours: `MAFDensity` and `RealNVPDensity` with their defaults, and
 `MAFDensity` of 3 transforms at a rate of 1e-2. zuko's: NSF and MAF of 3 and
-5 transforms, networks of two layers of 64 (its default), Adam at 1e-3 with half a cosine to 0, 256 rows a step, on
-standardised columns, the weights that are best on 5 % of rows held out, as ours. One thread.
+5 transforms, with networks of two layers of 64 (its default). They are trained by Adam at 1e-3 with half a cosine to 0,
+on 256 standardised rows a step, and keep the weights that are best on 5 % of rows held out, as ours. One thread.
 
 First the speed of all: blocks of training steps, and of scored rows, one flow after the other, several rounds in one
 process; a ratio is the median of those of the rounds, with the least and the largest. The seconds of a step give the

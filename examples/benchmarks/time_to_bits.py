@@ -6,7 +6,7 @@
 1,000 steps of 64 images: two epochs of 32,000. Both see the same values (grey levels mapped by our `Gaussianize`, with
 its log-determinant), take the same peak learning rate with the same warm-up and cosine, and are scored on the same
 2,000 test images. Ours has what `GlowDensity.fit` does beside: clipping and averaged weights. Half of the steps of the
-one follow half of those of the other. Then ours is trained anew for a sixteenth of the steps, an eighth and so on, each
+one follow half of those of the other. Then ours is trained for a sixteenth of the steps, an eighth and so on, each
 with its own schedule to the end, until its bits/dim are those of normflows or less; the time to normflows' bits/dim is
 read off between the last two, on a line of bits/dim over log time. "color" is CIFAR-10.
 """

@@ -12,7 +12,7 @@ steps skipped for a loss that is not finite; the dimensions of the latents. On F
 semantic-invariant transformations too (models_sit.csv), with MNIST outside. With `--sets kmnist`: 28x28 images on which
 nothing in the library was chosen.
 
-Each cell is stored as one json in --results; a second start goes on. `--quick`: 6 seconds each, fewer rows, 20 minutes
+Each cell is stored as one json in --results; a second start resumes. `--quick`: 6 seconds each, fewer rows, 20 minutes
 on two cores. Writes all_models.json, the tables all_models_*.csv, models_sit.csv and all_models.png.
 """
 

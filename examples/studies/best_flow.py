@@ -6,7 +6,7 @@
 
 An hour of one thread stands for half an hour of two. Writes best_flow.json (test bits/dim, a bound by one draw of the
 noise; the other set; the curve; all settings) and a picture of samples. A model that stands in --models already is
-loaded instead of trained; a training that was killed goes on.
+loaded instead of trained; a training that was killed resumes.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ in-set too, besides 200 each of made ones: constant, random, striped, and images
 inverted. On Fashion-MNIST and MNIST the images of the in-set are also shifted by 1 and 2 pixels and made noisy, and
 compared with themselves, and with the other set, so changed.
 
-Each job is stored as it is done, in DIR/detector-JOB.json, with the terms of the scores; a second start goes on.
+Each job is stored as it is done, in DIR/detector-JOB.json, with the terms of the scores; a second start resumes.
 --report writes DIR/detector.txt from what is stored: AUROC with 95 % intervals, false alarms, SITs, and a table in
 which the weights of the statistics are chosen on all in-sets but one, by the worst AUROC, and shown on that one. The
 same AUROCs go to DIR/detector.json, of which draw_answers.py draws the picture.
@@ -184,7 +184,7 @@ def areas(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
                 area = auroc(inside, outside)
                 ends = auroc_interval(inside, outside)
                 alone = {key: round(auroc(terms[in_set][key], values[key]), 4) for key in values}
-                table[job]["auroc"][name] = {"auroc": [round(end, 5) for end in (area, *ends)], "alone": alone}
+                table[job]["auroc"][name] = {"auroc": [round(end, 6) for end in (area, *ends)], "alone": alone}
     return table
 
 

@@ -25,7 +25,7 @@ of Gaussians does better by the gain alone.
 
 Detectors: `LikelihoodDetector` on standardised columns with, as density, the negative mean distance of the 5 nearest
 training rows, or a mixture of 10 Gaussians; and `OODDetector()` as it comes, which took no part in any choice. Each
-table is stored as it is done, and a second start goes on.
+table is stored as it is done, and a second start resumes.
 """
 
 from __future__ import annotations

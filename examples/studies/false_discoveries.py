@@ -10,7 +10,7 @@ inliers and 20 outliers; the share of inliers among the rows that ``select(X, fd
 outliers that it finds, beside the same procedure on another score, the mean distance to the 5 nearest training rows in
 standardised columns, calibrated by leaving each training row out.
 
-Each table is stored as it is done, and a second start goes on. Writes false_discoveries.json and .txt.
+Each table is stored as it is done, and a second start resumes. Writes false_discoveries.json and .txt.
 """
 
 from __future__ import annotations

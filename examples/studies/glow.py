@@ -5,7 +5,7 @@
         [--time-limit SECONDS] [--results DIR] [--out DIR]
 
 Every cell is one training on the same images for the same number of epochs, stored as one json in --results; a second
-start goes on where the first one ended. Cells can be run by many processes at once, and collected afterwards:
+start resumes where the first one ended. Cells can be run by many processes at once, and collected afterwards:
 
     export OMP_NUM_THREADS=1
     python examples/studies/glow.py --list | xargs -P 12 -I CELL python examples/studies/glow.py --only CELL

@@ -1,4 +1,4 @@
-"""Does a detector whose fit was killed go on to the very same detector?
+"""Does a detector whose fit was killed resume and end with the very same detector?
 
     python examples/studies/killed_detectors.py [--quick] [--results DIR]
 

@@ -1,4 +1,4 @@
-"""Moments, latent codes and bits/dim over the training of the second study, and PixelCNN and VAEs in it.
+"""Moments, latents and bits/dim over the training of the second study, and PixelCNN and VAEs in it.
 
     FLOWDETECT_DATA=folder python examples/studies/know_codes.py [--quick] [--sets fashion_mnist cifar10 mnist svhn]
         [--moments-alone cifar10] [--images 4000] [--tests 1000] [--times 1] [--hidden 32] [--depth 4] [--results DIR]

@@ -7,13 +7,13 @@
 "Do Deep Generative Models Know What They Don't Know?" (Nalisnick et al., 2019), https://arxiv.org/abs/1810.09136: bits
 per dimension of training, test and other images, of random and constant ones; histograms; the likelihood's two terms;
 constant-volume Glow and an ensemble; the second-order analysis, on the constant-volume Glow, beside the measured gap;
-graying; latent codes; and, on two moons of growing dimension, how large the terms get with "exp" and "sigmoid" scales.
+graying; latents; and, on two moons of growing dimension, how large the terms get with "exp" and "sigmoid" scales.
 Fashion-MNIST stands for the paper's NotMNIST. Both directions of both pairs of sets. Moments, histograms
 of codes, bits/dim over the training, PixelCNN and VAEs are in know_codes.py.
 
 The Glow with affine couplings is that of scores.py, trained on nine tenths of the images for 0.7 of the minutes, at
 most 40 epochs; the constant-volume one trains for so many steps of 64 images, each member of the ensemble for a third
-of them, both rounded to whole epochs, at least one. Each model is stored as it is trained, and a second start goes on
+of them, both rounded to whole epochs, at least one. Each model is stored as it is trained, and a second start resumes
 where the first one ended; sets can run side by side. Writes know_<set>.json, .txt and .png for each set, and the same
 of "moons".
 

@@ -6,7 +6,7 @@
 
 Trains a density with each factorisation, on each set, from each seed, with the same budget: the pre-training that
 measures the contributions is a quarter of the epochs. Every cell is stored as one json in --results; a second start
-goes on where the first one ended, and cells can be run by many processes at once and collected afterwards:
+resumes where the first one ended, and cells can be run by many processes at once and collected afterwards:
 
     export OMP_NUM_THREADS=1
     python examples/studies/lcma.py --list | xargs -P 12 -I CELL python examples/studies/lcma.py --only CELL

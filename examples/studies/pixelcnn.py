@@ -7,7 +7,7 @@
 
 Trains `PixelCNNDensity` and writes results.json, a picture of the bits of each pixel on images of both sets, and one of
 samples and completions. With a time limit, --epochs is the most. A model that stands in --models already is loaded
-instead of trained; a training that was killed goes on.
+instead of trained; a training that was killed resumes.
 """
 
 from __future__ import annotations

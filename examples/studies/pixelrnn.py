@@ -6,7 +6,7 @@ Trains each density with early stopping on the same rows, from different seeds, 
 and a picture of samples, pixelrnn_samples.png. Each width is the one whose number of parameters, without those that a
 mask sets to zero, is nearest to --parameters. Intervals are of the mean over seeds, by Student's t; those of
 differences are of the differences of models of the same seed. What stands in pixelrnn.json already, of the same
-settings, is not trained again, so that a study that was killed goes on.
+settings, is not trained again, so that a study that was killed resumes.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
         [--variant pixelcnn++] [--filters 32] [--blocks 1] [--batch-size 16] [--epochs 4] [--time-limit SECONDS]
         [--temperature 1] [--model FILE] [--results DIR] [--models DIR]
 
-Trains a class-conditional PixelCNN, or loads the density of --model (a training that was killed goes on); draws
+Trains a class-conditional PixelCNN, or loads the density of --model (a training that was killed resumes); draws
 samples, labels with their training frequencies; trains a small convolutional classifier on the same data set, and
 writes quality.json (its test accuracy; the share of samples, and of test images, that it gives a probability above 0.9;
 how many of each class) and a picture of samples beside the training image nearest to each, in Euclidean distance of

@@ -10,7 +10,7 @@ these; scores test images of the set and of the other one of its pair (Fashion-M
 Scores that cost many likelihoods or gradients an image, those in SLOW, are fitted on 400 images and score 400. Of
 CIFAR-10 20,000 images to train and 2,000 to test, of SVHN 6,000 and 2,000, as far as the files go.
 
-Each model and each set's scores are stored as they are done, and a second start goes on; sets can run side by side, and
+Each model and each set's scores are stored as they are done, and a second start resumes; sets can run side by side, and
 a start with all of them joins what is there. Writes scores.json (all numbers), scores.txt (tables; also how often test
 images of the set, and training images that no model and no detector has seen, are flagged at p <= 1, 5 and 10 %, and
 what SITs do to each score) and scores.png (AUROC of every score on every pair). "Four codecs" are the three of Pillow

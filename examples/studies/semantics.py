@@ -9,7 +9,7 @@ PixelCNN++, on images of 28x28; for the latents, which need five levels, Glow on
 labels. Beside them, as nobody has reported, scores corrected for complexity. Models that were told the labels score
 without them, by the mixture over classes; the paper gives them the label.
 
-Each model is stored as it is trained, and a second start goes on where the first one ended. For each set the study
+Each model is stored as it is trained, and a second start resumes where the first one ended. For each set the study
 writes <set>.json (all numbers), <set>.txt (tables) and pictures. The two sets can run side by side. The flows of five
 levels train with the paper's learning rate of 2e-4, for half of the epochs: with the default of 1e-3 their loss leaps
 when the rate is highest, and additive couplings do not recover.

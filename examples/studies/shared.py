@@ -33,7 +33,7 @@ def study_parser(description: str | None, quick: str) -> argparse.ArgumentParser
 
 
 def loaded_or_fitted(path: Path, density: BaseDensity, X: np.ndarray, y: np.ndarray | None = None) -> BaseDensity:
-    """Load the density that stands at a path, or fit this one and save it there; one that was killed goes on."""
+    """Load the density that stands at a path, or fit this one and save it there; one that was killed resumes."""
     if path.exists():
         return load(path)
     path.parent.mkdir(parents=True, exist_ok=True)

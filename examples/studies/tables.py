@@ -16,8 +16,8 @@ training rows in `fit`, scikit-learn's do not.
 
 AUROC and average precision (AUPR) are averaged over the tables. Intervals are t-intervals over the splits: they say
 how much another split changes, not how much other tables would. A detector that raises counts as ranking at random.
-Each number is stored as it comes, in DIR/tables/NAME.json, so that a second start goes on; `--only` measures single
-detectors and reports all that are stored, with `--again` anew. `--likelihood` compares densities instead
+Each number is stored as it comes, in DIR/tables/NAME.json, so that a second start resumes; `--only` measures single
+detectors and reports all that are stored; `--again` measures them again. `--likelihood` compares densities instead
 (table_likelihood.py).
 """
 
@@ -173,7 +173,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="*", default=[], help="measure these alone")
     parser.add_argument("--skip", nargs="*", default=[], help="all but these detectors")
     parser.add_argument("--defaults", action="store_true", help="only detectors with their defaults")
-    parser.add_argument("--again", action="store_true", help="measure the detectors of --only anew")
+    parser.add_argument("--again", action="store_true", help="measure the detectors of --only again")
     parser.add_argument("--report", action="store_true", help="measure nothing, lay out what is stored")
     parser.add_argument("--likelihood", action="store_true", help="compare densities by test log-likelihood instead")
     parser.add_argument("--results", default="results")

@@ -3,7 +3,7 @@
     FLOWDETECT_DATA=folder python examples/studies/vae.py [--quick] [--in-set fashion_mnist] [--epochs N]
         [--results docs/studies] [--models DIR]
 
-Trains `VAEDensity` with its default settings but for the number of epochs, which is the budget. Writes
+Trains `VAEDensity` with its default settings except for the number of epochs, which is the budget. Writes
 vae_results.json and vae_samples.png, whose rows are test images; their reconstructions; means of p(x | z) at latents
 drawn from the prior at temperature 0.5; samples at temperature 0.5; and samples, in which, as the model has it, every
 pixel is drawn on its own. A model that stands in --models already is loaded instead of trained.

@@ -29,8 +29,8 @@ class Autoregressive(Bijection):
     `forward` maps all features in one pass. The parameters of the inverse depend on x, so `inverse` repeats x <-
     f^-1(z; net(x)) from x = 0, for all features in parallel (Song et al. 2021, https://arxiv.org/abs/2002.03629,
     section 3). Feature i is exact after i sweeps, so D sweeps always suffice. A row is finished as soon as a sweep
-    moves none of its values by more than 1e-11 (1 + |x|) in float64 or 1e-6 (1 + |x|) in float32; it does not depend on
-    the other rows. `inverse_sequential` maps one feature after the other. `Inverse` is the inverted layer.
+    moves none of its values by more than ``1e-11 (1 + |x|)`` in float64 or ``1e-6 (1 + |x|)`` in float32; it does not
+    depend on the other rows. `inverse_sequential` maps one feature after the other. `Inverse` is the inverted layer.
 
     Parameters
     ----------
@@ -155,10 +155,10 @@ class Inverse(Bijection):
     Kingma et al. 2016, "Improved Variational Inference with Inverse Autoregressive Flow",
     https://arxiv.org/abs/1606.04934: z_i = f^-1(x_i; net(z_1 .. z_{i-1}, context)), log|det| = -sum_i log f'(z_i).
 
-    `forward` has the tolerance of `Autoregressive.inverse`: 1e-11 (1 + |z|) in float64 and 1e-6 (1 + |z|) in float32.
-    In training, gradients come from the implicit function theorem: with J = df/dz, triangular in the layer's order, dz
-    = J^-1 (dx - df), and J^-T g is solved by sweeps to the same tolerance. In evaluation, D further sweeps are
-    differentiated instead, which gives derivatives of any order.
+    `forward` has the tolerance of `Autoregressive.inverse`: ``1e-11 (1 + |z|)`` in float64 and ``1e-6 (1 + |z|)`` in
+    float32. In training, gradients come from the implicit function theorem: with J = df/dz, triangular in the layer's
+    order, dz = J^-1 (dx - df), and J^-T g is solved by sweeps to the same tolerance. In evaluation, D further sweeps
+    are differentiated instead, which gives derivatives of any order.
 
     Parameters
     ----------

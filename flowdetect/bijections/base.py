@@ -101,7 +101,7 @@ class Bijection(Layer):
     Attributes
     ----------
     inverse_tolerance : float
-        Largest error of `inverse` relative to 1 + |x|, in float64; 0 if the inverse has a closed form.
+        Largest error of `inverse` relative to ``1 + |x|``, in float64; 0 if the inverse has a closed form.
     needs_input : bool
         Whether a memory-efficient backward pass must store the layer's input, because the inverse takes as long as the
         layer, or differs in training. If the inverse is numerical, the input is always stored.

@@ -64,7 +64,7 @@ class Planar(_Step):
     It is invertible if w^T v > -1 (paper, appendix A.1). Therefore v is u with its component along w replaced so that 1
     + w^T v, and with it the determinant, lies in (0.050, 20.1); the paper's m(a) = log(1 + e^a) - 1 is not bounded away
     from -1. w^T z is an increasing function of w^T x; the inverse solves for w^T x by Newton steps within a bracket,
-    with an error of about 1e-12 (1 + |w^T x|) |v| in float64, 1e-6 (1 + |w^T x|) |v| in float32.
+    with an error of about ``1e-12 (1 + |w^T x|) |v|`` in float64, ``1e-6 (1 + |w^T x|) |v|`` in float32.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ def bracketed_root(
     low, high : (...) tensors, low < high
         Initial bracket. While f(low) > target or f(high) < target, that end moves outwards, twice as far each time.
     tolerance : float or None, default None
-        An entry has converged if its step is below this, relative to 1 + |x|. None: 1e-12 in float64, else 1e-6.
+        An entry has converged if its step is below this, relative to ``1 + |x|``. None: 1e-12 in float64, else 1e-6.
 
     Returns
     -------

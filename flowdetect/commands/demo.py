@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ DATA_HELP = """\
 The digits come with scikit-learn. Other sets are read from the folder that the
 environment variable FLOWDETECT_DATA names (fashion_mnist.npz, mnist.npz, ...);
 if a file is missing, the set is downloaded from OpenML once."""
+WIDTH = 80  # columns
 USAGE = "[options]"
 DESCRIPTION = f"""\
 Fit a Glow flow, compare its likelihood with a corrected score, and write one
@@ -81,20 +83,20 @@ def _story(found: Measurements) -> Iterator[str]:
     flagged = found.flagged()
     table = found.shift_table()
     yield (f"\n{found.report}")
-    yield ("\nFlagged as outliers, with thresholds that flag one in ten of other held-out images\n")
+    yield ("\nFlagged as outliers; each threshold flags one in ten held-out normal images\n")
     shares = [
         [str(name), *(f"{share:.1%}" for share in row)] for name, row in zip(flagged.index, flagged.values, strict=True)
     ]
     yield (wording.text_table(["set", *map(str, flagged.columns)], shares))
-    yield ("\nChanges that leave the meaning, and mean bits/dim (more bits: less likely)\n")
+    yield ("\nChanges that keep the meaning, and mean bits/dim (more bits: less likely)\n")
     rows = [
         [str(row.Index), f"{row.before:.2f}", f"{row.after:.2f}", f"{row.change:+.2f}"] for row in table.itertuples()
     ]
     yield (wording.text_table(["transformation", "before", "after", "change"], rows))
-    yield (f"\n{wording.headline(aurocs)}")
+    yield "\n" + textwrap.fill(wording.headline(aurocs), WIDTH)
     for name, pair in aurocs.items():
-        yield (f"- {wording.verdict(name, *pair)}")
+        yield textwrap.fill(f"- {wording.verdict(name, *pair)}", WIDTH, subsequent_indent="  ")
     hint = wording.advice(found.sets.name, aurocs)
     if hint:
-        yield (hint)
+        yield textwrap.fill(hint, WIDTH, break_long_words=False)
     yield (f"Fitted in {found.fit_seconds:.0f} s, all in {found.seconds:.0f} s.")

@@ -146,10 +146,10 @@ def _labels(options: argparse.Namespace, model: Any, reader: Reader) -> Any:
 
 
 def _hold_out_threshold(model: Any) -> None:
-    """Set the threshold by rows that the model was not trained on, where enough of them are known.
+    """Set the threshold on the held-out rows, if there are enough of them.
 
-    A density may find the rows that it was trained on likelier than new ones, so that a threshold by these calls more
-    new rows outliers than the share says.
+    A density may give its training rows a higher likelihood than new rows; a threshold set on training rows would then
+    call too many new rows outliers.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""flowdetect report: how well a model tells other data from normal ones."""
+"""flowdetect report: how well a model separates other data from normal data."""
 
 from __future__ import annotations
 
@@ -20,30 +20,32 @@ if TYPE_CHECKING:
 ENDINGS = (".html", ".csv")
 USAGE = "MODEL NORMAL OTHER... -o OUT [options]"
 DESCRIPTION = """\
-Compare normal data, which the model was not fitted to, with other data: how well their scores are told
-apart. The sets are held in memory."""
+Measure how well the model separates other data from normal data that it was not
+fitted to. The sets are held in memory."""
 EPILOG = """\
 what the numbers mean:
-  AUROC      chance that a row of the other set scores lower than a normal one: 1 is perfect, 0.5 guessing;
-             with its 95 % interval
-  AUPR       average precision, with the other set, or the normal one, as what is to be found
-  FPR95      share of normal rows that are flagged when 95 % of the other rows are
-  ms/row     milliseconds a row
+  AUROC      probability that a row of the other set scores lower than a normal
+             row: 1 is perfect, 0.5 is guessing; with its 95 % interval
+  AUPR       average precision, with the other set or the normal set as the
+             positive class
+  FPR95      share of normal rows that are flagged if 95 % of the other rows are
 
 example:
-  flowdetect report model.fd normal_test.csv broken.csv drift=week32.csv -o report.html
+  flowdetect report model.fd normal_test.csv broken.csv -o report.html
+  flowdetect report model.fd normal.csv drift=week32.csv -o report.csv
 
-A set is called by its file's name, or as in drift=week32.csv by another. A .csv has the numbers alone.
+The name of a set is that of its file, or the name before =, as in
+drift=week32.csv. A .csv has only the numbers.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command."""
+    """Add the arguments of the command."""
     parser.add_argument("model", metavar="MODEL", help="a file of 'flowdetect fit', or of a model's save()")
     parser.add_argument("normal", metavar="NORMAL", help=INPUT_HELP)
-    parser.add_argument("others", nargs="+", metavar="OTHER", help="the same, of other data")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="ends in .html or .csv")
-    parser.add_argument("--seed", type=seed, default=0, help="of the intervals (default: 0)")
+    parser.add_argument("others", nargs="+", metavar="OTHER", help="the same for other data; NAME=PATH gives it a name")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file that ends in .html or .csv")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the intervals (default: 0)")
     add_reading_options(parser)
 
 
@@ -96,7 +98,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _named(inputs: list[str]) -> dict[str, str]:
-    """Give each input a name: that before its =, or its file's."""
+    """Name each input by the word before its =, or by its file."""
     named: dict[str, str] = {}
     for each in inputs:
         name, sign, path = each.partition("=")
@@ -124,7 +126,7 @@ def _scorer_name(model: Model) -> str:
 def _page(
     found: OODReport, model: Model, sets: dict[str, Any], flagged: dict[str, float] | None, console: Console
 ) -> str:
-    """Write the page of HTML."""
+    """Build the HTML page."""
     import numpy as np
 
     from flowdetect._tensor_file import VERSION

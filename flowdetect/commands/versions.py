@@ -1,4 +1,4 @@
-"""What a report of a fault needs: versions, the platform and the devices."""
+"""Versions, the platform and the devices, for reports of errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ShowVersions(argparse.Action):
 
 
 def describe() -> str:
-    """Give the lines: flowdetect and its version first, then one line each."""
+    """Return the lines, with flowdetect and its version first."""
     libraries = {name: _version(name) for name in LIBRARIES}
     lines = {"python": platform.python_version(), **libraries, "platform": platform.platform(), **_devices()}
     return "\n".join([f"flowdetect {version('flowdetect-ood')}", *(f"{name}: {said}" for name, said in lines.items())])

@@ -148,6 +148,14 @@ class ImageFolder(Source):
         The file of each row; None for a PIL image.
     skipped_ : dict
         The pictures that `on_error="skip"` left out, and the reasons.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> from flowdetect import load_folder
+    >>> images = load_folder([Image.new("L", (40, 30), grey) for grey in (0, 255)], size=(8, 8), mode="L")
+    >>> type(images).__name__, images.shape, images[1:].array().min()
+    ('ImageFolder', (2, 8, 8), np.uint8(255))
     """
 
     def __init__(

@@ -89,7 +89,23 @@ def load_parquet(
 
 
 class ArrowTable(Source):
-    """Rows of an Arrow table in memory; :func:`load_parquet` returns it."""
+    """Rows of an Arrow table in memory; :func:`load_parquet` returns it.
+
+    Attributes
+    ----------
+    row_shape : (D,)
+    dtype : float64 or float32
+    columns : list of str
+    y : (n,) array of labels, or None
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from flowdetect import load_parquet
+    >>> rows = load_parquet(pa.table({"age": [31, 45], "kind": ["a", "b"]}), columns=["age"])
+    >>> type(rows).__name__, rows.shape, rows[1:].array().tolist()
+    ('ArrowTable', (2, 1), [[45.0]])
+    """
 
     def __init__(self, table: Any, columns: Sequence[str] | None, y: str | None) -> None:
         self.columns = chosen_columns(table.schema, columns, y)
@@ -118,6 +134,18 @@ class ParquetTable(Source):
     dtype : float64 or float32
     columns : list of str
     y : (n,) array of labels, or None
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import pyarrow as pa
+    >>> from pyarrow import parquet
+    >>> from flowdetect import load_parquet
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     parquet.write_table(pa.table({"age": [31, 45]}), f"{folder}/rows.parquet")
+    ...     rows = load_parquet(folder)
+    ...     type(rows).__name__, rows.columns, rows.array().tolist()
+    ('ParquetTable', ['age'], [[31.0], [45.0]])
     """
 
     columns: list[str]

@@ -91,10 +91,15 @@ class Measurements:
         table = pd.DataFrame.from_dict(rows, orient="index", columns=["before", "after"])
         return table.assign(change=table.after - table.before)
 
+    def result(self, score: str, outside: str) -> dict[str, Any]:
+        """Return the report's numbers of one score and outside set."""
+        return next(r for r in self.report.results if (r["scorer"], r["out_set"]) == (score, outside))
+
     def aurocs(self) -> dict[str, tuple[float, float]]:
         """Each outside set's AUROC by the likelihood and by the corrected score."""
-        frame = self.report.to_frame().pivot(index="out_set", columns="scorer", values="auroc")
-        return {name: (frame.loc[name, LIKELIHOOD], frame.loc[name, CORRECTED]) for name in self.sets.outside}
+        scores = (LIKELIHOOD, CORRECTED)
+        areas = {name: [self.result(score, name)["auroc"] for score in scores] for name in self.sets.outside}
+        return {name: (likelihood, corrected) for name, (likelihood, corrected) in areas.items()}
 
 
 def measure(sets: Sets, settings: Settings, verbose: int = 1) -> Measurements:
@@ -145,7 +150,7 @@ def _shifts(density: GlowDensity, sets: Sets) -> dict[str, Shift]:
 
 
 def settings_in_words(found: Measurements) -> dict[str, str]:
-    """Say what was trained, on what, with which versions and for how long."""
+    """Describe what was trained, on what, with which versions and for how long."""
     import platform
 
     import sklearn

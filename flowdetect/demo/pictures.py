@@ -18,16 +18,30 @@ if TYPE_CHECKING:
 N_SHOWN = 10  # images in a row
 N_EXAMPLES = 8  # images whose transformations are shown
 WIDTH = 9  # inches
+UNITS = {LIKELIHOOD: "log-likelihood, nats", CORRECTED: "corrected score, bits"}
 REACH = 2  # how far below its median a score is drawn, in ranges of the in-distribution scores
 
 
 def histograms(found: Measurements) -> Figure:
     """Draw the scores of all sets, by likelihood and by the corrected score."""
     figure = _figure(WIDTH, 3.0 + 0.5 * len(found.sets.outside))
-    units = {LIKELIHOOD: "log-likelihood, nats", CORRECTED: "corrected score, bits"}
-    for ax, (name, unit) in zip(figure.subplots(2, 1), units.items(), strict=True):
+    for ax, (name, unit) in zip(figure.subplots(2, 1), UNITS.items(), strict=True):
         plot_score_histograms(_within_reach(found.report.scores[name], found.sets.name), xlabel=unit, ax=ax)
     return figure
+
+
+def histogram(found: Measurements, score: str, outside: str) -> Axes:
+    """Draw one score of the learned images and of one outside set."""
+    by_set = {name: found.report.scores[score][name] for name in (found.sets.name, outside)}
+    ax = _figure(5.2, 1.9).add_subplot()
+    return plot_score_histograms(_within_reach(by_set, found.sets.name), xlabel=f"{UNITS[score]}; right: normal", ax=ax)
+
+
+def strip(found: Measurements, name: str) -> Axes:
+    """Show some images of one set in a row."""
+    images = {found.sets.name: found.sets.test, **found.sets.outside}[name]
+    ax = _figure(5.2, 0.68).add_subplot()
+    return plot_image_grid(_padded(images)[:N_EXAMPLES], value_range=(0, found.sets.n_bins - 1), ax=ax)
 
 
 def _within_reach(scores: dict[str, NDArray[np.float64]], in_set: str) -> dict[str, NDArray[np.float64]]:
@@ -37,19 +51,13 @@ def _within_reach(scores: dict[str, NDArray[np.float64]], in_set: str) -> dict[s
     return {name: np.maximum(values, lowest) for name, values in scores.items()}
 
 
-def roc_curves(found: Measurements) -> Figure:
-    """Draw the ROC curves of both scores, one plot for each outside set."""
-    names = list(found.sets.outside)
-    n_columns = min(3, len(names))
-    n_rows = -(-len(names) // n_columns)
-    figure = _figure(3 * n_columns, 3.1 * n_rows)
-    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-    for ax, name in zip(axes, names, strict=False):
+def roc_curves(found: Measurements) -> list[Axes]:
+    """Draw the ROC curves of both scores, a picture for each outside set."""
+    drawn = []
+    for name in found.sets.outside:
         curves = {key: (by_set[found.sets.name], by_set[name]) for key, by_set in found.report.scores.items()}
-        plot_roc(curves, title=f"{found.sets.name} against {name}", ax=ax)
-    for ax in axes[len(names) :]:
-        ax.set_axis_off()
-    return figure
+        drawn.append(plot_roc(curves, title=f"{found.sets.name} against {name}"))
+    return drawn
 
 
 def image_rows(found: Measurements) -> Axes:
@@ -103,7 +111,7 @@ def _grid(
 
 
 def _padded(images: NDArray[Any]) -> NDArray[Any]:
-    """Give the first images, the last one repeated where there are too few."""
+    """Return the first images, the last one repeated where there are too few."""
     return images[np.minimum(np.arange(N_SHOWN), len(images) - 1)]
 
 

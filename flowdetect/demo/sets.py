@@ -108,7 +108,7 @@ OUTSIDE = {
     "halved": "the held-out images with their right half painted black",
     "small": "the held-out images at half their size, on black",
     "dimmed": "the held-out images at half brightness",
-    "shifted": "the held-out images moved left by one pixel, the lost column entering at the right",
+    "shifted": "the held-out images moved left by one pixel, with wrap-around",
     "flat": "one grey level over the whole image, another in each",
     "noise": "each pixel drawn evenly from all grey levels",
     "unseen": f"the digits {KNOWN_DIGITS} and above, which are left out of training",

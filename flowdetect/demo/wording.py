@@ -7,15 +7,44 @@ from collections.abc import Mapping
 WRONG, CHANCE, RIGHT = 0.3, 0.5, 0.9  # AUROC
 SMALL_CHANGE = 0.05  # of an AUROC, or of bits/dim
 DIGITS_CAUTION = (
-    "Digits this small are soon learned: a flow trained longer prefers the wrong images less; compare with --epochs 60."
+    "These digits have 8x8 pixels and are soon learned. A flow that trains longer prefers the wrong images less; try "
+    "--epochs 60."
 )
 FASHION_COMMAND = "python -m flowdetect demo --dataset fashion_mnist --ood mnist"
 
 AUROCs = Mapping[str, tuple[float, float]]  # outside set -> by likelihood, by corrected score
 
 
+def title(aurocs: AUROCs) -> str:
+    """Return the page's title: what a reader should take away from this run."""
+    if any(likelihood < WRONG for likelihood, _ in aurocs.values()):
+        return "A likelihood can call unknown images more normal than known ones"
+    return "How well does a likelihood find images it has never seen?"
+
+
+def example(aurocs: AUROCs) -> str:
+    """Choose the set that shows the story best: one that the likelihood gets wrong, and the corrected score right."""
+    repaired = {name: pair for name, pair in aurocs.items() if pair[0] < WRONG and pair[1] > RIGHT}
+    return min(repaired or aurocs, key=lambda name: aurocs[name][0])
+
+
+def likelihood_title(likelihood: float) -> str:
+    """Return whether the likelihood fails."""
+    return "Where the likelihood fails" if likelihood < CHANCE else "The likelihood"
+
+
+def panel(is_corrected: bool, name: str, area: float) -> str:
+    """Describe what a picture of one score and one outside set shows."""
+    score = "corrected score" if is_corrected else "likelihood"
+    if area < CHANCE:
+        return f"The {score} ranks the {name} images above those it learned."
+    share = "nearly all" if area > RIGHT else "some"
+    added = " once the bits of a lossless codec are added" if is_corrected else ""
+    return f"The {score} ranks {share} of the {name} images below those it learned{added}."
+
+
 def headline(aurocs: AUROCs) -> str:
-    """Say in a sentence what the run shows about likelihood and corrected score."""
+    """Describe in a sentence what the run shows about likelihood and corrected score."""
     repaired = [name for name, (likelihood, corrected) in aurocs.items() if likelihood < WRONG and corrected > RIGHT]
     wrong = [name for name, (likelihood, _) in aurocs.items() if likelihood < WRONG]
     preferred = [name for name, (likelihood, _) in aurocs.items() if likelihood < CHANCE]
@@ -24,47 +53,45 @@ def headline(aurocs: AUROCs) -> str:
     if wrong:
         return f"The likelihood gets {_join(wrong)} wrong, and the corrected score does not set {_them(wrong)} right."
     if preferred:
-        return f"The likelihood prefers {_join(preferred)} to the images of its own kind, though not by far."
-    return "The likelihood prefers none of the outside sets to the images of its own kind."
+        return f"The likelihood slightly prefers {_join(preferred)} to the images it learned."
+    return "The likelihood prefers none of the outside sets to the images it learned."
 
 
 def advice(dataset: str, aurocs: AUROCs) -> str | None:
-    """Give the way to a run that shows the failure of likelihood, where this one does not, or where it fades."""
+    """Return the way to a run that shows the failure of likelihood, where this one does not, or where it fades."""
     shown = any(likelihood < WRONG and corrected > RIGHT for likelihood, corrected in aurocs.values())
     if shown:
         return DIGITS_CAUTION if dataset == "digits" else None
     if dataset == "fashion_mnist":
         return None
     return (
-        "No set of this run is one that the likelihood gets wrong and the corrected score right. For the well-known "
-        f"case, clothes against digits, run {FASHION_COMMAND}"
+        "In this run there is no set that the likelihood gets wrong and the corrected score gets right. The well-known "
+        f"case is clothes against digits: {FASHION_COMMAND}"
     )
 
 
 def verdict(name: str, likelihood: float, corrected: float) -> str:
-    """Say how each score does on one outside set, by its AUROC."""
-    by_likelihood = f"AUROC {likelihood:.3f}"
+    """Describe how each score does on one outside set, by its AUROC."""
     if likelihood < WRONG:
-        first = f"the likelihood gets it wrong and ranks these images above those of its own kind ({by_likelihood})"
+        first = f"the likelihood gets it wrong and ranks these images above normal ones (AUROC {likelihood:.3f})"
     elif likelihood < CHANCE:
-        first = f"the likelihood prefers the wrong images ({by_likelihood})"
+        first = f"the likelihood prefers the wrong images (AUROC {likelihood:.3f})"
     elif likelihood <= RIGHT:
-        first = f"the likelihood tells some of them apart ({by_likelihood})"
+        first = f"the likelihood finds some of them (AUROC {likelihood:.3f})"
     else:
-        first = f"the likelihood tells them apart ({by_likelihood})"
-    by_corrected = f"AUROC {corrected:.3f}"
+        first = f"the likelihood finds them (AUROC {likelihood:.3f})"
     if corrected > RIGHT:
-        second = f"the corrected score gets it right ({by_corrected})"
+        second = f"the corrected score gets it right (AUROC {corrected:.3f})"
     elif corrected < CHANCE:
-        second = f"the corrected score prefers the wrong images ({by_corrected})"
+        second = f"the corrected score prefers the wrong images (AUROC {corrected:.3f})"
     else:
-        second = f"the corrected score tells some of them apart ({by_corrected})"
-    cost = ": here the correction costs" if corrected < likelihood - SMALL_CHANGE else ""
+        second = f"the corrected score finds some of them (AUROC {corrected:.3f})"
+    cost = ", so here the correction costs" if corrected < likelihood - SMALL_CHANGE else ""
     return f"{name}: {first}; {second}{cost}."
 
 
 def shift_sentence(name: str, change: float) -> str:
-    """Say what a change that keeps the meaning does to bits/dim: more bits are less likely."""
+    """Describe what a change that keeps the meaning does to bits/dim: more bits are less likely."""
     if abs(change) < SMALL_CHANGE:
         return f"{name}: the likelihood hardly moves ({change:+.2f} bits/dim)."
     direction = "less" if change > 0 else "more"

@@ -204,7 +204,7 @@ def _plain_labels(y: Any, name: str) -> NDArray[Any]:
         y = np.fromiter(y, dtype=object, count=len(y))  # numpy would turn numbers into text if y mixes both
     given = np.asarray(y, dtype=object if isinstance(y, list | tuple) and any(np.ndim(label) for label in y) else None)
     if given.dtype.kind == "c" or given.ndim not in (1, 2) or given.shape[1:] not in ((), (1,)):
-        example = "np.full(n_rows, y)" if given.ndim == 0 else "np.array(list(y))"
+        example = "np.full(n_rows, y)" if given.ndim == 0 and given.dtype != object else "np.array(list(y))"
         raise ValueError(
             f"{name}: y should be a 1d array of numbers or text, one label per row, got {given.dtype} of shape "
             f"{given.shape} from a {type(y).__name__}; pass such an array, e.g. {example}."

@@ -39,8 +39,8 @@ class LatentSpaceDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             \frac{\sin((1 - t) \omega) \, a / |a| + \sin(t \omega) \, b / |b|}{\sin \omega}, \quad 0 \le t \le 1
 
         where a and b are the latents of one level (a VAE has one level) and :math:`\omega` is the angle between them.
-        Their length, on which log p(z) depends, changes linearly from |a| to |b|; on a straight line it would be too
-        small halfway.
+        Their length, on which log p(z) depends, changes linearly from ``|a|`` to ``|b|``; on a straight line it would
+        be too small halfway.
 
         Parameters
         ----------

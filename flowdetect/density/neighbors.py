@@ -141,8 +141,8 @@ class NeighborsDensity(Exports, Documented, CallbackSupportMixin, BaseEstimator)
         rows = self._read(X, reset=True)
         check_finite(rows, type(self).__name__)
         n = len(rows)
-        self.shift_ = np.median(rows, axis=0)
-        self.scale_ = self._ranges(rows)
+        self.shift_: NDArray[np.float64] = np.median(rows, axis=0)
+        self.scale_: NDArray[np.float64] = self._ranges(rows)
         self._references = (rows - self.shift_) / self.scale_
         self._sample: NDArray[np.int_] | None = None
         if self.contamination > 0:

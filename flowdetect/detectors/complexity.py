@@ -219,7 +219,7 @@ class ComplexityDetector(BaseDetector):
         """Learn the map from values to bytes from the training rows, and the mixture from the calibration rows."""
         self._learn_bytes(X_train)
         if self.kind == "mixture":
-            self.mixture_ = _mixture(self._pair(self._reference(X_train, X_calibration)))
+            self.mixture_: Any = _mixture(self._pair(self._reference(X_train, X_calibration)))
 
     def _learn_bytes(self, X_train: Any) -> None:
         rows = self._rows(few(X_train))

@@ -146,7 +146,7 @@ class FisherDetector(BaseDetector):
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
         reference = self._reference(X_train, X_calibration)
         frozen = self.density_ if isinstance(self.density_, FrozenEstimator) else FrozenEstimator(self.density_)
-        self.detectors_ = [self._part(detector, frozen) for detector in self._chosen()]
+        self.detectors_: list[Any] = [self._part(detector, frozen) for detector in self._chosen()]
         for part in self.detectors_:
             self._train(part, reference)
 

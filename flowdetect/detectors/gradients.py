@@ -83,7 +83,7 @@ class GradientNormDetector(BaseDetector):
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
         logs = self._log_norms(self._reference(X_train, X_calibration))
         self.mean_, spread = logs.mean(axis=0), logs.std(axis=0)
-        self.std_ = np.where(spread > SMALLEST_SPREAD * (1 + np.abs(self.mean_)), spread, np.inf)
+        self.std_: NDArray[np.float64] = np.where(spread > SMALLEST_SPREAD * (1 + np.abs(self.mean_)), spread, np.inf)
 
     def _log_norms(self, X: Any) -> NDArray[np.float64]:
         norms = np.asarray(self.density_.layer_gradient_norms(X), dtype=np.float64)

@@ -105,8 +105,8 @@ class ImageStatistics(BaseEstimator):
     True
     """
 
-    names = ("spectrum", "log_spectrum", "texture", "shape")
-    two_sided = (False, False, False, True)
+    names: tuple[str, ...] = ("spectrum", "log_spectrum", "texture", "shape")
+    two_sided: tuple[bool, ...] = (False, False, False, True)
 
     def __init__(self, random_state: int = 0) -> None:
         self.random_state = random_state
@@ -117,7 +117,7 @@ class ImageStatistics(BaseEstimator):
         Parameters
         ----------
         images : (n, H, W, C) array, values in [0, 1], at least two
-            Of more than 10,000 a random part is taken.
+            If there are more than 10,000, a random sample is used.
 
         Returns
         -------

@@ -128,7 +128,7 @@ class LPathDetector(BaseDetector):
             raise ValueError(f'LPathDetector needs kind="copod" or "kde", got {self.kind!r}.')
 
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
-        self.calibration_path_ = self._path(self._reference(X_train, X_calibration))
+        self.calibration_path_: NDArray[np.float64] = self._path(self._reference(X_train, X_calibration))
 
     def _path(self, X: Any) -> NDArray[np.float64]:
         """Compute the three numbers of each row: (n, 3)."""

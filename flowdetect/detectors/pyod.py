@@ -69,7 +69,7 @@ class PyODAdapter(PyODBase):
     ----------
     detector_ : the fitted detector
     decision_scores_ : (n,) array
-        Of the training rows; higher is less normal.
+        Scores of the training rows; higher is less normal.
     threshold_ : float
     labels_ : (n,) array of int; 1 is an outlier
 
@@ -109,14 +109,14 @@ class PyODAdapter(PyODBase):
     def _fit(self, X: ArrayLike, y: ArrayLike | None) -> KeyboardInterrupt | None:
         X, interrupt = self._checked(X), None
         self._set_n_classes(y)
-        self.detector_ = self._made()
+        self.detector_: Any = self._made()
         try:
             self.detector_.fit(X)
         except KeyboardInterrupt as error:
             if not is_kept(self.detector_):
                 raise
             interrupt = error
-        self.decision_scores_ = -self.detector_.score_samples(X)
+        self.decision_scores_: NDArray[np.float64] = -self.detector_.score_samples(X)
         self._process_decision_scores()
         return interrupt
 
@@ -160,7 +160,7 @@ class FlowOD(PyODAdapter):
     ----------
     detector_ : the fitted `OODDetector`
     decision_scores_ : (n,) array
-        Of the training rows; higher is less normal.
+        Scores of the training rows; higher is less normal.
     threshold_ : float
     labels_ : (n,) array of int; 1 is an outlier
 

@@ -152,7 +152,7 @@ class LikelihoodRatioDetector(BaseDetector):
 
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
         if isinstance(self.background, FrozenEstimator):
-            self.background_ = self.background
+            self.background_: Any = self.background
             return
         if self.prefit and self.background is not None:
             self.background_ = FrozenEstimator(self.background)

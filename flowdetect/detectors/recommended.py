@@ -290,7 +290,7 @@ class OODDetector(GreyLevels, ComplexityDetector):
         super()._learn(X, y, train, reference, random)
 
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
-        self.scores_ = ("likelihood",) if self.image_shape_ is None else NAMES
+        self.scores_: tuple[str, ...] = ("likelihood",) if self.image_shape_ is None else NAMES
         if self.density is not None or self.image_shape_ is None:
             self._learn_bytes(X_train)
         if self.image_shape_ is None:
@@ -304,9 +304,9 @@ class OODDetector(GreyLevels, ComplexityDetector):
             even, odd = np.arange(0, len(X_train), 2), np.arange(1, len(X_train), 2)
             X_train, reference = take(X_train, even), take(X_train, odd)
         self._say(f"statistics of {len(X_train)} images")
-        self.statistics_ = ImageStatistics(self._seed_of_statistics).fit(self._unit_images(X_train))
+        self.statistics_: ImageStatistics = ImageStatistics(self._seed_of_statistics).fit(self._unit_images(X_train))
         self._say(f"calibration on {len(reference)} images")
-        self.calibration_statistics_ = self._statistics(reference)
+        self.calibration_statistics_: NDArray[np.float64] = self._statistics(reference)
 
     def _learns_of_training_rows(self, n_reference: int) -> bool:
         """Whether the statistics must be calibrated on rows that the density was trained on."""

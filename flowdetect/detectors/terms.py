@@ -207,8 +207,8 @@ class DoSEDetector(BaseDetector):
                 "DoSEDetector needs a statistic that varies over the calibration rows, got constant ones; fit on other "
                 "rows."
             )
-        self.statistic_names_ = [name for name, kept in zip(found, varies, strict=True) if kept]
-        self.calibration_statistics_ = np.ascontiguousarray(
+        self.statistic_names_: list[str] = [name for name, kept in zip(found, varies, strict=True) if kept]
+        self.calibration_statistics_: NDArray[np.float64] = np.ascontiguousarray(
             values[:, varies]
         )  # the memory layout after loading, for bitwise equal scores
         if self.kind == "svm":

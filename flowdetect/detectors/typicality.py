@@ -28,7 +28,7 @@ class TypicalityDetector(BaseDetector):
     .. math:: s(x) = -\left| -\log p(x) - \hat H \right|
 
     where :math:`\hat H` is the mean of -log p over the calibration rows, an estimate of the density's entropy. In high
-    dimensions nearly all rows have about this value; the mode of the density has not.
+    dimensions nearly all rows have about this value, but the mode of the density does not.
 
     It costs no more than the likelihood. Weakness: for a single image it uses only the likelihood, and cannot separate
     sets that overlap in likelihood, as CIFAR-10 and SVHN do. Batches (`test_batch`) are separated better.
@@ -89,8 +89,10 @@ class TypicalityDetector(BaseDetector):
     learns = True
 
     def _calibrate(self, X_train: Any, X_calibration: Any) -> None:
-        self.calibration_nll_ = np.sort(-self._log_likelihood(self._reference(X_train, X_calibration)))
-        self.entropy_ = float(self.calibration_nll_.mean())
+        self.calibration_nll_: NDArray[np.float64] = np.sort(
+            -self._log_likelihood(self._reference(X_train, X_calibration))
+        )
+        self.entropy_: float = float(self.calibration_nll_.mean())
 
     def _score(self, X: Any) -> NDArray[np.float64]:
         scores: NDArray[np.float64] = self._combined(self._log_likelihood(X))

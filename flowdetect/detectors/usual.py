@@ -47,7 +47,7 @@ class KnowsUsual:
         single, X = next(self._singles()), X[: rows_at_once(X)].array() if isinstance(X, Source) else X
         ranges, row = other_range(X, single._usual, self.image_shape_ is None)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*its score does not show", category=UserWarning)
+            warnings.filterwarnings("ignore", message=".*which does not change its score", category=UserWarning)
             is_known = bool(ranges) and warns_of_reach(single._log_likelihood, X, row)
         if ranges and not is_known:
             warn(

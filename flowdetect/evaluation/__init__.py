@@ -1,4 +1,4 @@
-"""From scores to answers: metrics with intervals, reports on many scorers and sets, and their pictures."""
+"""Evaluation of scores: metrics with intervals, reports on many scorers and sets, and plots."""
 
 from flowdetect._ctrl_c import whole_imports
 

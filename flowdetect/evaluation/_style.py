@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # of Okabe and Ito; the first is the in-distribution set
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#7A5C00", "#56B4E9", "#222222")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#7A5C00", "#56B4E9", "#222222", "#8A8A8A")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
-MARKERS = ("o", "D", "s", "^", "v", "X", "P")
+MARKERS = ("o", "D", "s", "^", "v", "X", "P", "<")
 GREY = "#595959"
 LABEL_SIZE = 9  # points; readable when a figure 9 inches wide is shown 900 pixels wide
 

@@ -16,7 +16,7 @@ FIRST_SECONDS, LINE_SECONDS = 3.0, 10.0  # until the first line, and between two
 
 @contextmanager
 def waiting(report: str, n_steps: int, verbose: Any) -> Iterator[Callable[[str], None]]:
-    """Give a function that is told of each step as it begins; lines on stderr say which one takes its time.
+    """Return a function that is told of each step as it begins; lines on stderr say which one takes its time.
 
     A thread of its own writes them, because a step is one call of a scorer, which may take minutes.
 

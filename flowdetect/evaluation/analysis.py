@@ -1,4 +1,4 @@
-"""Why one set is likelier than another: a density expanded to second order around the mean of its data."""
+"""Why one set has a higher likelihood than another: a second-order expansion of log p around the mean."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from flowdetect.evaluation.resampling import draw_counts, interval_of, resampled
 from flowdetect.evaluation.scoring import set_in_memory
 
 N_BOOTSTRAP = 1000
-AT_ONCE = 1024  # rows that are float64 at a time
+AT_ONCE = 1024  # rows converted to float64 at a time
 
 
 @dataclass(frozen=True)
 class SecondOrderGap:
-    """What `second_order_gap` found; nats, all but the moments.
+    """The result of `second_order_gap`; in nats, except the moments.
 
     Attributes
     ----------
     measured : float
-        Mean log p of X_out minus that of X_in; above 0 where the other set is likelier.
+        Mean log p of X_out minus that of X_in; above 0 if X_out has the higher likelihood.
     measured_low, measured_high : float
         95 % bootstrap interval over rows.
     first_order, second_order : float
-        What the slope and the curvature at the mean predict for it.
+        Parts of the predicted gap: from the gradient and from the curvature at the mean.
     variance_in, variance_out : (D,) arrays
-        Of each feature, around the set's own mean.
+        Variance of each feature around the mean of its own set.
     mean_in, mean_out : (D,) arrays
     image_shape : tuple of int (H, W, C) or None
 
@@ -60,7 +60,7 @@ class SecondOrderGap:
     image_shape: tuple[int, int, int] | None
 
     def by_channel(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sum a (D,) array over the pixels of each channel: (C,); of a table, (D,) as it is."""
+        """Sum a (D,) array over the pixels of each channel: (C,); for a table it is unchanged."""
         return values if self.image_shape is None else values.reshape(-1, self.image_shape[2]).sum(axis=0)
 
     def __str__(self) -> str:
@@ -75,25 +75,25 @@ class SecondOrderGap:
 def second_order_gap(
     density: Density, X_in: ArrayLike, X_out: ArrayLike, *, random_state: int | None = 0
 ) -> SecondOrderGap:
-    r"""Predict from the slope and the curvature at the mean which of two sets is likelier, beside what is measured.
+    r"""Predict the difference of the mean log p of two sets from derivatives at the mean, and measure it.
 
-    With log p expanded around :math:`x_0`, the mean of X_in,
+    The expansion of log p around :math:`x_0`, the mean of X_in, is
 
     .. math::
         E_q[\log p] - E_p[\log p] \approx \nabla \log p(x_0)^T \left(E_q[x] - E_p[x]\right)
         + \frac{1}{2} \operatorname{Tr}\left\{\nabla^2 \log p(x_0) \, (\Sigma_q - \Sigma_p)\right\},
         \quad \Sigma = E\left[(x - x_0)(x - x_0)^T\right]
 
-    p being the distribution of X_in, q that of X_out. A set that lies inside the other one, with about its mean and
-    less variance, is likelier wherever the curvature is negative.
+    where p is the distribution of X_in and q that of X_out. A set that lies inside the other one, with about the same
+    mean and less variance, has a higher likelihood if the curvature is negative.
 
     Parameters
     ----------
     density : fitted density with `directional_derivatives`
-        Each of this package's own, alone: no ensemble, pipeline or detector. A conditional one is asked without labels.
+        Any density of flowdetect, but no ensemble, pipeline or detector. A conditional density is used without labels.
     X_in, X_out : (n, D) arrays or frames, or images
     random_state : int or None, default=0
-        Draws the bootstrap's resamples.
+        Seed of the bootstrap.
 
     Returns
     -------
@@ -104,18 +104,18 @@ def second_order_gap(
     TypeError
         If the density has no `directional_derivatives`.
     ValueError
-        If the rows do not fit the density.
+        If the rows do not match the density.
 
     Notes
     -----
-    The trace is that of the whole Hessian. It is computed from second directional derivatives of log p at x0, along the
-    directions from x0 to the rows: their mean over X_out minus their mean over X_in. Derivatives are autograd's, in
-    float64, in bins at their centres, and cost some six scores a row.
+    The trace uses the whole Hessian. It is computed from second directional derivatives of log p at x0 along the
+    directions from x0 to the rows: their mean over X_out minus their mean over X_in. Derivatives are computed by
+    autograd in float64, for data in bins at the centres of the bins, and cost about six scores for each row.
 
-    The paper keeps only the variances, assumes equal means, and sums variances over a channel's pixels, of values in
-    [0, 1); ours are in the squared unit of X. For correlated features, such as pixels, the term of the variances alone
-    can be wrong by orders of magnitude. The expansion is local, and images are far from their mean. A network of ReLUs
-    is piecewise linear, and no derivative at a point shows what its kinks contribute.
+    The paper uses only the variances, assumes equal means, and sums the variances over the pixels of a channel, for
+    values in [0, 1); ours are in the squared unit of X. For correlated features, such as pixels, the variances alone
+    can be wrong by orders of magnitude. The expansion is local, and images are far from their mean. A ReLU network is
+    piecewise linear, and no derivative at a point includes the effect of its kinks.
 
     References
     ----------
@@ -137,7 +137,7 @@ def second_order_gap(
     if not hasattr(density, "directional_derivatives"):
         raise TypeError(
             "second_order_gap needs a fitted density with directional_derivatives, such as GlowDensity(), got "
-            f"{type(density).__name__}; of an ensemble, pipeline or detector take the density within."
+            f"{type(density).__name__}; for an ensemble, pipeline or detector, pass its density."
         )
     image_shape = getattr(density, "image_shape_", None)
     check_seed(random_state)
@@ -164,13 +164,13 @@ def second_order_gap(
 
 
 def _rows_of(X: Any, image_shape: Any) -> NDArray[Any]:
-    """Give (n, D) rows of numbers, without a copy where X holds numbers."""
+    """Return (n, D) rows of numbers, without a copy if X has numbers."""
     rows = np.asarray(to_rows(X, image_shape)[0])
     return rows if rows.dtype.kind in "iuf" else rows.astype(np.float64)
 
 
 def _as_frame_like(X: Any, x0: NDArray[np.float64]) -> Any:
-    """Give one row (1, D), as a frame with the columns of X where X is one."""
+    """Return one row (1, D), as a frame with the columns of X if X is a frame."""
     return like(X, x0[None]) if hasattr(X, "columns") else x0[None]
 
 

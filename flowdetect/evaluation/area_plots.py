@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 
 ZOOMED = 0.95  # least area of all curves for which the corner is drawn larger: none of them crosses the inset
 INSET = (0.36, 0.14, 0.6, 0.68)  # left, bottom, width, height, of the axes; (0.36, 0.82) loses 0.065 of the area
+
+BELOW_AXES = 0.46  # inches, for the labels of the x-axis
+LEGEND: dict[str, Any] = {
+    "frameon": False,
+    "fontsize": LABEL_SIZE,
+    "title_fontsize": LABEL_SIZE,
+    "labelcolor": GREY,
+    "alignment": "left",
+    "handlelength": 2.6,
+}
 
 Interval = tuple[float, float, float]  # area, low, high
 
@@ -44,7 +54,7 @@ def plot_roc(
     >>> from flowdetect.evaluation import plot_roc
     >>> ax = plot_roc({"density": ([2.0, 3.0], [1.0, 2.5])})
     """
-    ax = own_axes(ax, (4, 4.2 + 0.17 * len(curves)))
+    ax = own_axes(ax, (3.7, 4.0 + 0.18 * len(curves)))
     drawn = {name: (_scored(scores[0]), _scored(scores[1])) for name, scores in curves.items()}
     areas = [auroc(*scores) for scores in drawn.values() if all(map(len, scores))]
     _draw_curves(ax, drawn, with_names=True)
@@ -56,7 +66,7 @@ def plot_roc(
     ax.set_title(title or "", loc="left", fontsize=LABEL_SIZE + 2)
     ax.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
     ax.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
-    ax.set_xlabel("false positive rate (normal flagged)")
+    ax.set_xlabel("false positive rate")
     ax.set_ylabel("true positive rate (OoD found)")
     tidy(ax, hidden=("right", "top"))
     _name_below(ax, "AUROC")
@@ -86,7 +96,7 @@ def plot_auroc_intervals(
     >>> ax = plot_auroc_intervals({"likelihood": {"letters": (0.9, 0.86, 0.93)}})
     """
     sets = list(dict.fromkeys(name for by_set in intervals.values() for name in by_set))
-    ax = own_axes(ax, (6, 1.1 + len(intervals) * (0.22 + 0.15 * len(sets)) + 0.18 * len(sets)))
+    ax = own_axes(ax, (6, 0.9 + max(len(intervals) * (0.22 + 0.15 * len(sets)), 0.2 * len(sets))))
     step = 0.7 / max(len(sets), 1)
     for i, name in enumerate(sets):
         rows = [(y + (i - (len(sets) - 1) / 2) * step, by_set.get(name)) for y, by_set in enumerate(intervals.values())]
@@ -109,8 +119,9 @@ def plot_auroc_intervals(
     ax.set_xlabel("AUROC with 95 % interval (0.5: chance, 1: wholly apart)")
     ax.tick_params(axis="y", length=0)
     tidy(ax, hidden=("left", "right", "top"))
-    if len(sets) > 1 or title:
-        _name_below(ax, title)
+    if sets != [""]:
+        legend = ax.legend(title=title, loc="center left", bbox_to_anchor=(1, 0.5), **LEGEND)
+        legend.get_title().set_color(GREY)
     return ax
 
 
@@ -137,20 +148,18 @@ def _draw_corner(ax: Axes, drawn: Mapping[str, Sequence[NDArray[np.float64]]], l
     inset.spines[["left", "bottom"]].set_color("#999999")
 
 
-def _name_below(ax: Axes, title: str | None) -> None:
-    """List what is drawn below the axes, where no curve passes."""
+def _name_below(ax: Axes, title: str) -> None:
+    """List what is drawn below the labels of the x-axis, where no curve passes."""
+    from matplotlib.transforms import ScaledTranslation
+
+    below = ScaledTranslation(0, -BELOW_AXES, ax.figure.dpi_scale_trans)
     legend = ax.legend(
         title=title,
         loc="upper left",
-        bbox_to_anchor=(0, -0.02),
-        bbox_transform=ax.transAxes,
-        frameon=False,
-        fontsize=LABEL_SIZE,
-        title_fontsize=LABEL_SIZE,
-        labelcolor=GREY,
-        alignment="left",
-        borderaxespad=3.4,  # below tick labels and axis label
-        handlelength=2.6,
+        bbox_to_anchor=(0, 0),
+        bbox_transform=ax.transAxes + below,
+        borderaxespad=0,
+        **LEGEND,
     )
     legend.get_title().set_color(GREY)
 

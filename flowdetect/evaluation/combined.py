@@ -13,7 +13,7 @@ from flowdetect._files import PathName
 from flowdetect.evaluation.area_plots import plot_auroc_intervals
 from flowdetect.evaluation.ood_results import OODReport, interval_of_result
 from flowdetect.evaluation.page import as_html, figures
-from flowdetect.evaluation.report import Report, area_cell, milliseconds
+from flowdetect.evaluation.report import Report, area_cell, times
 from flowdetect.evaluation.scoring import Unscored
 from flowdetect.evaluation.text import Column
 
@@ -66,14 +66,14 @@ class CombinedReport(Report):
         return {(r["in_set"], r["out_set"]): r for r in self._results() if r["scorer"] == scorer}
 
     def to_frame(self) -> pd.DataFrame:
-        """Give a pandas frame, one row for each scorer and pair; columns as of `OODReport.to_frame`."""
+        """Return a pandas frame, one row for each scorer and pair; columns as of `OODReport.to_frame`."""
         with whole_imports():
             import pandas as pd
 
         return pd.concat([report.to_frame() for report in self.reports], ignore_index=True)
 
     def worst(self) -> pd.DataFrame:
-        """Give the row of `to_frame` of each scorer's lowest AUROC; of scorers missing in a pair, over those they have.
+        """Return the row of `to_frame` of each scorer's lowest AUROC; of scorers missing in a pair, over those they have.
 
         Returns
         -------
@@ -141,9 +141,11 @@ class CombinedReport(Report):
         numbers = [
             ["AUROC [95 % interval]", *(area_cell(result, "auroc") for _, _, result, _ in rows)],
             ["", *("worst" if is_worst else "" for _, _, _, is_worst in rows)],
-            ["ms/row", *(milliseconds(result) for _, _, result, _ in rows)],
         ]
         return names, numbers
+
+    def _notes(self) -> list[str]:
+        return [times(self._results())]
 
     def _cells(self) -> list[list[str]]:
         pairs = self.pairs

@@ -1,6 +1,6 @@
-"""Pictures of images: grids, and what each pixel costs.
+"""Plots of images: grids, and the likelihood of each pixel.
 
-As in `plots`, every function draws into the `ax` it is given, or into a figure of its own, and gives back the axes.
+As in `plots`, every function draws into `ax`, or into a new figure, and returns the axes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flowdetect.evaluation._style import LABEL_SIZE, own_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BRIGHTEST = 0.995  # quantile of the pixels' costs that is drawn as the brightest
+BRIGHTEST = 0.995  # quantile of the pixels' bits that is drawn brightest
 
 
 def plot_image_grid(
@@ -29,21 +29,21 @@ def plot_image_grid(
     value_range: tuple[float, float] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Lay images out in rows and columns.
+    """Draw images in rows and columns.
 
     Parameters
     ----------
     images : (n, H, W), (n, H, W, 1) or (n, H, W, 3) array
     titles : sequence of n str, default=None
-        Stand above the images.
+        Texts above the images.
     captions : sequence of n str, default=None
-        Stand below them; one may have several lines.
+        Texts below the images, of one or more lines.
     n_columns : int, default=None
         None: at most 10.
     row_labels : sequence of str, default=None
-        One for each row of images, at its left.
+        Texts at the left of each row of images.
     value_range : (low, high), default=None
-        The values shown black and white; others are clipped. None: (0, 255) for uint8, (0, 1) for bool, else the
+        Values that are drawn black and white; others are clipped. None: (0, 255) for uint8, (0, 1) for bool, else the
         smallest and the largest value of all images.
     ax : matplotlib Axes, default=None
 
@@ -54,7 +54,7 @@ def plot_image_grid(
     Raises
     ------
     ValueError
-        If images, titles, labels or columns do not fit together.
+        If the numbers of images, titles, labels or columns do not match.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def plot_image_grid(
 def plot_pixel_likelihood(
     images: ArrayLike, log_px: ArrayLike, *, value_range: tuple[float, float] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Draw images, and below each how many bits each of its pixels costs: bright is unlikely.
+    """Draw images, and below each image the bits of each of its pixels: bright is improbable.
 
     Parameters
     ----------

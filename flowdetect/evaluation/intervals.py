@@ -1,8 +1,8 @@
-"""Intervals of an AUROC that keep their coverage where sets are nearly or wholly apart.
+"""Intervals of an AUROC that keep their coverage near 0 and 1.
 
-An AUROC near 1 rests on the few rows that are out of order, so its variance is poorly known, and a bootstrap that sees
-none of them gives an interval of width 0. `auroc_interval` asks which true areas the observed one speaks against (a
-score interval), and mixes the observed variance with a cautious one as long as few rows are out of order.
+An AUROC near 1 depends on the few rows that are out of order, so its variance is poorly known. A bootstrap without any
+such row gives an interval of width 0. `auroc_interval` is a score interval: it contains the true areas that the
+observed area does not reject. It combines the observed variance with a cautious one if few rows are out of order.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class _Part:
 def auroc_interval(
     scores_in: ArrayLike, scores_out: ArrayLike, *, confidence: float = 0.95, paired: bool = False
 ) -> tuple[float, float]:
-    r"""Give an interval of the AUROC that also holds where the area is near or at 0 or 1.
+    r"""Return an interval of the AUROC that keeps its coverage near and at 0 and 1.
 
-    The interval holds all :math:`\theta` with
+    The interval contains all :math:`\theta` with
 
     .. math:: (\hat A - \theta)^2 \le t^2 \, \theta (1 - \theta)
         \left(\frac{r_\text{in}}{n_\text{in}} + \frac{r_\text{out}}{n_\text{out}}\right)

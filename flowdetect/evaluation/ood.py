@@ -1,8 +1,8 @@
-"""The OoD report: which scorer tells the in-distribution set from which other set, how surely and how fast.
+"""The OoD report: how well and how fast scorers separate an in-distribution set from other sets.
 
-A scorer is whatever has `score_samples`, higher being more normal: a fitted density, a detector, scikit-learn's
-GaussianMixture. One report holds one in-distribution set, any number of scorers and any number of other sets, and the
-raw scores, so that no question needs a second run.
+A scorer is anything with `score_samples`, where higher is more normal: a fitted density, a detector, or scikit-learn's
+GaussianMixture. A report has one in-distribution set, any number of scorers and any number of other sets. It stores the
+raw scores for further analysis.
 """
 
 from __future__ import annotations
@@ -33,45 +33,46 @@ def ood_report(
     random_state: int | None = 0,
     verbose: int = 1,
 ) -> OODReport:
-    r"""Compare scorers at telling an in-distribution set from others.
+    r"""Compare how well scorers separate an in-distribution set from other sets.
 
-    For each scorer s and each out set the report gives, with OoD as the positive class,
+    For each scorer s and each out set, with OoD as the positive class, the report contains
 
     .. math:: \text{AUROC} = P(s(x_\text{out}) < s(x_\text{in})) + \tfrac{1}{2} P(s(x_\text{out}) = s(x_\text{in}))
 
-    with the 95 % interval of `auroc_interval`, which holds near 1; both average precisions and the share of false
-    alarms at 95 % of the OoD rows found, with percentile intervals from a bootstrap of both sets, which are too narrow
-    near the best value; and the time. The intervals count the rows drawn, not other trainings or seeds.
+    with the 95 % interval of `auroc_interval`, which keeps its coverage near 1. It also contains both average
+    precisions, the false positive rate at 95 % true positives, and the time. Their intervals are percentile intervals
+    of a bootstrap over both sets, and are too narrow near the best value. The intervals describe the sampling of rows,
+    not of trainings or seeds.
 
     Parameters
     ----------
     scorers : dict of name to fitted density or detector, or list of them
-        Anything with `score_samples(X)`, higher being more normal. In a list the class gives the name, numbered if it
-        occurs twice.
+        Anything with `score_samples(X)`, where higher is more normal. In a list the name is that of the class, with a
+        number if it occurs twice.
     X_in : rows (n, D), images (n, H, W) or (n, H, W, C), or torch (n, C, H, W)
-        Held-out data of the kind the scorers were trained on. A scorer that refuses images gets them as rows.
+        Held-out data like the training data of the scorers. A scorer that does not accept images receives them as rows.
     X_out : dict of name to data in any of these layouts
     name : str, default=None
-        The in-distribution set's name; None is "in".
+        Name of the in-distribution set; None is "in".
     n_bootstrap : int, default=1000
     random_state : int or None, default=0
-        Seeds the bootstrap of average precisions and false alarms.
+        Seed of the bootstrap.
     verbose : int, default=1
-        1: lines on stderr say which set is being scored, if the report takes longer than a few seconds. 0: silent.
+        1: lines on stderr name the set that is being scored, if the report takes longer than a few seconds. 0: silent.
 
     Returns
     -------
     report : OODReport
         With `to_frame()`, `to_markdown()`, `save_html()`, `plot()`, `plot_intervals()`, `scores` and `unscored`. Rows
-        for which a scorer raises ValueError or gives NaN are left out of the numbers, counted and named there; other
+        for which a scorer raises ValueError or returns NaN are left out of the numbers, and listed in `unscored`. Other
         errors are not caught.
 
     Raises
     ------
     TypeError
-        If a scorer has no `score_samples`, or `X_out` is no mapping.
+        If a scorer has no `score_samples`, or `X_out` is not a mapping.
     ValueError
-        If there is no scorer or no out set, names clash, or a set is empty.
+        If there is no scorer or no out set, if two names are equal, or if a set is empty.
     NotFittedError
         If a scorer is not fitted.
 
@@ -103,7 +104,7 @@ def ood_report(
 def _score_sets(
     report: OODReport, scorer_name: str, scorer: Any, sets: Mapping[str, Any], begin: Callable[[str], None]
 ) -> dict[str, float]:
-    """Score all sets into the report; give the seconds that each took."""
+    """Score all sets, store the scores in the report, and return the seconds of each."""
     seconds = {}
     report.scores[scorer_name] = {}
     for set_name, X in sets.items():
@@ -134,7 +135,7 @@ def _add_results(
 def _numbers(
     scores_in: NDArray[np.float64], scores_out: NDArray[np.float64], n_bootstrap: int, random_state: int | None
 ) -> dict[str, float]:
-    """Give the metrics with their intervals, over the rows that were scored; NaN if a set has none."""
+    """Return the metrics with their intervals, over the scored rows; NaN if a set has none."""
     both = scores_in[~np.isnan(scores_in)], scores_out[~np.isnan(scores_out)]
     names = ("auroc", *RESAMPLED)
     if not all(map(len, both)):

@@ -23,7 +23,7 @@ N_SHOWN = 8  # images of each set
 
 
 def sections(report: OODReport, images: Mapping[str, ArrayLike] | None = None) -> list[str]:
-    """Give the parts that stand below the table, as HTML."""
+    """Return the parts that stand below the table, as HTML."""
     out_sets = list(dict.fromkeys(result["out_set"] for result in report.results))
     alt = "AUROC of each scorer and OoD set, with its 95 % interval"
     parts = [

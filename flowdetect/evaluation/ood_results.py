@@ -14,7 +14,7 @@ from flowdetect._files import PathName
 from flowdetect.evaluation import ood_page
 from flowdetect.evaluation.area_plots import plot_auroc_intervals, plot_roc
 from flowdetect.evaluation.plots import plot_score_histograms
-from flowdetect.evaluation.report import Report, area_cell, milliseconds
+from flowdetect.evaluation.report import Report, area_cell, milliseconds, times
 from flowdetect.evaluation.scoring import Unscored
 from flowdetect.evaluation.text import Column
 
@@ -71,7 +71,7 @@ class OODReport(Report):
     n_text_cells: ClassVar[int] = 3
 
     def to_frame(self) -> pd.DataFrame:
-        """Give a pandas frame, one row for each scorer and out set; the report itself prints within 80 columns.
+        """Return a pandas frame, one row for each scorer and out set; the report itself prints within 80 columns.
 
         Returns
         -------
@@ -167,7 +167,15 @@ class OODReport(Report):
 
         Examples
         --------
-        >>> report.save_html("report.html", images={"in": X_in, "mnist": X_out})  # doctest: +SKIP
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from sklearn.neighbors import KernelDensity
+        >>> from flowdetect import ood_report
+        >>> images = np.random.default_rng(0).normal(size=(40, 4, 4))
+        >>> scorer = KernelDensity().fit(images[:20].reshape(20, 16))
+        >>> report = ood_report([scorer], images[20:], {"brighter": images + 1})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     report.save_html(os.path.join(folder, "report.html"), images={"brighter": images + 1})
         """
         self._write_page(path, ood_page.sections(self, images))
 
@@ -187,9 +195,11 @@ class OODReport(Report):
             column("FPR95", ".3f", "fpr95"),
             column("AUPR out", ".3f", "aupr_out"),
             column("AUPR in", ".3f", "aupr_in"),
-            ["ms/row", *map(milliseconds, self.results)],
         ]
         return names, numbers
+
+    def _notes(self) -> list[str]:
+        return [times(self.results)]
 
     def _cells(self) -> list[list[str]]:
         head = ["scorer", "in", "out", "AUROC [95 % interval]", "FPR at 95 % TPR", "AUPR out", "AUPR in", "ms/row"]
@@ -206,5 +216,5 @@ class OODReport(Report):
 
 
 def interval_of_result(result: dict[str, Any]) -> tuple[float, float, float]:
-    """Give the AUROC and both ends of its interval."""
+    """Return the AUROC and both ends of its interval."""
     return result["auroc"], result["auroc_low"], result["auroc_high"]

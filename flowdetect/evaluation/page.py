@@ -39,22 +39,29 @@ th:first-child, td:first-child, .words th, .words td { text-align: left; }
 .scroll > img { max-width: none; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; margin: .8rem 0; }
 .figures > img { max-width: min(100%, 100vw - 2.4rem); }
+.story { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 33rem), 1fr)); gap: .6rem 2rem; }
+.story h3 { font-size: 1.05rem; margin: .4rem 0 .3rem; }
+.story p { margin: .3rem 0; font-size: .95rem; }
+.story figure { margin: 0 0 .4rem; }
+.story table { margin: .3rem 0; }
+.story th, .story td { padding-block: .16rem; }
 code { background: var(--soft); padding: .1rem .3rem; border-radius: 3px; overflow-wrap: anywhere; }
 @media print { body { max-width: none; padding: 0; } h2 { break-after: avoid; } img, table { break-inside: avoid; } }
 """
 
 
 def page(title: str, body: str) -> str:
-    """Give a whole page around a body of HTML."""
+    """Return a whole page around a body of HTML."""
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     meta = '<meta name="viewport" content="width=device-width, initial-scale=1">'
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}{meta}</head><body>\n{body}\n</body></html>\n'
 
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Give cells as an HTML table."""
+    """Return cells as an HTML table, which scrolls in a narrow window."""
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr>{body}</table>"
+    head_cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    return f'<div class="scroll"><table><tr>{head_cells}</tr>{body}</table></div>'
 
 
 def figures(pictures: Sequence[str]) -> str:
@@ -63,14 +70,14 @@ def figures(pictures: Sequence[str]) -> str:
 
 
 def as_html(picture: Figure | Axes, alt: str) -> str:
-    """Give an <img> that carries its PNG within itself."""
+    """Return an <img> that carries its PNG within itself."""
     data = base64.b64encode(as_png(picture)).decode()
     width = round(_figure_of(picture).get_figwidth() * 100)
     return f'<img alt="{escape(alt)}" style="width: {width}px" src="data:image/png;base64,{data}">'
 
 
 def as_png(picture: Figure | Axes) -> bytes:
-    """Give the content of a PNG file."""
+    """Return the content of a PNG file."""
     file = io.BytesIO()
     _figure_of(picture).savefig(file, format="png", dpi=DPI, bbox_inches="tight")
     return file.getvalue()

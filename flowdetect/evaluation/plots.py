@@ -1,6 +1,6 @@
 """Pictures of scores: histograms, and how far an SIT moves a score.
 
-Every function draws into the `ax` it is given, or into a figure of its own, and gives back the axes; none touches
+Every function draws into the `ax` it is given, or into a figure of its own, and returns the axes; none touches
 matplotlib's backend, its settings or pyplot's list of figures. Labels stand at what they name.
 """
 
@@ -110,6 +110,7 @@ def plot_sit_shifts(
     sits = list(dict.fromkeys(sit for by_sit in shifts.values() for sit in by_sit))
     ax = own_axes(ax, (6.5, 0.9 + len(sits) * (0.28 + 0.24 * len(shifts))))
     ax.set_xscale(xscale, **({"linthresh": 1.0} if xscale == "symlog" else {}))
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.axvline(0, color="#BBBBBB", linewidth=1, zorder=0)
     offsets = (np.arange(len(shifts)) - (len(shifts) - 1) / 2) * 0.26
     for i, (scorer, by_sit) in enumerate(shifts.items()):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from flowdetect._files import PathName, as_path, check_writable, write_atomically
 from flowdetect.evaluation.page import page
 from flowdetect.evaluation.scoring import Unscored
-from flowdetect.evaluation.text import Column, text_tables
+from flowdetect.evaluation.text import WIDTH, Column, text_tables
 
 COUNTED = "Intervals: 95 %, over the rows drawn; another training or seed is not counted."
 
@@ -28,19 +29,23 @@ class Report:
     n_first: ClassVar[int] = 1  # columns of numbers that stand in the first table of the text
 
     def _cells(self) -> list[list[str]]:
-        """Give the whole table, its head first."""
+        """Return the whole table, its head first."""
         raise NotImplementedError
 
     def _title(self) -> str:
-        """Say in a line or two what is compared."""
+        """Describe in a line or two what is compared."""
         raise NotImplementedError
 
     def _columns(self) -> tuple[Sequence[Column], Sequence[Column]]:
-        """Give columns of names and columns of numbers, the most important first, for `text_tables`."""
+        """Return columns of names and columns of numbers, the most important first, for `text_tables`."""
         raise NotImplementedError
 
+    def _notes(self) -> list[str]:
+        """Return sentences that stand below the text."""
+        return []
+
     def to_markdown(self) -> str:
-        """Give the whole table as aligned Markdown, and below it what could not be scored."""
+        """Return the whole table as aligned Markdown, and below it what could not be scored."""
         table = [[cell.replace("|", r"\|") for cell in row] for row in self._cells()]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["| " + " | ".join(self._aligned(row, widths)) + " |" for row in table]
@@ -64,12 +69,14 @@ class Report:
         write_atomically(target, page(title, body).encode())
 
     def html_table(self) -> str:
-        """Give the whole table as HTML that scrolls sideways, what the intervals count, and what was not scored."""
+        """Return the whole table as HTML that scrolls sideways, what the intervals count, and what was not scored."""
         return f'<div class="scroll words">{self._repr_html_()}</div>'
 
     def __str__(self) -> str:
         problems = [f"\n{problem}" for problem in self.unscored]
-        return "\n".join([self._title(), "", text_tables(*self._columns(), self.n_first), "", COUNTED, *problems])
+        notes = [textwrap.fill(note, WIDTH) for note in self._notes()]
+        table = text_tables(*self._columns(), self.n_first)
+        return "\n".join([self._title(), "", table, "", COUNTED, *notes, *problems])
 
     def _repr_html_(self) -> str:
         head, *body = self._cells()
@@ -87,4 +94,17 @@ def area_cell(result: dict[str, Any], name: str) -> str:
 
 def milliseconds(result: dict[str, Any]) -> str:
     """Write the time a row took."""
-    return f"{result['ms_per_image']:.3g}" if result["ms_per_image"] >= 0.001 else "<0.001"
+    return _short(result["ms_per_image"])
+
+
+def times(results: Sequence[dict[str, Any]]) -> str:
+    """Return how long each scorer took a row, on average over the sets."""
+    taken: dict[str, list[float]] = {}
+    for result in results:
+        taken.setdefault(result["scorer"], []).append(result["ms_per_image"])
+    means = ", ".join(f"{name} {_short(sum(each) / len(each))}" for name, each in taken.items())
+    return f"Milliseconds a row: {means}."
+
+
+def _short(number: float) -> str:
+    return f"{number:.3g}" if number >= 0.001 else "below 0.001"

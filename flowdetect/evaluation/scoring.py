@@ -1,4 +1,4 @@
-"""Names and scores of whatever has `score_samples`; rows that cannot be scored are found and named."""
+"""Names and scores of anything with `score_samples`; rows that cannot be scored are found and listed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flowdetect._opening import as_source, check_columns, is_lazy, names_compare
 from flowdetect._rows import plain
 from flowdetect._sources import Source, rows_at_once
 
-SHOWN_ROWS = 10  # how many row numbers of unscored rows a text lists
+SHOWN_ROWS = 10  # indices of unscored rows that a text lists
 AT_ONCE, AT_ONCE_BYTES = 8192, 2**23  # rows that are converted to float64 at a time, and their bytes in a source
 
 
@@ -49,7 +49,7 @@ def name_all(
     needed: str,
     name_of: Callable[[Any], str],
 ) -> dict[str, Any]:
-    """Name the objects of a list, numbered where a name comes twice, and refuse what lacks the needed method."""
+    """Name the objects of a list, with numbers for equal names; raise if one lacks the needed method."""
     if isinstance(given, Mapping):
         named = dict(given)
     elif isinstance(given, list | tuple):
@@ -69,17 +69,17 @@ def name_all(
 
 
 def name_scorers(scorers: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
-    """Name the scorers of a list after their classes, and refuse what is no scorer."""
+    """Name the scorers of a list by their classes; raise if one is not a scorer."""
     return name_all(scorers, "scorers", "fitted density or detector", "score_samples", class_name)
 
 
 def class_name(scorer: Any) -> str:
-    """Give the class, that of the estimator within if it is frozen."""
+    """Return the name of the class; of a frozen estimator, the class inside."""
     return type(scorer.estimator if isinstance(scorer, FrozenEstimator) else scorer).__name__
 
 
 def plain_set(set_name: str, X: Any) -> Any:
-    """Give a set as an array, frame or tensor of numbers with rows; what is read in parts as a source."""
+    """Return a set as an array, frame or tensor of numbers, or as a source if it is read in parts."""
     try:
         if is_lazy(X):
             return as_source(X)
@@ -99,7 +99,7 @@ def plain_set(set_name: str, X: Any) -> Any:
 
 
 def set_in_memory(set_name: str, X: Any) -> Any:
-    """Give a set as `plain_set` does, what is read in parts as an array."""
+    """Return a set as `plain_set` does, but a source as an array."""
     X = plain_set(set_name, X)
     return X.array() if isinstance(X, Source) else X
 
@@ -113,9 +113,9 @@ def score_set(
     method: str = "score_samples",
     finite: bool = False,
 ) -> NDArray[np.float64]:
-    """Score X by a method of the scorer: (n,), NaN where that failed, which is added to `unscored`.
+    """Score X by a method of the scorer: (n,), with NaN for failed rows, which are added to `unscored`.
 
-    With `finite`, infinite scores have failed too: AUROCs stand them, means do not.
+    With `finite`, infinite scores count as failed: an AUROC can use them, a mean cannot.
     """
     scores, error = _score_rows(scorer, X, method)
     if finite and np.isinf(scores).any():
@@ -127,14 +127,14 @@ def score_set(
 
 
 def _score_rows(scorer: Any, X: Any, method: str) -> tuple[NDArray[np.float64], str | None]:
-    """Score X; where that is a ValueError, halve X until the rows to blame are found. They score NaN.
+    """Score X; after a ValueError, halve X until the failing rows are found, which score NaN.
 
-    Returns the scores and the first error's message: thirteen more calls find one bad row among 10,000.
+    Returns the scores and the message of the first error. One failing row among 10,000 takes about thirteen more calls.
     """
     n_rows = n_rows_of(X)
     try:
         return _score_batch(scorer, X, n_rows, method), None
-    except NotFittedError:  # is a ValueError, but no row's fault
+    except NotFittedError:  # a ValueError that does not depend on rows
         raise
     except ValueError as error:
         message = str(error)
@@ -164,7 +164,7 @@ def _score_batch(scorer: Any, X: Any, n_rows: int, method: str) -> NDArray[np.fl
     except ValueError:
         if knows_images or getattr(X, "ndim", 2) == 2:
             raise
-        scores = getattr(scorer, method)(to_rows(X)[0])  # scikit-learn's own estimators take rows alone
+        scores = getattr(scorer, method)(to_rows(X)[0])  # scikit-learn's estimators take rows only
     scores = np.asarray(scores)
     if scores.dtype.kind not in "biuf":
         raise TypeError(f"{type(scorer).__name__}.{method} must give real numbers, got {scores.dtype}.")

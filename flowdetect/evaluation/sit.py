@@ -1,7 +1,7 @@
-"""The SIT report: how far a score moves when pixels change and meaning stays.
+"""The SIT report: how much a score changes if pixels change and meaning does not.
 
-A scorer is whatever has `score_samples`; a semantic-invariant transformation (SIT) is a scikit-learn transformer. The
-report holds the raw scores, so that no question needs a second run.
+A scorer is anything with `score_samples`; a semantic-invariant transformation (SIT) is a scikit-learn transformer. The
+report stores the raw scores for further analysis.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from flowdetect.evaluation.resampling import Counts, draw_counts, interval_of, r
 from flowdetect.evaluation.scoring import class_name, n_rows_of, name_all, name_scorers, score_set, set_in_memory
 from flowdetect.evaluation.sit_results import ALL, BITS, CLEAN, COLUMNS, SPREADS, SITReport
 
-LONGEST_NAME = 40  # of a SIT's repr that serves as its name
+LONGEST_NAME = 40  # characters of a SIT's repr that is used as its name
 
 
 def sit_report(
@@ -41,58 +41,59 @@ def sit_report(
     random_state: int | None = 0,
     verbose: int = 1,
 ) -> SITReport:
-    r"""Probe scorers with semantic-invariant transformations (SITs).
+    r"""Test scorers with semantic-invariant transformations (SITs).
 
-    For each scorer s and each SIT t, over all images and over those of each class, the report gives
+    For each scorer s and each SIT t, over all images and over those of each class, the report contains
 
-    (a) the shift of the mean, in bits/dim where the scorer has them, else in standard deviations of its scores of the
-    images as they are; positive is less normal;
+    (a) the shift of the mean, in bits/dim if the scorer has them, else in standard deviations of its scores of the
+    original images; positive is less normal;
 
-    (b) the AUROC of clean against transformed images, transformed being positive; ideal is 0.5:
+    (b) the AUROC of clean against transformed images, where transformed is positive; 0.5 is ideal:
 
     .. math:: P(s(t(x')) < s(x)) + \tfrac{1}{2} P(s(t(x')) = s(x))
 
-    (c) with `X_out`, the AUROC of transformed images against `X_out`, the latter being positive: what becomes of the
-    detection when the in-distribution images have been moved.
+    (c) with `X_out`, the AUROC of transformed images against `X_out`, which is positive: how well OoD images are
+    detected after the in-distribution images were transformed.
 
-    The 95 % interval of a shift is a percentile interval from a bootstrap over images; all scorers and SITs share the
-    resamples. Those of AUROCs are of `auroc_interval`, which hold near 0 and 1: of (a) images and (b) their transformed
-    versions as pairs, of (c) of independent sets. All count images drawn, not other trainings or seeds.
+    The 95 % interval of a shift is a percentile interval of a bootstrap over images; all scorers and SITs share the
+    resamples. Intervals of AUROCs are those of `auroc_interval`, which keep their coverage near 0 and 1: for pairs of
+    clean and transformed images in (b), and for independent sets in (c). They describe the sampling of images, not of
+    trainings or seeds.
 
     Parameters
     ----------
     scorers : dict of name to fitted density or detector, or list of them
-        Anything with `score_samples(X)`, higher being more normal; `bits_per_dim(X)` is used instead where there is
-        one. In a list the class gives the name, numbered if it occurs twice.
+        Anything with `score_samples(X)`, where higher is more normal; `bits_per_dim(X)` is used instead if it exists.
+        In a list the name is that of the class, with a number if it occurs twice.
     X : rows (n, D), images (n, H, W) or (n, H, W, C), or torch (n, C, H, W)
-        Held-out data of the kind the scorers were trained on.
+        Held-out data like the training data of the scorers.
     sits : dict of name to transformer, or list of them
-        A fitted one is used as it is, of others a clone is fitted on X and y. In a list a short repr gives the name,
-        else the class.
+        A fitted SIT is used directly; of an unfitted one a clone is fitted to X and y. In a list the name is the repr
+        if it is short, else the class.
     y : (n,) array, default=None
-        Class labels, to report each class too; also given to a SIT whose `transform` takes y, as `ZeroLatents` of a
-        conditional flow does.
+        Class labels, for results of each class. They are also passed to a SIT whose `transform` takes y, such as
+        `ZeroLatents` of a conditional flow.
     X_out : data in any of these layouts, default=None
         Out-of-distribution data.
     n_bootstrap : int, default=1000
     random_state : int or None, default=0
-        Seeds the bootstrap of the shifts.
+        Seed of the bootstrap of the shifts.
     verbose : int, default=1
-        1: lines on stderr say what is being scored, if the report takes longer than a few seconds. 0: silent.
+        1: lines on stderr name what is being scored, if the report takes longer than a few seconds. 0: silent.
 
     Returns
     -------
     report : SITReport
         With `to_frame()`, `to_markdown()`, `save_html()`, `plot()` (by class), `plot_shifts()`, `plot_examples()`,
-        `scores` and `unscored`. Rows for which a scorer raises ValueError or gives NaN are left out of the numbers,
-        counted and named there.
+        `scores` and `unscored`. Rows for which a scorer raises ValueError or returns NaN are left out of the numbers,
+        and listed in `unscored`.
 
     Raises
     ------
     TypeError
         If a scorer has no `score_samples`, or a SIT no `transform`.
     ValueError
-        If there is no scorer or no SIT, X is empty, names clash, or y is not as long as X.
+        If there is no scorer or no SIT, if X is empty, if two names are equal, or if y and X differ in length.
     NotFittedError
         If a scorer is not fitted.
 
@@ -132,7 +133,7 @@ def sit_report(
 
 
 def _score_all(report: SITReport, named: dict[str, Any], X_out: Any, begin: Callable[[str], None]) -> None:
-    """Score the images as they are, under each SIT, and `X_out`, into the report."""
+    """Score the original images, their transformed versions and `X_out`, and store the scores in the report."""
 
     def scores_of(name: str, set_name: str, rows: Any) -> NDArray[np.float64]:
         begin(f"{name} scores {n_rows_of(rows):,} rows, {set_name}")
@@ -141,7 +142,7 @@ def _score_all(report: SITReport, named: dict[str, Any], X_out: Any, begin: Call
         return score_set(name, named[name], set_name, rows, report.unscored, finite=True)
 
     for sit_name, sit in {CLEAN: None, **report.sits}.items():
-        with sklearn.config_context(transform_output="default"):  # a frame has no room for images
+        with sklearn.config_context(transform_output="default"):  # a data frame cannot hold images
             changed = report.X if sit is None else _transformed(sit, report.X, report.y)
         for name in named:
             report.scores[name][sit_name] = scores_of(name, "the images" if sit is None else sit_name, changed)
@@ -175,7 +176,7 @@ def _numbers(
     counts: Counts,
     scores_out: NDArray[np.float64],
 ) -> dict[str, Any]:
-    """Give the numbers of one scorer, SIT and group of images, over the rows that were scored both times."""
+    """Return the numbers of one scorer, SIT and group of images, over the rows with both scores."""
     clean, moved = report.values(scorer)[rows], report.values(scorer, sit)[rows]
     kept = ~np.isnan(clean) & ~np.isnan(moved)
     clean, moved, counts = clean[kept], moved[kept], counts[:, kept] if not kept.all() else counts
@@ -199,7 +200,7 @@ def _with_ends(name: str, value: float, ends: tuple[float, float]) -> dict[str, 
 
 
 def _transformed(sit: Any, X: Any, y: Any) -> Any:
-    """Transform X, with its labels where there are any and the SIT takes them; a frame stays one."""
+    """Transform X, with labels if the SIT takes them; a data frame stays a data frame."""
     takes_y = y is not None and "y" in inspect.signature(sit.transform).parameters
     moved = sit.transform(X, y=y) if takes_y else sit.transform(X)
     is_table = hasattr(X, "dtypes") and isinstance(moved, np.ndarray) and moved.shape == X.shape
@@ -210,7 +211,7 @@ def _fitted_sits(sits: Any, X: Any, y: Any) -> dict[str, Any]:
     named = name_all(sits, "sits", "transformer", "transform", _short_name)
     if CLEAN in named:
         raise ValueError(f"A SIT is called {CLEAN!r}, the name of the images as they are; give it another.")
-    with sklearn.config_context(transform_output="default"):  # a frame has no room for images
+    with sklearn.config_context(transform_output="default"):  # a data frame cannot hold images
         return {name: sit if _is_fitted(sit) else _fitted_clone(sit, X, y) for name, sit in named.items()}
 
 

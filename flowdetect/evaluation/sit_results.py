@@ -1,4 +1,4 @@
-"""What a SIT report holds and shows."""
+"""The result of `sit_report`: tables and plots."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CLEAN = "none"  # the name of the images as they are
+CLEAN = "none"  # the name of the original images
 ALL = "all"  # the label of all images together
 BITS, SPREADS = "bits/dim", "standard deviations"
 COLUMNS = (
@@ -51,17 +51,17 @@ COLUMNS = (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SITReport(Report):
-    """What `sit_report` found.
+    """The result of `sit_report`.
 
     Attributes
     ----------
     results : list of dict
         One for each scorer, SIT and label, with the keys of `to_frame`'s columns.
     scores : dict of scorer to dict of SIT to (n,) array
-        The raw scores, higher being more normal; "none" are the images as they are. NaN where a row could not be
-        scored. Negative bits/dim for scorers that have bits/dim.
+        The raw scores, higher is more normal; "none" is the original images. NaN if a row could not be scored. For
+        scorers with bits/dim, minus bits/dim.
     scores_out : dict of scorer to (n_out,) array
-        Those of `X_out`; empty without.
+        The scores of `X_out`; empty without it.
     sits : dict of name to fitted transformer
     units : dict of scorer to "bits/dim" or "standard deviations"
     unscored : list of Unscored
@@ -90,11 +90,11 @@ class SITReport(Report):
     n_first: ClassVar[int] = 2
 
     def to_frame(self) -> pd.DataFrame:
-        """Give a pandas frame, one row for each scorer, SIT and label.
+        """Return a pandas frame with one row for each scorer, SIT and label.
 
         Returns
         -------
-        frame : columns scorer, sit ("none": the images as they are), label ("all", then each class of y);
+        frame : columns scorer, sit ("none": the original images), label ("all", then each class of y);
             shift (of the mean, in `unit`; positive is less normal), auroc_clean (clean against transformed images,
             ideal 0.5), auroc_ood (transformed images against `X_out`), each with _low and _high (95 % interval over
             images: of the shift by bootstrap, of the areas by `auroc_interval`), shift_median (median over images of
@@ -109,7 +109,7 @@ class SITReport(Report):
         return f"SITReport(scorers={list(self.scores)}, sits={[CLEAN, *self.sits]}, n_images={n_rows_of(self.X)})"
 
     def select(self, scorers: Sequence[str] | None = None, sits: Sequence[str] | None = None) -> SITReport:
-        """Give the same report with some of the scorers and SITs alone; the images as they are always stay.
+        """Return the report with only some of the scorers and SITs; the original images are always kept.
 
         Parameters
         ----------
@@ -132,21 +132,21 @@ class SITReport(Report):
         )
 
     def values(self, scorer: str, sit: str = CLEAN) -> NDArray[np.float64]:
-        """Give (n,) values that rise as images get less normal: bits/dim, or score / -std of the clean scores."""
+        """Return values (n,) that are higher for less normal images: bits/dim, or -score / std of the clean scores."""
         scores = self.scores[scorer][sit]
         return -scores / (1.0 if self.units[scorer] == BITS else float(np.nanstd(self.scores[scorer][CLEAN])) or 1.0)
 
     def plot(self, *, yscale: str = "linear", fig: Figure | None = None) -> Figure:
-        """Draw, a panel for each scorer, the values of each class as they are and under each SIT.
+        """Draw the values of each class, for the original images and each SIT, with a panel for each scorer.
 
-        A dot is the mean, a line spans the middle 90 % of the images.
+        A dot is the mean; a line spans the middle 90 % of the images.
 
         Parameters
         ----------
         yscale : {"linear", "log", "symlog"}, default="linear"
-            Logarithmic where SITs differ by orders of magnitude.
+            Use a logarithmic scale if SITs differ by orders of magnitude.
         fig : matplotlib Figure, default=None
-            Resized and drawn into; None: a new one, which pyplot does not know.
+            Resized and used for the plot; None: a new figure, without pyplot.
 
         Returns
         -------
@@ -168,7 +168,7 @@ class SITReport(Report):
         return fig
 
     def plot_shifts(self, *, xscale: str = "linear", ax: Axes | None = None) -> Axes:
-        """Draw how far each SIT moves each scorer, over all images; scorers of unlike units do not mix.
+        """Draw the shift of each scorer under each SIT, over all images; all scorers should have the same unit.
 
         Parameters
         ----------
@@ -189,14 +189,14 @@ class SITReport(Report):
     def plot_examples(
         self, rows: int | Sequence[int] = 6, *, image_shape: tuple[int, ...] | None = None, ax: Axes | None = None
     ) -> Axes:
-        """Draw images as they are and under each SIT, below each what the scorers say.
+        """Draw original and transformed images, each with the values of the scorers below it.
 
         Parameters
         ----------
         rows : int or sequence of int, default=6
-            The first so many images, or their numbers.
+            Number of images, from the first, or their indices.
         image_shape : (H, W) or (H, W, C), default=None
-            Of images given as rows.
+            Shape of images given as rows.
         ax : matplotlib Axes, default=None
 
         Returns
@@ -212,7 +212,7 @@ class SITReport(Report):
         if image_shape is not None:
             images = images.reshape(len(images), *image_shape)
         told = [[self.values(scorer, sit)[chosen] for scorer in self.scores] for sit in lines]
-        columns = [column for line in told for column in zip(*line, strict=True)]  # what all scorers say of an image
+        columns = [column for line in told for column in zip(*line, strict=True)]  # values of all scorers for an image
         captions = ["\n".join(f"{value:.2f}" for value in column) for column in columns]
         clean = images[: len(chosen)]
         ax = plot_image_grid(
@@ -237,9 +237,9 @@ class SITReport(Report):
         Parameters
         ----------
         path : str or path-like
-            Replaced as a whole if it exists; a page that could not be written leaves the old one as it was.
+            An existing file is replaced only after the new one is complete.
         image_shape : (H, W) or (H, W, C), default=None
-            Of images given as rows; None: examples are shown of images alone.
+            Of images given as rows; None: examples are shown only for images.
 
         Raises
         ------

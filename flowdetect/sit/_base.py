@@ -72,7 +72,7 @@ def check_whole(estimator: Any, name: str, low: int | None = None) -> None:
     value = getattr(estimator, name)
     if not is_count(value, -LARGEST if low is None else low, LARGEST):
         bound = "" if low is None else f" >= {low}"
-        raise ValueError(f"{name} must be a whole number{bound}, got {short(value)}; at most {LARGEST} to either side.")
+        raise ValueError(f"{name} must be a whole number{bound}, got {short(value)}; its size is at most {LARGEST}.")
 
 
 def value_range(rows: NDArray[np.float64], n_bins: int | None) -> tuple[float, float]:

@@ -116,7 +116,7 @@ class Translate(GeometricTransformer):
             If a parameter is not as documented, or every pixel would leave the image.
         """
         rows = self._learn(X, dtype="numeric")
-        self.fill_value_ = 0.0 if self.n_bins_ is not None else float(rows.min())
+        self.fill_value_: float = 0.0 if self.n_bins_ is not None else float(rows.min())
         self._check_stays_in_view()
         return self
 

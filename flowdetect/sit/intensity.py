@@ -132,7 +132,7 @@ class Gray(IntensityTransformer):
 
     def _learn_centre(self, rows: NDArray[np.float64]) -> None:
         low, width = value_range(rows, self.n_bins_)
-        self.middle_ = low + width / 2 if self.n_bins_ is None else (self.n_bins_ - 1) / 2
+        self.middle_: float = low + width / 2 if self.n_bins_ is None else (self.n_bins_ - 1) / 2
 
     def _centre(self, rows: NDArray[np.float64]) -> float:
         return self.middle_

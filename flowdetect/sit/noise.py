@@ -127,7 +127,7 @@ class AddNoise(PixelTransformer):
         rows = self._learn(X, dtype=np.float64)
         self._check_requantize(self.requantize)
         self.value_min_, self.value_range_ = value_range(rows, self.n_bins_)
-        self.seed_ = draw_seed(self.random_state)
+        self.seed_: int = draw_seed(self.random_state)
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float64]:

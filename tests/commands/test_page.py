@@ -13,7 +13,7 @@ from flowdetect import load
 
 PAGE = Path(__file__).parents[2] / "docs" / "guide" / "command_line.rst"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
-TIME = re.compile(r"in [\d.]+ s\b|\"seconds\": [\d.e-]+| +[\d.]+ \|$", re.MULTILINE)  # the last: milliseconds a row
+TIME = re.compile(r"in [\d.]+ s\b|\"seconds\": [\d.e-]+|row: OODDetector [\d.]+\.$", re.MULTILINE)
 
 
 def steps():

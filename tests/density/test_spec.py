@@ -86,14 +86,14 @@ def test_noise_keeps_every_value_in_its_bin(n_bins):
 def test_one_gross_value_is_warned_of_by_column(make):
     X = np.random.default_rng(0).normal(size=(300, 3))
     X[7, 1] = 1e6
-    with pytest.warns(UserWarning, match=r"scale of column\(s\) 1 .* to 1e\+06.*drop such rows"):
+    with pytest.warns(UserWarning, match=r"scale of column\(s\) 1: .* to 1e\+06.*drop such rows"):
         make(max_epochs=1, random_state=0).fit(X)
 
 
 def test_codes_of_missing_values_are_warned_of():
     X = np.random.default_rng(0).normal(size=(300, 3))
     X[::20, 2] = -9999
-    with pytest.warns(UserWarning, match=r"scale of column\(s\) 2 .*impute codes"):
+    with pytest.warns(UserWarning, match=r"scale of column\(s\) 2: .*impute codes"):
         GlowDensity(**SMALL).fit(X)
 
 

@@ -127,27 +127,40 @@ class TestProbability:
         q = (11 + 1 / 5) / 13
         assert found[0] == pytest.approx(1 - 11 / 13 * np.exp(-2) / (2 * q))
 
+    def test_the_tail_may_hold_ties_beside_the_lowest(self):
+        known = np.array([0.0] + [1.0] * 12)
+        found = outlier_probability(np.array([-0.2]), known, 0.0)
+        assert found[0] == pytest.approx(1 - np.exp(-0.2 / 0.1) / 2)  # ten scores, on average 0.1 below the next
+
     def test_thresholds_outside_of_all_scores(self):
         low, high = (outlier_probability(self.known, self.known, at) for at in (-1e6, 1e6))
         np.testing.assert_allclose(low, 0, atol=1e-9)
         np.testing.assert_allclose(high, 1 - np.arange(1, 10) / 18)  # 9 of 10 score lower than any threshold above
+        assert outlier_probability(np.array([1e5]), self.known, 1e6)[0] == np.nextafter(0.5, 1)
+        assert outlier_probability(np.array([-1e5]), self.known, -1e6)[0] == 0.5
+
+    def test_the_threshold_itself_is_normal(self):
+        assert outlier_probability(np.array([3.0]), self.known, 3.0)[0] == 0.5
 
 
 class TestTwoSamples:
     @staticmethod
     def statistic(batch, known):
-        """Pettitt's sum over the pooled scores in order."""
-        n_rows, total = len(batch) + len(known), 0.0
-        for i, value in enumerate(sorted([*batch, *known])[:-1], start=1):
-            up_to = np.sum(np.asarray(batch) <= value)
-            total += (n_rows * up_to - len(batch) * i) ** 2 / (i * (n_rows - i))
+        """Pettitt's sum over the pooled scores in order, where equal ones count together."""
+        pooled, total = np.sort([*batch, *known]), 0.0
+        n_rows = len(pooled)
+        for value in np.unique(pooled)[:-1]:
+            n_up_to, n_equal, up_to = np.sum(pooled <= value), np.sum(pooled == value), np.sum(batch <= value)
+            total += n_equal * (n_rows * up_to - len(batch) * n_up_to) ** 2 / (n_up_to * (n_rows - n_up_to))
         return total / (len(batch) * len(known))
 
     def test_the_statistic_is_pettitts(self):
         for n_batch, n_known in ((1, 5), (4, 9), (9, 4)):
             batch, known = random_rows(2, n_batch) + 0.5, np.sort(random_rows(3, n_known))
-            found, _ = two_sample_p_value(batch, known, 1, np.random.default_rng(0))
-            assert found == pytest.approx(self.statistic(batch, known))
+            for digits in (9, 0):  # without ties and with many
+                each, others = batch.round(digits), known.round(digits)
+                found, _ = two_sample_p_value(each, others, 1, np.random.default_rng(0))
+                assert found == pytest.approx(self.statistic(each, others))
 
     def test_the_p_value_is_that_of_all_regroupings(self):
         batch, known = np.array([2.1, 2.6, 0.4]), np.array([-0.7, 0.1, 0.3, 0.9, 1.7])
@@ -175,9 +188,12 @@ class TestTwoSamples:
             assert two_sample_p_value(batch, known, 99, np.random.default_rng(0))[1] == 0.01
 
 
-def test_copula_tails_are_sums_of_log_p_values():
-    known = np.stack([HUNDRED, -(HUNDRED**2), HUNDRED**2], axis=1)  # skewed to no side, the left, the right
-    asked = np.array([[50.0, -2500.0, 2500.0], [3.0, -9700.0, 9.0], [99.0, 0.0, 9801.0], [60.0, -9700.0, 9700.0]])
+@pytest.mark.parametrize("scale", [1, 2**-20])
+def test_copula_tails_are_sums_of_log_p_values(scale):
+    known = scale * np.stack([HUNDRED, -(HUNDRED**2), HUNDRED**2], axis=1)  # skewed to no side, the left, the right
+    asked = scale * np.array(
+        [[50.0, -2500.0, 2500.0], [3.0, -9700.0, 9.0], [99.0, 0.0, 9801.0], [60.0, -9700.0, 9700.0]]
+    )
     left = np.stack([log_p_value(asked[:, j], np.sort(known[:, j])) for j in range(3)])
     right = np.stack([log_p_value(-asked[:, j], np.sort(-known[:, j])) for j in range(3)])
     by_skewness = left[0] + left[1] + right[2]

@@ -34,8 +34,9 @@ def test_every_report_shows_its_areas_within_80_columns(n_scorers, n_sets, lengt
         end = lines.index("", 2)  # of the first table
         assert len(lines[4:end]) == count
         assert all("." in line and "[" in line for line in lines[4:end])
-        assert "Intervals: 95 %, over the rows drawn" in lines[-1]
+        assert "Intervals: 95 %, over the rows drawn; another training or seed is not counted." in lines
         assert len({line.split("  ")[0] for line in lines[4:end]}) == n_scorers
+    assert "Milliseconds a row:" in str(ood)
     result = ood.results[0]
     assert f"{result['auroc']:.3f} [{result['auroc_low']:.3f}, {result['auroc_high']:.3f}]" in str(ood)
 

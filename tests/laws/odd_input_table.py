@@ -203,19 +203,20 @@ LISTS = {
     "a tuple of images": Refused(lambda: tuple(WHOLE.reshape(-1, 4, 4)), words("one array", "np.stack(X)")),
     "a list of tensors": Refused(lambda: list(torch.zeros(9, 1, 4, 4)), words("one array", "torch.stack(X)")),
     "images of two sizes": Refused(
-        lambda: [np.zeros((4, 4)), np.zeros((5, 4))] * 9, words("one size", "(4, 4), (5, 4)", "resize", "np.stack(X)")
+        lambda: [np.zeros((4, 4)), np.zeros((5, 4))] * 9,
+        words("the same size", "(4, 4), (5, 4)", "resize", "np.stack(X)"),
     ),
     "images of many sizes": Refused(
-        lambda: [np.zeros((4, k)) for k in range(1, 20)], words("one size", "(4, 5) ...", "resize")
+        lambda: [np.zeros((4, k)) for k in range(1, 20)], words("the same size", "(4, 5) ...", "resize")
     ),
     "images gray and in colour": Refused(
-        lambda: [np.zeros((4, 4)), np.zeros((4, 4, 3))] * 9, words("one size", "(4, 4), (4, 4, 3)")
+        lambda: [np.zeros((4, 4)), np.zeros((4, 4, 3))] * 9, words("the same size", "(4, 4), (4, 4, 3)")
     ),
     "a list of pictures": Refused(lambda: [Image.new("L", (4, 4))] * 20, words("one array", "np.stack(X)")),
     "pictures of two sizes": Refused(
-        lambda: [Image.new("L", (4, 4)), Image.new("L", (4, 6))] * 9, words("one size", "(4, 4), (6, 4)", "resize")
+        lambda: [Image.new("L", (4, 4)), Image.new("L", (4, 6))] * 9, words("the same size", "(4, 4), (6, 4)", "resize")
     ),
-    "vectors of two lengths": Refused(lambda: [np.zeros(3), np.zeros(2)] * 9, words("one size", "(3,), (2,)")),
+    "vectors of two lengths": Refused(lambda: [np.zeros(3), np.zeros(2)] * 9, words("the same size", "(3,), (2,)")),
 }
 
 TENSORS = {
@@ -294,7 +295,7 @@ DATASETS = {  # densities, detectors and reports read datasets; all else refuses
 BAD_DATASETS = {
     "an empty dataset": Refused(lambda: Rows([]), words("0 sample", "length 0", "folder")),
     "items of two lengths": Refused(
-        lambda: Rows([*TABLE[:9], TABLE[9, :3]]), words("one shape", "(3,) in item 9", "(16,)", "resize")
+        lambda: Rows([*TABLE[:9], TABLE[9, :3]]), words("the same shape", "(3,) in item 9", "(16,)", "resize")
     ),
     "items that are mappings": Refused(lambda: Rows([{"name": "a.png"}] * 9), words("dict", "item 0", "wraps")),
     "items that are text": Refused(lambda: Rows(["a.png", "b.png"] * 9), words("'a.png'", "item 0", "wraps")),
