@@ -34,7 +34,6 @@ autodoc_typehints = "none"  # the docstrings give shapes and units, which types 
 autosummary_generate = True
 numpydoc_show_class_members = False  # the class template lists them
 
-plot_include_source = True
 plot_html_show_source_link = plot_html_show_formats = False
 plot_formats = [("png", 110)]
 
@@ -97,14 +96,24 @@ def skip_foreign(app, what, name, obj, skip, options):
     return True if (getattr(obj, "__module__", None) or "").startswith(("sklearn.", "pyod.")) else None
 
 
+SHOW = """
+import matplotlib.pyplot as plt
+from matplotlib.artist import Artist
+for drawn in [value for value in list(globals().values()) if isinstance(value, Artist)]:
+    plt.figure(drawn.get_figure(root=True))
+"""
+
+
 def draw_examples(app, what, name, obj, options, lines):
-    """Show what an example draws: one that calls a method or function named plot becomes a plot directive."""
+    """Show what an example draws, below its code: one that calls a function or method whose name begins with plot."""
     if "Examples" not in lines:
         return
     start = lines.index("Examples") + 2
     end = next((i for i in range(start, len(lines) - 1) if re.fullmatch("-{3,}", lines[i + 1])), len(lines))
-    if any(re.match(r"(>>>|\.\.\.) .*\bplot\w*\(", line) for line in lines[start:end]):
-        lines[start:end] = [".. plot::", "", *(f"    {line}" for line in lines[start:end]), ""]
+    code = [line[4:] for line in lines[start:end] if line.startswith((">>> ", "... "))]
+    if any(re.search(r"\bplot\w*\(", line) for line in code):
+        shown = [f"    {line}" for line in (*code, *SHOW.splitlines())]
+        lines[end:end] = ["", ".. plot::", "    :include-source: False", "", *shown, ""]
 
 
 def escape(app, what, name, obj, options, lines):

@@ -13,6 +13,7 @@ from sklearn.utils import estimator_html_repr
 import flowdetect
 from flowdetect import LikelihoodDetector, MAFDensity, Translate, _documented, bijections, evaluation, testing
 from flowdetect.detectors import BaseDetector
+from flowdetect.explanation import ImageExplanation, TableExplanation
 
 PAGES = "https://example.org/pages"
 ESTIMATORS = [name for name in flowdetect.__all__ if hasattr(getattr(flowdetect, name), "get_params")]
@@ -20,7 +21,7 @@ ESTIMATORS.remove("FlowOD")  # pyod's kind of estimator, without an HTML represe
 PUBLIC = [
     *(getattr(flowdetect, name) for name in flowdetect.__all__ if name != "__version__"),
     *(getattr(module, name) for module in (evaluation, bijections) for name in module.__all__),
-    *(testing.check_bijection, testing.check_density, testing.check_detector),
+    *(ImageExplanation, TableExplanation, testing.check_bijection, testing.check_density, testing.check_detector),
 ]
 API = (Path(__file__).parents[1] / "docs/api.rst").read_text()
 

@@ -65,7 +65,7 @@ def write_report(found: Measurements, folder: Path, command: str) -> Path:
 
 
 def _story(found: Measurements) -> str:
-    """Tell the story in one screen: the problem, where the likelihood fails, the corrected score, the numbers."""
+    """Build the story of one screen: the problem, where the likelihood fails, the corrected score, the numbers."""
     aurocs = found.aurocs()
     name = wording.example(aurocs)
     sets = found.sets
