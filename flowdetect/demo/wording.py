@@ -38,7 +38,7 @@ def panel(is_corrected: bool, name: str, area: float) -> str:
     score = "corrected score" if is_corrected else "likelihood"
     if area < CHANCE:
         return f"The {score} ranks the {name} images above those it learned."
-    share = "nearly all" if area > RIGHT else "some"
+    share = "most" if area > RIGHT else "some"
     added = " once the bits of a lossless codec are added" if is_corrected else ""
     return f"The {score} ranks {share} of the {name} images below those it learned{added}."
 
