@@ -19,6 +19,7 @@ OTHER_PYTHONS := 3.12 3.13 3.14
 PYTEST_ARGS ?=
 BENCHMARKS_ARGS ?=
 NOX_ARGS ?=
+MUTANTS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # one pip at a time
@@ -64,7 +65,7 @@ coverage: $(VENV)/.stamp-dev ## all tests, and which lines and branches they run
 
 mutants: $(VENV)/.stamp-dev $(VENV)/.stamp-tools ## change metrics and calibration in small ways; the tests have to notice
 	rm -rf mutants
-	OMP_NUM_THREADS=1 $(BIN)/python -m mutmut run --max-children 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m mutmut run --max-children 2 $(MUTANTS)
 	$(BIN)/python -m mutmut results
 
 wheel: $(VENV)/.stamp-tools ## build the wheel and the sdist into dist, install the wheel elsewhere and use it

@@ -47,7 +47,7 @@ class Layout:
         return replace(self, axes="nhwc") if self.axes == "nchw" else self
 
     def restore(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Give rows (n, D) the original form: rows, (n, H, W), (n, H, W, C) or (n, C, H, W)."""
+        """Restore rows (n, D) to the original form: rows, (n, H, W), (n, H, W, C) or (n, C, H, W)."""
         if self.axes == "rows" or self.image_shape is None:
             return rows
         height, width, channels = self.image_shape

@@ -128,13 +128,12 @@ class TableExplanation(Explanation):
     Examples
     --------
     >>> import numpy as np
-    >>> from sklearn.mixture import GaussianMixture
-    >>> from flowdetect import LikelihoodDetector
-    >>> X = np.random.default_rng(0).normal(size=(200, 3))
-    >>> found = LikelihoodDetector(GaussianMixture(), random_state=0).fit(X).explain([[0.0, 7.0, 0.5]])
-    >>> found.columns[found.importance[0].argmax()], bool(found.suffices[0, 1])
-    ('x1', True)
-    >>> ax = found.plot(row=0)
+    >>> from flowdetect import OODDetector
+    >>> X = np.random.default_rng(0).normal(size=(200, 4))
+    >>> explanation = OODDetector(random_state=0).fit(X).explain(X[:1] + [0, 0, 5, 0])
+    >>> explanation.to_frame().column[0]
+    'x2'
+    >>> ax = explanation.plot(row=0)
     """
 
     columns: Sequence[str]
@@ -235,16 +234,16 @@ class ImageExplanation(Explanation):
 
     Examples
     --------
-    >>> import numpy as np
     >>> from sklearn.mixture import GaussianMixture
-    >>> from flowdetect import LikelihoodDetector
-    >>> X = np.random.default_rng(0).normal(size=(100, 6, 6))
-    >>> odd = X[:1].copy()
-    >>> odd[0, 4:, 4:] = 6.0  # the lower right corner
-    >>> found = LikelihoodDetector(GaussianMixture(reg_covar=0.5), random_state=0).fit(X).explain(odd)
-    >>> found.importance.shape, bool(found.importance[0, 5, 5] > found.importance[0, 0, 0])
-    ((1, 6, 6), True)
-    >>> ax = found.plot(row=0)
+    >>> from flowdetect import LikelihoodDetector, load_images
+    >>> X, _ = load_images("digits")
+    >>> detector = LikelihoodDetector(GaussianMixture(reg_covar=0.1), random_state=0).fit(X[:500])
+    >>> odd = X[500:501].copy()
+    >>> odd[0, :2, :2] = 16  # a white corner
+    >>> explanation = detector.explain(odd)
+    >>> int(explanation.importance[0].argmax())
+    0
+    >>> ax = explanation.plot(row=0)
     """
 
     images: NDArray[np.generic]

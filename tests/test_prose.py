@@ -149,6 +149,16 @@ def test_a_public_docstring_opens_with_one_sentence():
     assert not faults, report(faults)
 
 
+def test_a_docstring_opens_with_a_standard_verb():
+    faults = [
+        f"{place(path, line)}: {name}: {text.split()[0]}; write: return, compute, describe, raise"
+        for path in MODULES
+        for line, name, text in docstrings(path)
+        if "examples" not in path.parts and text.split()[0] in ("Give", "Gives", "Say", "Says", "Ask", "Tell")
+    ]
+    assert not faults, report(faults)
+
+
 def test_sentences_are_short():
     faults = [
         f"{place(path, line)}: {name}: {len(sentence.split())} words: {sentence[:80]!r}"

@@ -206,7 +206,7 @@ def table(cells: list[dict[str, Any]], method: str) -> list[str]:
         row = [found.get((name, area, size)) for size in sizes]
         if any(row):
             shown = "".join(f"{100 * each['coverage']:11.1f}" if each else " " * 11 for each in row)
-            lines.append(f"{name:34}{area:7.3f}{shown}")
+            lines.append(f"{name:34}{area:7.3f}{shown}".rstrip())
     return [*lines, ""]
 
 

@@ -132,7 +132,7 @@ def _page(
     from flowdetect._tensor_file import VERSION
     from flowdetect.commands.pictures import value_range
     from flowdetect.evaluation.ood_page import lowest_images, sections
-    from flowdetect.evaluation.page import as_html, html_table, page
+    from flowdetect.evaluation.page import html_table, page, wide
     from flowdetect.evaluation.report import area_cell
 
     in_set, worst = found.in_set, min(found.results, key=lambda result: result["auroc"])
@@ -157,7 +157,7 @@ def _page(
         grid = lowest_images(found.scores[_scorer_name(model)], images, value_range=value_range(model, whole))
         body += [
             "<h2>Images</h2><p>Of each set, those that score lowest; below each its score.</p>",
-            f'<div class="scroll">{as_html(grid, "the images of each set that score lowest")}</div>',
+            wide(grid, "the images of each set that score lowest"),
         ]
     told = {
         "call": shlex.join(["flowdetect", *console.arguments]),

@@ -11,7 +11,7 @@ from flowdetect._files import write_atomically
 from flowdetect.demo import pictures, wording
 from flowdetect.demo.measure import CORRECTED, LIKELIHOOD, Measurements, settings_in_words
 from flowdetect.demo.sets import OUTSIDE
-from flowdetect.evaluation.page import as_html, figures, html_table, page
+from flowdetect.evaluation.page import as_html, figures, html_table, page, wide
 from flowdetect.evaluation.report import COUNTED, area_cell
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def write_report(found: Measurements, folder: Path, command: str) -> Path:
 
 
 def _story(found: Measurements) -> str:
-    """Tell the story in one screen: the problem, where the likelihood fails, the corrected score, the numbers."""
+    """Build the story of one screen: the problem, where the likelihood fails, the corrected score, the numbers."""
     aurocs = found.aurocs()
     name = wording.example(aurocs)
     sets = found.sets
@@ -130,7 +130,7 @@ def _scores(found: Measurements) -> str:
         "need few bits, and the sum removes that advantage.</p>"
         "<h2>All scores</h2><p>Right is more normal. Each histogram is scaled to its own peak; scores far below are "
         "counted at the left edge.</p>"
-        + _wide(pictures.histograms(found), "histograms of the likelihood and of the corrected score")
+        + wide(pictures.histograms(found), "histograms of the likelihood and of the corrected score")
         + figures([as_html(found.report.plot_intervals(), "AUROC of both scores for each outside set")])
         + figures([as_html(each, "ROC curves of both scores") for each in pictures.roc_curves(found)])
         + found.report.html_table()
@@ -143,7 +143,7 @@ def _images(found: Measurements) -> str:
     named = [f"{name}: {OUTSIDE[name]}" for name in found.sets.outside if name in OUTSIDE]
     return (
         "<h2>The images</h2><p>Test images, the outside sets, and images that the flow drew from noise.</p>"
-        + _wide(pictures.image_rows(found), "rows of real images, outside images and samples")
+        + wide(pictures.image_rows(found), "rows of real images, outside images and samples")
         + _list(named)
     )
 
@@ -158,8 +158,8 @@ def _transformations(found: Measurements) -> str:
         "follows meaning would stay the same. More bits/dim are less likely; the number above each image is its "
         "bits/dim.</p>"
         + _list([wording.shift_sentence(str(name), change) for name, change in table.change.items()])
-        + _wide(pictures.shift_images(found), "images before and after each transformation, with bits/dim")
-        + _wide(pictures.shifts(found), "change of bits/dim by each transformation")
+        + wide(pictures.shift_images(found), "images before and after each transformation, with bits/dim")
+        + wide(pictures.shifts(found), "change of bits/dim by each transformation")
         + html_table(["transformation", "bits/dim before", "after", "change"], rows)
     )
 
@@ -176,11 +176,6 @@ def _training(found: Measurements, command: str) -> str:
 
 def _figure(picture: Figure | Axes, alt: str, caption: str) -> str:
     return f"<figure>{as_html(picture, alt)}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _wide(picture: Figure | Axes, alt: str) -> str:
-    """Show a picture in its own size; narrow windows scroll it."""
-    return f'<div class="scroll">{as_html(picture, alt)}</div>'
 
 
 def _list(sentences: list[str]) -> str:

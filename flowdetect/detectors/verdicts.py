@@ -172,8 +172,8 @@ class Verdicts(Exports):
 
         `predict` calls a fixed share of the normal rows outliers. In a large batch with few outliers, most of the rows
         it labels are therefore normal. Among the outliers that `select` returns, at most a share of `fdr` is normal, on
-        average over calibration sets and batches. It adjusts the p-values by the Benjamini-Hochberg procedure and selects
-        those of at most `fdr`.
+        average over calibration sets and batches. It adjusts the p-values by the Benjamini-Hochberg procedure and
+        selects those of at most `fdr`.
 
         Parameters
         ----------
@@ -241,10 +241,10 @@ class Verdicts(Exports):
         Notes
         -----
         This is the two-sample Anderson-Darling test with random permutations. It detects scores that are higher, lower,
-        more spread or less spread. Its level holds for batches of any size, also of one row, and for tied scores, if the
-        calibration rows were held out. On tables `OODDetector` calibrates on its training rows: with 200 training rows
-        it called 10 % of batches drifted at level 0.05, with 2,000 rows 5 % (docs/studies/drift_level.txt). The test
-        cannot detect drift that leaves the distribution of the scores unchanged.
+        more spread or less spread. Its level holds for batches of any size, also of one row, and for tied scores, if
+        the calibration rows were held out. On tables `OODDetector` calibrates on its training rows: with 200 training
+        rows it called 10 % of batches drifted at level 0.05, with 2,000 rows 5 % (docs/studies/drift_level.txt). The
+        test cannot detect drift that leaves the distribution of the scores unchanged.
 
         Its power on Gaussian scores (100 calibration rows, batches of 20, level 0.05), next to the tests of Cramer-von
         Mises and Kolmogorov-Smirnov: 0.54 (0.52; 0.41) for a shift by half a standard deviation; 0.41 (0.21; 0.20) for

@@ -1,4 +1,4 @@
-"""Says what a report is waiting for, once that takes longer than a few seconds."""
+"""Lines on stderr that name what a report is waiting for, after a few seconds."""
 
 from __future__ import annotations
 

@@ -36,12 +36,12 @@ def plot_roc(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw ROC curves, the OoD set being positive; where all are near the corner, an inset shows it larger.
+    """Draw ROC curves with the OoD set as positive class; if all are near the corner, an inset enlarges it.
 
     Parameters
     ----------
     curves : mapping of scorer name to (scores_in, scores_out)
-        Higher scores are more normal. NaN (not scored) is left out. Names and areas stand below the axes.
+        Higher scores are more normal. NaN (not scored) is left out. Names and areas are below the axes.
     title : str, default=None
     ax : matplotlib Axes, default=None
 
@@ -58,7 +58,7 @@ def plot_roc(
     drawn = {name: (_scored(scores[0]), _scored(scores[1])) for name, scores in curves.items()}
     areas = [auroc(*scores) for scores in drawn.values() if all(map(len, scores))]
     _draw_curves(ax, drawn, with_names=True)
-    if areas and min(areas) >= ZOOMED:
+    if areas and ZOOMED <= min(areas) < 1:
         _draw_corner(ax, drawn, min(areas))
     else:
         ax.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1, zorder=0)
@@ -76,7 +76,7 @@ def plot_roc(
 def plot_auroc_intervals(
     intervals: Mapping[str, Mapping[str, Interval]], *, title: str | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Draw AUROCs with their intervals: a line of the axis for each scorer, a colour and mark for each set.
+    """Draw AUROCs with their intervals: one line for each scorer, one colour and marker for each set.
 
     Parameters
     ----------

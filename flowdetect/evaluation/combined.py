@@ -1,4 +1,4 @@
-"""Several OoD reports as one: every scorer on every pair of sets, and its worst case."""
+"""Several OoD reports combined: every scorer on every pair of sets, and its worst case."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CombinedReport(Report):
-    """What `combine` joined.
+    """The result of `combine`.
 
     Attributes
     ----------
     reports : list of OODReport
     unscored : list of Unscored
-        Of all reports.
+        Unscored rows of all reports.
 
     Examples
     --------
@@ -66,18 +66,20 @@ class CombinedReport(Report):
         return {(r["in_set"], r["out_set"]): r for r in self._results() if r["scorer"] == scorer}
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a pandas frame, one row for each scorer and pair; columns as of `OODReport.to_frame`."""
+        """Return a pandas frame with one row for each scorer and pair; columns as in `OODReport.to_frame`."""
         with whole_imports():
             import pandas as pd
 
         return pd.concat([report.to_frame() for report in self.reports], ignore_index=True)
 
     def worst(self) -> pd.DataFrame:
-        """Return the row of `to_frame` of each scorer's lowest AUROC; of scorers missing in a pair, over those they have.
+        """Return the row of `to_frame` with the lowest AUROC of each scorer.
+
+        A scorer that a pair lacks is compared over the pairs that it has.
 
         Returns
         -------
-        frame : one row for each scorer, best worst case first; n_pairs says over how many pairs
+        frame : one row for each scorer, best worst case first; n_pairs is the number of its pairs
         """
         frame = self.to_frame()
         by_scorer = frame.assign(auroc=frame.auroc.fillna(np.inf)).groupby("scorer", sort=False).auroc
@@ -89,7 +91,7 @@ class CombinedReport(Report):
         return f"CombinedReport(scorers={self.scorers}, pairs={self.pairs})"
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Draw the AUROC of every scorer on every pair, with its interval; scorers stand in the order of worst cases.
+        """Draw the AUROC of every scorer on every pair, with its interval; scorers are sorted by their worst case.
 
         Parameters
         ----------
@@ -160,7 +162,7 @@ class CombinedReport(Report):
 
 
 def combine(reports: Sequence[OODReport]) -> CombinedReport:
-    """Join OoD reports of several in-distribution sets, such as both directions of a pair, into one table.
+    """Combine OoD reports of several in-distribution sets, such as both directions of a pair, in one table.
 
     Parameters
     ----------

@@ -82,8 +82,8 @@ def auroc_interval(
     Notes
     -----
     The interval says how far the area may move with other rows of the same two distributions. It does not count what
-    another training, another seed or another split of the data would change. Simulated coverage of 95 % intervals is in
-    the guide, "AUROC intervals".
+    another training, another seed or another split of the data would change. Simulated coverage of 95 % intervals is on
+    the page "Intervals of an AUROC" of the measurements.
 
     References
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from flowdetect.evaluation._style import own_axes
 from flowdetect.evaluation.area_plots import plot_roc
 from flowdetect.evaluation.images import plot_image_grid
-from flowdetect.evaluation.page import as_html, figures
+from flowdetect.evaluation.page import as_html, figures, wide
 from flowdetect.evaluation.plots import plot_score_histograms
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def sections(report: OODReport, images: Mapping[str, ArrayLike] | None = None) -
         parts.append("<h2>Images</h2><p>Of each set, those that score lowest; below each its score.</p>")
         for scorer in report.scores:
             grid = lowest_images(report.scores[scorer], images)
-            parts.append(f'<div class="scroll">{as_html(grid, f"images that {scorer} scores lowest")}</div>')
+            parts += [f"<h3>{escape(scorer)}</h3>", wide(grid, f"images that {scorer} scores lowest")]
     return parts
 
 
@@ -50,7 +51,10 @@ def lowest_images(
     *,
     value_range: tuple[float, float] | None = None,
 ) -> Axes:
-    """Draw the images of each set that score lowest, a row for each set, with their scores."""
+    """Draw the images of each set that score lowest, a row for each set, with their scores.
+
+    `value_range` are the values drawn black and white; None: the smallest and the largest of the first set.
+    """
     chosen, captions, names = [], [], [name for name in scores if name in images]
     for name in names:
         shown = np.asarray(images[name])
@@ -65,6 +69,8 @@ def lowest_images(
         captions += [f"{score:.4g}" for score in scores[name][order]]
     if not names:
         raise ValueError(f"images must name sets of the report, {list(scores)}, got {list(images)}.")
+    first = np.asarray(images[names[0]])
+    value_range = value_range or (float(first.min()), float(first.max()))
     return plot_image_grid(
         np.concatenate(chosen), captions=captions, row_labels=names, n_columns=N_SHOWN, value_range=value_range
     )

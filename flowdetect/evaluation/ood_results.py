@@ -1,4 +1,4 @@
-"""What an OoD report holds and shows."""
+"""The result of `ood_report`: tables and plots."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OODReport(Report):
-    """What `ood_report` found.
+    """The result of `ood_report`.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class OODReport(Report):
     n_text_cells: ClassVar[int] = 3
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a pandas frame, one row for each scorer and out set; the report itself prints within 80 columns.
+        """Return a pandas frame with one row for each scorer and out set.
 
         Returns
         -------
@@ -89,12 +89,12 @@ class OODReport(Report):
         return f"OODReport(in_set={self.in_set!r}, scorers={list(self.scores)}, out_sets={sets})"
 
     def plot(self, *, fig: Figure | None = None) -> Figure:
-        """Draw, a column for each out set, each scorer's histograms and below them the ROC curves of all.
+        """Draw the histograms of each scorer and below them all ROC curves, with one column for each out set.
 
         Parameters
         ----------
         fig : matplotlib Figure, default=None
-            Resized and drawn into; None: a new one, which pyplot does not know.
+            Resized and used for the plot; None: a new figure, without pyplot.
 
         Returns
         -------

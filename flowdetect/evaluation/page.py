@@ -69,6 +69,11 @@ def figures(pictures: Sequence[str]) -> str:
     return f'<div class="figures">{"".join(pictures)}</div>'
 
 
+def wide(picture: Figure | Axes, alt: str) -> str:
+    """Show a picture in its own size; a narrow window scrolls it."""
+    return f'<div class="scroll">{as_html(picture, alt)}</div>'
+
+
 def as_html(picture: Figure | Axes, alt: str) -> str:
     """Return an <img> that carries its PNG within itself."""
     data = base64.b64encode(as_png(picture)).decode()

@@ -1,7 +1,7 @@
-"""Pictures of scores: histograms, and how far an SIT moves a score.
+"""Plots of scores: histograms, and the shift of a score under SITs.
 
-Every function draws into the `ax` it is given, or into a figure of its own, and returns the axes; none touches
-matplotlib's backend, its settings or pyplot's list of figures. Labels stand at what they name.
+Every function draws into `ax`, or into a new figure, and returns the axes. None changes matplotlib's backend or
+settings, or pyplot's list of figures. Labels are next to what they name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flowdetect.evaluation._style import LABEL_SIZE, color_of, own_axes, tidy
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-KEPT_QUANTILES = (0.005, 0.995)  # what lies beyond is counted in the outermost bins
+KEPT_QUANTILES = (0.005, 0.995)  # values beyond are counted in the outermost bins
 
 
 def plot_score_histograms(
@@ -27,14 +27,14 @@ def plot_score_histograms(
     n_bins: int = 50,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw histograms of the scores of several sets over one another, each scaled to its own peak.
+    """Draw histograms of the scores of several sets in one plot, each scaled to its own peak.
 
     Parameters
     ----------
     scores : mapping of set name to (n,) array
-        The first is the in-distribution set and drawn filled. NaN (not scored) is left out.
+        The first is the in-distribution set, which is drawn filled. NaN (not scored) is left out.
     xlabel : str
-        Say the unit here, e.g. "log-likelihood, nats".
+        Label with the unit, such as "log-likelihood, nats".
     n_bins : int, default=50
         Bins between the 0.5 % and 99.5 % quantiles of each set; scores beyond are counted in the outermost bins.
     ax : matplotlib Axes, default=None
@@ -63,7 +63,7 @@ def plot_score_histograms(
     for i, (name, values) in enumerate(finite.items()):
         clipped = np.clip(values, edges[0], edges[-1])
         counts, _ = np.histogram(clipped, edges)
-        heights = counts / counts.max()  # sets of unlike spread stay readable side by side
+        heights = counts / counts.max()  # so that sets of different spread stay readable
         ax.stairs(heights, edges, color=color_of(i), linewidth=1.6)
         if i == 0:
             ax.stairs(heights, edges, color=color_of(i), fill=True, alpha=0.25)
@@ -85,17 +85,17 @@ def plot_sit_shifts(
     xscale: str = "linear",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw how far each semantic-invariant transformation moves the score of each image.
+    """Draw the shift of the scores under each semantic-invariant transformation.
 
     A dot is the mean over images, with its value; the line spans the middle 90 % of the images.
 
     Parameters
     ----------
     shifts : mapping of scorer name to mapping of SIT name to (n,) array
-        For each image the score after less the score before, e.g. in bits per dimension. NaN is left out.
+        For each image the score after the transformation minus the score before, such as in bits/dim. NaN is left out.
     xlabel : str
     xscale : {"linear", "symlog"}, default="linear"
-        "symlog" where shifts differ by orders of magnitude; linear between -1 and 1.
+        "symlog" for shifts that differ by orders of magnitude; it is linear between -1 and 1.
     ax : matplotlib Axes, default=None
 
     Returns
@@ -114,7 +114,7 @@ def plot_sit_shifts(
     ax.axvline(0, color="#BBBBBB", linewidth=1, zorder=0)
     offsets = (np.arange(len(shifts)) - (len(shifts) - 1) / 2) * 0.26
     for i, (scorer, by_sit) in enumerate(shifts.items()):
-        label = f"  {scorer}" if len(shifts) > 1 else ""  # said once, at the scorer's first dot
+        label = f"  {scorer}" if len(shifts) > 1 else ""  # once, at the first dot of the scorer
         for j, sit in enumerate(sits):
             values = _finite(by_sit.get(sit, ()))
             if len(values):
@@ -144,9 +144,9 @@ def plot_sit_classes(
     Parameters
     ----------
     values : mapping of SIT name to (n,) array
-        The first should be the images as they are. NaN is left out.
+        The first should be the original images. NaN is left out.
     labels : (n,) array, default=None
-        Classes; None: all images are one.
+        Classes; None: all images are one class.
     ylabel : str
     yscale : {"linear", "log", "symlog"}, default="linear"
     ax : matplotlib Axes, default=None
@@ -217,7 +217,7 @@ def _common_edges(sets: list[NDArray[np.float64]], n_bins: int) -> NDArray[np.fl
 
 
 def _label_above(ax: Axes, medians: dict[str, float]) -> None:
-    """Put each name above its set's median, each on a line of its own, so that names never overlap."""
+    """Put each name above the median of its set, in separate lines, so that names never overlap."""
     order = sorted(medians, key=lambda name: medians[name])
     centre = np.mean(ax.get_xlim())
     for level, name in enumerate(reversed(order)):

@@ -14,7 +14,7 @@ from flowdetect._ctrl_c import whole_imports
 from flowdetect._files import PathName
 from flowdetect._images import to_rows
 from flowdetect.evaluation.images import plot_image_grid
-from flowdetect.evaluation.page import as_html, figures
+from flowdetect.evaluation.page import wide
 from flowdetect.evaluation.plots import plot_sit_classes, plot_sit_shifts
 from flowdetect.evaluation.report import Report, area_cell
 from flowdetect.evaluation.scoring import Unscored, n_rows_of
@@ -247,12 +247,12 @@ class SITReport(Report):
             If it cannot be written.
         """
         scale = "symlog"  # SITs differ by orders of magnitude
-        shifts = figures([as_html(self.plot_shifts(xscale=scale), "how far each SIT moves each scorer")])
-        by_class = "" if self.y is None else figures([as_html(self.plot(), "values of each class under each SIT")])
-        parts = ["<h2>Shifts</h2>", shifts, by_class]
+        parts = ["<h2>Shifts</h2>", wide(self.plot_shifts(xscale=scale), "how far each SIT moves each scorer")]
+        if self.y is not None:
+            parts += ["<h2>Classes</h2>", wide(self.plot(), "values of each class under each SIT")]
         if image_shape is not None or getattr(self.X, "ndim", 2) > 2:
-            examples = as_html(self.plot_examples(image_shape=image_shape), "images as they are and under each SIT")
-            parts += ["<h2>Images</h2>", f'<div class="scroll">{examples}</div>']
+            examples = self.plot_examples(image_shape=image_shape)
+            parts += ["<h2>Images</h2>", wide(examples, "images as they are and under each SIT")]
         self._write_page(path, parts)
 
     def _title(self) -> str:

@@ -69,7 +69,7 @@ class StretchedMixtureHead(LogisticMixtureHead):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Give all grey levels (no stretch) the probability 1/2, and the other stretches equal shares."""
+        """Set the probability of all grey levels (no stretch) to 1/2, and equal shares for the other stretches."""
         super().reset_parameters(generator)
         self.raw_prior.zero_()
         self.raw_prior[-1] = math.log(max(1, len(self.raw_prior) - 1)) / SPEED

@@ -2,10 +2,10 @@
 
 import platform
 import sys
+from importlib.metadata import version
 
 import torch
 
-from flowdetect import __version__
 from flowdetect.commands import main
 from flowdetect.commands.versions import LIBRARIES, describe
 
@@ -15,7 +15,7 @@ def test_all_that_a_report_needs(capsys):
     said = capsys.readouterr()
     assert said.err == ""
     first, *lines = said.out.splitlines()
-    assert first == f"flowdetect {__version__}"
+    assert first == f"flowdetect {version('flowdetect-ood')}"
     told = dict(line.split(": ", 1) for line in lines)
     assert list(told) == ["python", *LIBRARIES, "platform", "devices", "compiled networks"]
     assert told["python"] == platform.python_version()

@@ -7,6 +7,7 @@ from math import ceil
 import numpy as np
 import pytest
 from scipy.stats import norm
+from sklearn import config_context
 
 from flowdetect.detectors import calibration
 from flowdetect.detectors.calibration import (
@@ -84,6 +85,8 @@ def test_kernel_densities_are_added_up():
         spread = column.std() * 50**-0.2
         expected += np.log(norm.pdf(each[:, None], column, spread).mean(axis=1) * column.std())
     np.testing.assert_allclose(log_kernel_density(asked, known), expected)
+    with config_context(transform_output="pandas"):
+        np.testing.assert_allclose(log_kernel_density(asked, known), expected)
 
 
 class TestProbability:

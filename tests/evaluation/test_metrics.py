@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from flowdetect.evaluation import aupr_in, aupr_out, auroc, bootstrap_interval, fpr_at_95_tpr
-from flowdetect.evaluation.metrics import _COUNT_METRICS, ranks_of
+from flowdetect.evaluation import aupr_in, aupr_out, auroc, bootstrap_interval, fpr_at_95_tpr, metrics
+from flowdetect.evaluation.metrics import _COUNT_METRICS, bootstrap_intervals, ranks_of, roc_points
 
 METRICS = {"auroc": auroc, "aupr_out": aupr_out, "aupr_in": aupr_in, "fpr95": fpr_at_95_tpr}
 
@@ -130,7 +130,58 @@ def test_scores_that_are_none(metric):
         metric([[1.0]], [0.0])
 
 
-@pytest.mark.parametrize("parameters", [{"metric": "f1"}, {"n_bootstrap": 0}, {"n_bootstrap": 1.5}, {"confidence": 1}])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"metric": "f1"},
+        {"n_bootstrap": 0},
+        {"n_bootstrap": 1.5},
+        {"n_bootstrap": 10**6},
+        {"confidence": 1},
+        {"confidence": 0},
+        {"random_state": "zero"},
+    ],
+)
 def test_parameters_of_the_bootstrap(parameters):
     with pytest.raises(ValueError, match=f"{next(iter(parameters))} must"):
         bootstrap_interval([1.0], [0.0], **parameters)
+
+
+def test_the_curve_has_a_corner_for_each_distinct_score():
+    """Four steps straight up: corners in a line are kept, so that the rate at 95 % is read at a score."""
+    fpr, tpr = roc_points([5.0, 6.0], [1.0, 2.0, 3.0, 4.0, 4.0])
+    np.testing.assert_allclose(fpr, [0, 0, 0, 0, 0, 0.5, 1])
+    np.testing.assert_allclose(tpr, [0, 0.2, 0.4, 0.6, 1, 1, 1])
+
+
+def test_a_thousand_resamples_unless_told():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(1, 1, 50), rng.normal(0, 1, 50)
+    told = bootstrap_interval(*scores, "aupr_in", n_bootstrap=1000, confidence=0.95, random_state=0)
+    assert bootstrap_interval(*scores, "aupr_in") == told
+    assert bootstrap_intervals(*scores, ["aupr_in"]) == {"aupr_in": told}
+
+
+@pytest.mark.parametrize(("n_bootstrap", "sizes"), [(1, [1]), (10, [10]), (25, [10, 10, 5])])
+def test_as_many_resamples_as_asked_for(n_bootstrap, sizes, monkeypatch):
+    """Parts of ten: 40 cells, and four distinct scores."""
+    asked = []
+
+    def counted(ranks, n_ranks, n_resamples, generator):
+        asked.append(n_resamples)
+        return counts(ranks, n_ranks, n_resamples, generator)
+
+    counts = metrics._resampled_counts
+    monkeypatch.setattr(metrics, "CHUNK_CELLS", 40)
+    monkeypatch.setattr(metrics, "_resampled_counts", counted)
+    bootstrap_interval([2.0, 3.0], [0.0, 1.0, 2.0], n_bootstrap=n_bootstrap)
+    assert asked == list(np.repeat(sizes, 2))  # of both sets
+
+
+def test_the_error_lists_the_metrics():
+    with pytest.raises(ValueError, match="one of auroc, aupr_out, aupr_in, fpr95, got 'f1'"):
+        bootstrap_interval([1.0], [0.0], "f1")
+
+
+def test_numbers_kept_as_objects_are_numbers():
+    assert auroc(np.array([2.0, 3.0], dtype=object), np.array([1.0, 2.0], dtype=object)) == 0.875
