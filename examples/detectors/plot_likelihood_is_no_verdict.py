@@ -72,5 +72,4 @@ ood_report(
     detectors, X_test, {"moved": Translate(dx=-1, n_bins=17).fit_transform(X_test)}, name="digits"
 ).to_frame().round(3)
 
-# %%
 # sphinx_gallery_thumbnail_number = 2

@@ -87,5 +87,4 @@ plot_image_grid(some, titles=[f"p = {p:.3f}" for p in detector.p_values(some)], 
 print("scikit-learn:", detector.predict(some))
 print("pyod:        ", to_pyod(detector).fit(X[:300].reshape(300, -1)).predict(some.reshape(len(some), -1)))
 
-# %%
 # sphinx_gallery_thumbnail_number = 2
