@@ -60,7 +60,7 @@ test-pythons: ## compile the code with each other installed Python
 test-versions: $(VENV)/.stamp-tools ## fit every density with each installed Python, oldest and newest libraries
 	$(BIN)/python -m nox $(NOX_ARGS)
 
-coverage: $(VENV)/.stamp-dev ## all tests, and which lines and branches they run: at least what pyproject.toml says
+coverage: $(VENV)/.stamp-dev ## all tests, and which lines and branches they run
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov $(PYTEST_ARGS)
 
 mutants: $(VENV)/.stamp-dev $(VENV)/.stamp-tools ## change metrics and calibration in small ways; the tests have to notice
