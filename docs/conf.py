@@ -45,7 +45,7 @@ html_show_sourcelink = html_copy_source = False
 html_theme_options = {
     "show_prev_next": False,
     "show_toc_level": 2,
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 7,
     "navigation_with_keys": False,
     "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
     "pygments_light_style": "a11y-high-contrast-light",
