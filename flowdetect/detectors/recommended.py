@@ -49,11 +49,11 @@ class OODDetector(GreyLevels, ComplexityDetector):
     density at two scales.
 
     Images are rounded to 32 grey levels, which removes invisible noise. Their score is the weighted sum of the
-    logarithms of five p-values. The first belongs to the complexity c(x) = log2 p(x) + L(x), see `ComplexityDetector`.
-    The others belong to four statistics of the whole image: spectrum, log-spectrum, texture and shape, see Notes. The
-    default density is a `PixelCNNDensity` of variant "pixelcnn++" with 32 filters and one block. It trains for about
-    700 steps of 16 images (1,500 steps for colour images): about two minutes of one core for gray images of 28x28
-    pixels.
+    logarithms of five p-values: 0 is most normal, very negative is unusual. One belongs to the complexity c(x) =
+    log2 p(x) + L(x), see `ComplexityDetector`, the others to four statistics of the whole image: spectrum,
+    log-spectrum, texture and shape, see Notes. The default density is a `PixelCNNDensity` of variant "pixelcnn++" with
+    32 filters and one block. It trains for about 700 steps of 16 images (1,500 steps for colour images): about two
+    minutes of one core for gray images of 28x28 pixels.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class OODDetector(GreyLevels, ComplexityDetector):
     codecs : tuple of {"png", "webp", "jpeg2000", "jpegxl"}, default=("png", "webp", "jpeg2000")
         Lossless codecs; L(x) is the length of the shortest file. No effect on tables.
     contamination : float in (0, 0.5] or "auto", default="auto"
-        A number: the share of the rows given to `fit` that are outliers. New rows are not compared with these outliers.
+        A number: the share of the rows given to `fit` that are outliers. New rows are compared with the others only.
         `NeighborsDensity` then uses a larger smoothing, so that a tight group of outliers does not look normal. "auto":
         all rows count as normal, and the threshold calls 10 % of them outliers.
     calibration_fraction : float in [0, 1), default=0.1
@@ -84,7 +84,7 @@ class OODDetector(GreyLevels, ComplexityDetector):
     checkpoint : path or None, default=None
         Folder for the checkpoints of all trainings in `fit`. A killed `fit` resumes from them; see `BaseDetector`.
     time_limit : float or None, default=None
-        Approximate seconds for `fit`; the density trains for at most 0.8 of them.
+        Approximate seconds for `fit`, with `cv` of each fold; the density trains for at most 0.8 of them.
     random_state : int, RandomState instance or None, default=None
         Draws the calibration rows, and a seed for each `random_state` inside the density that is None.
 
