@@ -216,7 +216,8 @@ def _what_else(X: Any) -> str:
     if hasattr(X, "dataset") and isinstance(X, Iterable):
         return f"{WHAT_X_IS}, or a map-style dataset, or a DataLoader of one; got a {_kind(X)} of another; {STACK}."
     if isinstance(X, str | bytes):
-        return f"{WHAT_X_IS}; got text, {short(X)}; read the file first, e.g. with np.load or pandas.read_csv."
+        readers = "np.load, pandas.read_csv or, for a folder of pictures, flowdetect.load_folder"
+        return f"{WHAT_X_IS}; got text, {short(X)}; read the file first, e.g. with {readers}."
     if is_dataset(X):
         return f"{WHAT_X_IS}; got a {_kind(X)}, a dataset, which densities, detectors and reports read; {STACK}."
     if isinstance(X, Iterable) or hasattr(X, "__iter__") or hasattr(X, "__next__"):
