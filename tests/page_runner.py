@@ -14,9 +14,6 @@ from lightning_fabric import Fabric  # noqa: F401 - what fits import
 
 import flowdetect
 
-for name in ("GlowDensity", "OODDetector"):
-    getattr(flowdetect, name)
-
 
 def run(folder: str, script: str) -> int:
     """Be the child: run a script as a process of its own would; give its exit code."""
@@ -35,10 +32,18 @@ def run(folder: str, script: str) -> int:
     return 0
 
 
-for line in sys.stdin:
-    if not (child := os.fork()):
-        code = run(**json.loads(line))
+def main() -> None:
+    """Answer each line of the input."""
+    for name in ("GlowDensity", "OODDetector"):
+        getattr(flowdetect, name)
+    for line in sys.stdin:
+        if not (child := os.fork()):
+            code = run(**json.loads(line))
+            sys.stdout.flush()
+            os._exit(code)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
         sys.stdout.flush()
-        os._exit(code)
-    sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
-    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
