@@ -89,7 +89,7 @@ lint: $(VENV)/.stamp-dev ## style, types, spelling and who imports whom
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/codespell
+	$(BIN)/codespell flowdetect tests examples docs changelog.d *.md *.toml *.cff Makefile
 
 format: $(VENV)/.stamp-dev ## mend what ruff can mend
 	$(BIN)/ruff check --fix
