@@ -52,7 +52,7 @@ detectors = {
     "corrected": ComplexityDetector(frozen).fit(held_out),
 }
 report = ood_report(detectors, X_test, outside, name="digits")
-report.to_frame().round(3)
+report
 
 # %%
 # AUROC is the probability that an outlier scores lower than a normal image: 1 is perfect, 0.5 is guessing, and below
@@ -68,8 +68,7 @@ plot_score_histograms(report.scores["corrected"], xlabel="corrected score, bits"
 # The file size is not always useful. A digit moved by one pixel is about as complex as before. The correction then
 # mainly adds the spread of the file sizes, and the likelihood alone is better.
 
-ood_report(
-    detectors, X_test, {"moved": Translate(dx=-1, n_bins=17).fit_transform(X_test)}, name="digits"
-).to_frame().round(3)
+moved = Translate(dx=-1, n_bins=17).fit_transform(X_test)
+ood_report(detectors, X_test, {"moved": moved}, name="digits")
 
 # sphinx_gallery_thumbnail_number = 2

@@ -6,6 +6,8 @@ Outliers in a table, and why
 neighbours, at two scales.
 """
 
+import warnings
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from sklearn.datasets import load_breast_cancer
@@ -36,10 +38,12 @@ plot_score_histograms({"benign": inside, "malignant": outside}, ax=ax)
 # -------------------------
 # The threshold at 10 % calls about ten of 107 benign rows outliers. `select` controls the false discovery rate: on
 # average at most a share `fdr` of the outliers that it returns is benign. It warns that with 250 calibration rows it
-# can find few.
+# can find few; the warning is left out here.
 
 batch = pd.concat([fresh, malignant[:20]])
-named = detector.select(batch, fdr=0.1) == -1
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    named = detector.select(batch, fdr=0.1) == -1
 print(
     f"named: {named[: len(fresh)].sum()} of {len(fresh)} benign rows, {named[len(fresh) :].sum()} of 20 malignant ones"
 )
@@ -52,7 +56,11 @@ print("this batch is like the training rows:", not detector.test_batch(fresh, ra
 # row would be normal.
 
 explanation = detector.explain(malignant[:3])
-print(explanation.to_frame().head(3).round(2).to_string())
+explanation.to_frame()[["row", "column", "value", "usual_value", "importance"]].head(3).round(2)
+
+# %%
+# The same row as a picture: each bar is a column, with its value and the value that would be usual.
+
 _, ax = plt.subplots(figsize=(7, 5), layout="constrained")
 explanation.plot(row=0, ax=ax)
 

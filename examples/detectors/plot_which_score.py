@@ -66,7 +66,7 @@ fitted = {name: detectors_for(images) for name, images in train.items()}
 directions = [("digits", "small digits"), ("small digits", "digits")]
 reports = [ood_report(fitted[name], test[name], {other: test[other]}, name=name) for name, other in directions]
 both = combine(reports)
-both.worst().round(3)
+both.worst()[["scorer", "in_set", "out_set", "auroc", "auroc_low", "auroc_high"]].round(3)
 
 # %%
 # The table is sorted by the worse direction of each score. In the picture, a good score has both marks at the right.
@@ -83,7 +83,8 @@ both.plot(ax=ax)
 detector = fitted["digits"]["OODDetector"]
 some = np.concatenate([X_test[:6], small(X_test[:6])])
 _, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
-plot_image_grid(some, titles=[f"p = {p:.3f}" for p in detector.p_values(some)], n_columns=6, value_range=(0, 16), ax=ax)
+titles = [f"p = {p:.3f}" for p in detector.p_values(some)]
+plot_image_grid(some, titles=titles, n_columns=6, value_range=(0, 16), ax=ax)
 print("scikit-learn:", detector.predict(some))
 print("pyod:        ", to_pyod(detector).fit(X[:300].reshape(300, -1)).predict(some.reshape(len(some), -1)))
 
