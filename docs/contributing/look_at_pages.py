@@ -2,7 +2,7 @@
 
     pip install playwright
     python docs/contributing/look_at_pages.py docs/_build/html --browser /usr/bin/chromium
-    python docs/contributing/look_at_pages.py docs/_build/html --only 'index|api' --pictures /tmp/pictures
+    python docs/contributing/look_at_pages.py docs/_build/html --only 'index|api' --pictures pictures
 
 The pages are served from this machine, and every other address is refused, as without a network. Reported are: errors
 in the console, requests that leave the machine or fail, pictures that do not load, formulas that stay TeX, pages that
